@@ -1,0 +1,93 @@
+//! The one error type: what failed, why, and what to do about it.
+//!
+//! `main` prints `error: what: cause`, a blank line and `hint: ...`, and exits with [`Error::exit_code`].
+
+use std::fmt;
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure told for a person: the innermost cause first, then what was being done, outermost last.
+#[derive(Debug)]
+pub struct Error {
+    layers: Vec<String>,
+    hint: Option<String>,
+    usage: bool,
+}
+
+impl Error {
+    /// A failure described by `what` (no final full stop; name the path or the flag).
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { layers: vec![what.into()], hint: None, usage: false }
+    }
+
+    /// A mistake in how themo was called or configured (exit code 2).
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self { usage: true, ..Self::new(what) }
+    }
+
+    /// Adds what was being done when this failed.
+    pub fn context(mut self, doing: impl Into<String>) -> Self {
+        self.layers.push(doing.into());
+        self
+    }
+
+    /// Adds what the user can do about it; the first, most specific hint stays.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// The advice to print after the message.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// 2 for wrong usage, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        if self.usage { 2 } else { 1 }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, layer) in self.layers.iter().rev().enumerate() {
+            if i > 0 {
+                f.write_str(": ")?;
+            }
+            f.write_str(layer)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+macro_rules! from_error {
+    ($($source:ty),+ $(,)?) => {$(
+        impl From<$source> for Error {
+            fn from(error: $source) -> Self {
+                Self::new(error.to_string())
+            }
+        }
+    )+};
+}
+from_error!(std::io::Error, serde_json::Error, safetensors::SafeTensorError, candle_core::Error);
+
+/// Adds context and hints on the way up.
+pub trait ResultExt<T> {
+    /// Says what was being done when this failed.
+    fn context<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T>;
+    /// Says what the user can do about it.
+    fn hint<S: Into<String>>(self, hint: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
+    fn context<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|e| e.into().context(doing()))
+    }
+
+    fn hint<S: Into<String>>(self, hint: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|e| e.into().hint(hint()))
+    }
+}

@@ -1,0 +1,4 @@
+//! themo
+pub mod error;
+pub mod nn;
+pub mod rng;

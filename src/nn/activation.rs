@@ -1,0 +1,112 @@
+//! GELU with the error function (BERT, XLM-R) and CLIP's QuickGELU.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::math::{normal_distribution, sigmoid, vectorised};
+use super::storage::{tensor, Slice};
+use super::Backend;
+use crate::error::{Error, Result};
+
+/// An activation function, named in `config.json` as `hidden_act`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x Phi(x)` (Hendrycks and Gimpel 2016), with the error function.
+    Gelu,
+    /// `x sigmoid(1.702 x)`.
+    QuickGelu,
+}
+
+/// Elements a rayon task works on.
+const BLOCK: usize = 16 * 1024;
+
+impl Activation {
+    /// From `hidden_act`.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "gelu" => Ok(Self::Gelu),
+            "quick_gelu" => Ok(Self::QuickGelu),
+            _ => Err(Error::new(format!("the activation `{name}` is not one of gelu, quick_gelu"))),
+        }
+    }
+
+    /// Element by element.
+    pub fn forward(self, backend: Backend, z: &Tensor) -> Result<Tensor> {
+        match (backend, self) {
+            (Backend::Plain, Self::Gelu) => Ok(z.gelu_erf()?),
+            (Backend::Plain, Self::QuickGelu) => Ok((z * plain_sigmoid(&(z * 1.702)?)?)?),
+            (Backend::Fast, Self::Gelu) => map(z, |x| x * normal_distribution(x).1),
+            (Backend::Fast, Self::QuickGelu) => map(z, |x| x * sigmoid(1.702 * x)),
+        }
+    }
+
+    /// The gradient of `z` from `z` and the gradient `da` of the output.
+    pub fn backward(self, backend: Backend, z: &Tensor, da: &Tensor) -> Result<Tensor> {
+        match (backend, self) {
+            (Backend::Plain, Self::Gelu) => {
+                let cumulative = (((z * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?;
+                let density = ((z.sqr()? * -0.5)?.exp()? * (1.0 / std::f64::consts::TAU.sqrt()))?;
+                Ok((da * (cumulative + (z * density)?)?)?)
+            }
+            (Backend::Plain, Self::QuickGelu) => {
+                let s = plain_sigmoid(&(z * 1.702)?)?;
+                let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
+                Ok((da * slope)?)
+            }
+            (Backend::Fast, Self::Gelu) => map2(z, da, |x, d| {
+                let (density, cumulative) = normal_distribution(x);
+                d * x.mul_add(density, cumulative)
+            }),
+            (Backend::Fast, Self::QuickGelu) => map2(z, da, |x, d| {
+                let s = sigmoid(1.702 * x);
+                d * (1.702 * x * s * (1.0 - s) + s)
+            }),
+        }
+    }
+}
+
+fn plain_sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok(((x.neg()?.exp()? + 1.0)?).recip()?)
+}
+
+fn map(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
+    map2(x, x, |x, _| f(x))
+}
+
+fn map2(x: &Tensor, y: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
+    let (a, b) = (Slice::new(x)?, Slice::new(y)?);
+    let mut out = vec![0.0; a.len()];
+    (out.par_chunks_mut(BLOCK), a.par_chunks(BLOCK), b.par_chunks(BLOCK)).into_par_iter().for_each(|(out, a, b)| {
+        vectorised(|| {
+            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *o = f(a, b);
+            }
+        });
+    });
+    tensor(out, x.shape())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn fast_plain_and_autograd_agree() {
+        for activation in [Activation::Gelu, Activation::QuickGelu] {
+            for n in [1, 7, 40_000] {
+                let (z, da) = (random(1, (n, 1)), random(2, (n, 1)));
+                let z = (z * 3.0).unwrap();
+                let [fast, plain] = BACKENDS.map(|b| activation.forward(b, &z).unwrap());
+                assert_close(&fast, &plain, 1e-6);
+                let [fast, plain] = BACKENDS.map(|b| activation.backward(b, &z, &da).unwrap());
+                assert_close(&fast, &plain, 1e-6);
+                let var = candle_core::Var::from_tensor(&z).unwrap();
+                let loss = (activation.forward(Backend::Plain, var.as_tensor()).unwrap() * &da).unwrap();
+                let grads = loss.sum_all().unwrap().backward().unwrap();
+                assert_close(&plain, grads.get(&var).unwrap(), 1e-5);
+            }
+        }
+        assert!(Activation::from_name("relu").is_err());
+    }
+}

@@ -1,0 +1,379 @@
+//! Multi-head attention on packed sequences (Vaswani et al. 2017).
+//!
+//! Input is the fused projection `[tokens, 3 hidden]`: queries, keys and values side by side, head after head. The
+//! backward recomputes a head's probabilities from the log-sum-exp of its rows (as FlashAttention does, Dao et al.
+//! 2022), so nothing of size length x length is kept.
+
+use candle_core::{Device, Tensor, D};
+use rayon::prelude::*;
+
+use super::gemm::{gemm_raw, RawMat};
+use super::math::{exp, largest, sum, sum2, vectorised};
+use super::storage::{tensor, Slice};
+use super::{Backend, Dropout, Rows, Site};
+use crate::error::{Error, Result};
+
+/// What the attention of one layer is.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    heads: usize,
+    head_dim: usize,
+    causal: bool,
+    /// Which layer's dropout masks to use.
+    layer: usize,
+}
+
+/// The result of the forward pass, and what the backward needs besides the input.
+pub struct Attended {
+    /// `[tokens, hidden]`
+    pub out: Tensor,
+    /// log-sum-exp of every row of scores, `[heads, tokens]` (fast path).
+    log_sums: Vec<f32>,
+}
+
+impl Attention {
+    /// `hidden` must be a multiple of `heads`.
+    pub fn new(hidden: usize, heads: usize, causal: bool, layer: usize) -> Result<Self> {
+        if heads == 0 || !hidden.is_multiple_of(heads) {
+            return Err(Error::new(format!("{heads} attention heads do not divide a hidden size of {hidden}")));
+        }
+        Ok(Self { heads, head_dim: hidden / heads, causal, layer })
+    }
+
+    fn hidden(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// `[tokens, 3 hidden]` to `[tokens, hidden]`.
+    pub fn forward(&self, backend: Backend, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>) -> Result<Attended> {
+        let dropout = dropout.filter(|d| d.attention > 0.0);
+        if backend == Backend::Plain {
+            let padding = Padding::new(self, rows, qkv.device())?;
+            let plain = self.plain_probabilities(qkv, rows, dropout, &padding)?;
+            return Ok(Attended { out: padding.pack(&plain.dropped.matmul(&plain.v)?)?, log_sums: Vec::new() });
+        }
+        let (hidden, tokens) = (self.hidden(), rows.tokens());
+        let qkv = Slice::new(qkv)?;
+        if qkv.len() != tokens * 3 * hidden {
+            return Err(Error::new("attention: the projection does not fit the batch"));
+        }
+        let mut out = vec![0.0; tokens * hidden];
+        let mut log_sums = vec![0.0; self.heads * tokens];
+        let (out_ptr, sums_ptr) = (Shared(out.as_mut_ptr()), Shared(log_sums.as_mut_ptr()));
+        self.each_head(rows).for_each_init(Vec::new, |scratch, (i, head)| {
+            let (range, site) = (rows.range(i), Site::Attention { layer: self.layer, head });
+            let length = range.len();
+            scratch.resize(length * length, 0.0);
+            let p: &mut [f32] = scratch;
+            // SAFETY: `each_head` gives every (sequence, head) once; each writes its own rows and columns of `out`
+            // and its own part of `log_sums`, and all addresses lie within the checked buffers.
+            let sums = unsafe { std::slice::from_raw_parts_mut(sums_ptr.at(head * tokens + range.start), length) };
+            unsafe { self.scores(&qkv, &range, head, p) };
+            vectorised(|| {
+                for (row, (p, sum)) in p.chunks_exact_mut(length).zip(sums).enumerate() {
+                    *sum = self.softmax(row, p);
+                }
+            });
+            if let Some(dropout) = dropout {
+                for (row, p) in p.chunks_exact_mut(length).enumerate() {
+                    let mask = dropout.row(site, rows.sample(i), row);
+                    vectorised(|| p.iter_mut().enumerate().for_each(|(c, p)| *p *= mask.factor(c as u32)));
+                }
+            }
+            unsafe {
+                let to = RawMat { ptr: out_ptr.at(range.start * hidden + head * self.head_dim), row_stride: hidden, col_stride: 1 };
+                gemm_raw((length, self.head_dim, length), square(p, length), self.part(&qkv, &range, head, 2), false, to, 1.0);
+            }
+        });
+        Ok(Attended { out: tensor(out, (tokens, hidden))?, log_sums })
+    }
+
+    /// The gradient of `qkv` from the gradient `dout` of the output.
+    pub fn backward(
+        &self, backend: Backend, qkv: &Tensor, saved: &Attended, dout: &Tensor, rows: &Rows, dropout: Option<&Dropout>,
+    ) -> Result<Tensor> {
+        let dropout = dropout.filter(|d| d.attention > 0.0);
+        if backend == Backend::Plain {
+            return self.plain_backward(qkv, dout, rows, dropout);
+        }
+        let (hidden, tokens) = (self.hidden(), rows.tokens());
+        let (qkv, dout, out) = (Slice::new(qkv)?, Slice::new(dout)?, Slice::new(&saved.out)?);
+        let (log_sums, d) = (&saved.log_sums, self.head_dim);
+        if qkv.len() != tokens * 3 * hidden || dout.len() != tokens * hidden || log_sums.len() != self.heads * tokens {
+            return Err(Error::new("attention: the gradient does not fit the batch"));
+        }
+        let mut dqkv = vec![0.0; tokens * 3 * hidden];
+        let dqkv_ptr = Shared(dqkv.as_mut_ptr());
+        self.each_head(rows).for_each_init(Vec::new, |scratch, (i, head)| {
+            let (range, site) = (rows.range(i), Site::Attention { layer: self.layer, head });
+            let length = range.len();
+            scratch.resize(3 * length * length, 0.0);
+            let (p, rest) = scratch.split_at_mut(length * length);
+            let (dropped, dp) = rest.split_at_mut(length * length);
+            let at = |row: usize| (range.start + row) * hidden + head * d;
+            let part = |x: &[f32]| RawMat { ptr: x[at(0)..].as_ptr(), row_stride: hidden, col_stride: 1 };
+            let to = |part: usize| RawMat {
+                // SAFETY: within `dqkv`, see its length.
+                ptr: unsafe { dqkv_ptr.at(range.start * 3 * hidden + part * hidden + head * d) },
+                row_stride: 3 * hidden,
+                col_stride: 1,
+            };
+            let [q, k, v] = [0, 1, 2].map(|part| self.part(&qkv, &range, head, part));
+            // SAFETY: as in the forward pass; every (sequence, head) writes its own rows and columns of `dqkv`.
+            unsafe {
+                self.scores(&qkv, &range, head, p);
+                gemm_raw((length, length, d), part(&dout), transposed(v), false, square_mut(dp, length), 1.0);
+            }
+            for row in 0..length {
+                let span = row * length..(row + 1) * length;
+                let (p, dropped, dp) = (&mut p[span.clone()], &mut dropped[span.clone()], &mut dp[span]);
+                let mask = dropout.map(|dropout| dropout.row(site, rows.sample(i), row));
+                let log_sum = log_sums[head * tokens + range.start + row];
+                let seen = self.seen(row, length);
+                vectorised(|| {
+                    p[..seen].iter_mut().for_each(|p| *p = exp(*p - log_sum));
+                    p[seen..].fill(0.0);
+                    dropped.copy_from_slice(p);
+                    if let Some(mask) = mask {
+                        for (c, (dropped, dp)) in dropped.iter_mut().zip(dp.iter_mut()).enumerate() {
+                            let factor = mask.factor(c as u32);
+                            *dropped *= factor;
+                            *dp *= factor;
+                        }
+                    }
+                    // sum_j p_j dp_j = out . dout, whatever the dropout.
+                    let delta = sum2(&out[at(row)..][..d], &dout[at(row)..][..d], |o, g| o * g);
+                    dp.iter_mut().zip(&*p).for_each(|(dp, p)| *dp = p * (*dp - delta));
+                });
+            }
+            // SAFETY: as above.
+            unsafe {
+                let scale = self.scale();
+                gemm_raw((length, d, length), square(dp, length), k, false, to(0), scale);
+                gemm_raw((length, d, length), transposed(square(dp, length)), q, false, to(1), scale);
+                gemm_raw((length, d, length), transposed(square(dropped, length)), part(&dout), false, to(2), 1.0);
+            }
+        });
+        tensor(dqkv, (tokens, 3 * hidden))
+    }
+
+    /// All (sequence, head) pairs, in parallel.
+    fn each_head(&self, rows: &Rows) -> impl IndexedParallelIterator<Item = (usize, usize)> + use<> {
+        let heads = self.heads;
+        (0..rows.sequences() * heads).into_par_iter().map(move |task| (task / heads, task % heads))
+    }
+
+    /// How many keys the query in `row` sees.
+    fn seen(&self, row: usize, length: usize) -> usize {
+        if self.causal { row + 1 } else { length }
+    }
+
+    /// Queries (0), keys (1) or values (2) of one head of one sequence.
+    fn part(&self, qkv: &[f32], range: &std::ops::Range<usize>, head: usize, part: usize) -> RawMat<*const f32> {
+        let hidden = self.hidden();
+        let start = range.start * 3 * hidden + part * hidden + head * self.head_dim;
+        RawMat { ptr: qkv[start..].as_ptr(), row_stride: 3 * hidden, col_stride: 1 }
+    }
+
+    /// `scale Q K^T` of one head into `p` `[length, length]`.
+    ///
+    /// # Safety
+    /// `qkv` must hold the rows of `range`.
+    unsafe fn scores(&self, qkv: &[f32], range: &std::ops::Range<usize>, head: usize, p: &mut [f32]) {
+        let length = range.len();
+        let (q, k) = (self.part(qkv, range, head, 0), self.part(qkv, range, head, 1));
+        // SAFETY: the caller's, and `p` has length x length elements.
+        unsafe { gemm_raw((length, length, self.head_dim), q, transposed(k), false, square_mut(p, length), self.scale()) };
+    }
+
+    /// Scores of one query to probabilities; returns their log-sum-exp.
+    #[inline(always)]
+    fn softmax(&self, row: usize, p: &mut [f32]) -> f32 {
+        let seen = self.seen(row, p.len());
+        let (visible, hidden) = p.split_at_mut(seen);
+        let top = largest(visible);
+        visible.iter_mut().for_each(|p| *p = exp(*p - top));
+        let total = sum(visible, |p| p);
+        let share = 1.0 / total;
+        visible.iter_mut().for_each(|p| *p *= share);
+        hidden.fill(0.0);
+        top + total.ln()
+    }
+
+    fn plain_probabilities(&self, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>, padding: &Padding) -> Result<Plain> {
+        let hidden = self.hidden();
+        let part = |i: usize| padding.unpack(&qkv.narrow(1, i * hidden, hidden)?);
+        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
+        let scores = (q.matmul(&k.t()?)? * f64::from(self.scale()))?.broadcast_add(&padding.bias)?;
+        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        let p = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
+        let mask = match dropout {
+            Some(dropout) => Some(self.plain_mask(rows, dropout, qkv.device())?),
+            None => None,
+        };
+        let dropped = match &mask {
+            Some(mask) => (&p * mask)?,
+            None => p.clone(),
+        };
+        Ok(Plain { q, k, v, p, mask, dropped })
+    }
+
+    fn plain_backward(&self, qkv: &Tensor, dout: &Tensor, rows: &Rows, dropout: Option<&Dropout>) -> Result<Tensor> {
+        let padding = Padding::new(self, rows, qkv.device())?;
+        let Plain { q, k, v, p, mask, dropped } = self.plain_probabilities(qkv, rows, dropout, &padding)?;
+        let dout = padding.unpack(dout)?;
+        let dv = dropped.t()?.matmul(&dout)?;
+        let mut dp = dout.matmul(&v.t()?)?;
+        if let Some(mask) = &mask {
+            dp = (dp * mask)?;
+        }
+        let delta = (&dp * &p)?.sum_keepdim(D::Minus1)?;
+        let ds = ((p * dp.broadcast_sub(&delta)?)? * f64::from(self.scale()))?;
+        let (dq, dk) = (ds.matmul(&k)?, ds.t()?.matmul(&q)?);
+        Ok(Tensor::cat(&[padding.pack(&dq)?, padding.pack(&dk)?, padding.pack(&dv)?], 1)?)
+    }
+
+    /// The dropout factors of all probabilities, `[sequences, heads, longest, longest]`.
+    fn plain_mask(&self, rows: &Rows, dropout: &Dropout, device: &Device) -> Result<Tensor> {
+        let longest = rows.longest();
+        let mut mask = Vec::with_capacity(rows.sequences() * self.heads * longest * longest);
+        for i in 0..rows.sequences() {
+            for head in 0..self.heads {
+                for query in 0..longest {
+                    let row = dropout.row(Site::Attention { layer: self.layer, head }, rows.sample(i), query);
+                    mask.extend((0..longest as u32).map(|key| row.factor(key)));
+                }
+            }
+        }
+        Ok(Tensor::from_vec(mask, (rows.sequences(), self.heads, longest, longest), device)?)
+    }
+}
+
+struct Plain {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    p: Tensor,
+    mask: Option<Tensor>,
+    dropped: Tensor,
+}
+
+/// Packed to padded and back, for the plain path only.
+struct Padding {
+    /// Row of the packed tensor for each padded place (the extra zero row where there is none).
+    gather: Tensor,
+    /// Padded place of each packed row.
+    scatter: Tensor,
+    /// 0 where a query sees a key, else a large negative number, `[sequences, 1, longest, longest]`.
+    bias: Tensor,
+    shape: (usize, usize, usize, usize), // sequences, longest, heads, head_dim
+}
+
+impl Padding {
+    fn new(attention: &Attention, rows: &Rows, device: &Device) -> Result<Self> {
+        let (n, longest, tokens) = (rows.sequences(), rows.longest(), rows.tokens());
+        let mut gather = vec![tokens as u32; n * longest];
+        let mut scatter = Vec::with_capacity(tokens);
+        let mut bias = vec![-1e30f32; n * longest * longest];
+        for i in 0..n {
+            let range = rows.range(i);
+            let length = range.len();
+            for (position, row) in range.enumerate() {
+                gather[i * longest + position] = row as u32;
+                scatter.push((i * longest + position) as u32);
+            }
+            for query in 0..longest {
+                let seen = attention.seen(query, length).min(length);
+                bias[(i * longest + query) * longest..][..seen].fill(0.0);
+            }
+        }
+        Ok(Self {
+            gather: Tensor::from_vec(gather, n * longest, device)?,
+            scatter: Tensor::from_vec(scatter, tokens, device)?,
+            bias: Tensor::from_vec(bias, (n, 1, longest, longest), device)?,
+            shape: (n, longest, attention.heads, attention.head_dim),
+        })
+    }
+
+    /// `[tokens, hidden]` to `[sequences, heads, longest, head_dim]`, zeros in the padding.
+    fn unpack(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.contiguous()?.pad_with_zeros(0, 0, 1)?;
+        Ok(x.index_select(&self.gather, 0)?.reshape(self.shape)?.transpose(1, 2)?.contiguous()?)
+    }
+
+    /// The reverse of [`Self::unpack`].
+    fn pack(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, longest, heads, d) = self.shape;
+        Ok(x.transpose(1, 2)?.reshape((n * longest, heads * d))?.index_select(&self.scatter, 0)?)
+    }
+}
+
+fn square(x: &[f32], n: usize) -> RawMat<*const f32> {
+    RawMat { ptr: x.as_ptr(), row_stride: n, col_stride: 1 }
+}
+
+fn square_mut(x: &mut [f32], n: usize) -> RawMat<*mut f32> {
+    RawMat { ptr: x.as_mut_ptr(), row_stride: n, col_stride: 1 }
+}
+
+fn transposed<T>(m: RawMat<T>) -> RawMat<T> {
+    RawMat { ptr: m.ptr, row_stride: m.col_stride, col_stride: m.row_stride }
+}
+
+/// A buffer that tasks write disjoint parts of.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: every use writes parts that no other task touches.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// # Safety
+    /// `offset` must lie within the buffer.
+    unsafe fn at(self, offset: usize) -> *mut f32 {
+        // SAFETY: the caller's.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn fast_plain_and_autograd_agree() {
+        let cases: [(&[usize], usize, usize); 4] = [(&[1], 1, 3), (&[5], 2, 4), (&[77, 1, 9], 3, 16), (&[2, 3], 4, 8)];
+        for (lengths, heads, d) in cases {
+            let rows = Rows::new(lengths.iter().copied(), 3).unwrap();
+            let (tokens, hidden) = (rows.tokens(), heads * d);
+            for causal in [false, true] {
+                for dropout in [None, Some(Dropout::new(1, 2, 0.0, 0.3))] {
+                    let attention = Attention::new(hidden, heads, causal, 1).unwrap();
+                    let (qkv, dout) = (random(1, (tokens, 3 * hidden)), random(2, (tokens, hidden)));
+                    let results = BACKENDS.map(|backend| {
+                        let saved = attention.forward(backend, &qkv, &rows, dropout.as_ref()).unwrap();
+                        let d = attention.backward(backend, &qkv, &saved, &dout, &rows, dropout.as_ref()).unwrap();
+                        (saved.out, d)
+                    });
+                    assert_close(&results[0].0, &results[1].0, 2e-6);
+                    assert_close(&results[0].1, &results[1].1, 5e-6);
+                    let var = candle_core::Var::from_tensor(&qkv).unwrap();
+                    let out = attention.forward(Backend::Plain, var.as_tensor(), &rows, dropout.as_ref()).unwrap().out;
+                    let grads = (out * &dout).unwrap().sum_all().unwrap().backward().unwrap();
+                    assert_close(&results[1].1, grads.get(&var).unwrap(), 5e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn heads_must_divide_the_hidden_size() {
+        assert!(Attention::new(10, 3, false, 0).unwrap_err().to_string().contains("do not divide"));
+        assert!(Attention::new(10, 0, false, 0).is_err());
+    }
+}

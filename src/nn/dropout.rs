@@ -1,0 +1,142 @@
+//! Dropout whose masks are a function of (seed, step, layer, site, sample, position, channel).
+//!
+//! Nothing is stored for the backward or for a resume, and a batch gives the same result however it is cut.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::math::vectorised;
+use super::storage::{tensor, Slice};
+use super::{Backend, Rows};
+use crate::error::Result;
+use crate::rng::mix;
+
+/// Where in the model a mask is applied.
+#[derive(Clone, Copy, Debug)]
+pub enum Site {
+    /// After the embeddings' norm.
+    Embeddings,
+    /// On the attention probabilities of a head of a layer.
+    Attention { layer: usize, head: usize },
+    /// On the output of a layer's attention.
+    AttentionOutput { layer: usize },
+    /// On the output of a layer's feed-forward block.
+    MlpOutput { layer: usize },
+}
+
+impl Site {
+    fn word(self) -> u64 {
+        let (kind, layer, head) = match self {
+            Self::Embeddings => (0, 0, 0),
+            Self::Attention { layer, head } => (1, layer, head),
+            Self::AttentionOutput { layer } => (2, layer, 0),
+            Self::MlpOutput { layer } => (3, layer, 0),
+        };
+        (kind << 56) | ((layer as u64) << 28) | head as u64
+    }
+}
+
+/// The dropout of one training step.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    key: u64,
+    /// Share of hidden values set to zero.
+    pub hidden: f32,
+    /// Share of attention probabilities set to zero.
+    pub attention: f32,
+}
+
+/// Decides for the channels of one row.
+#[derive(Clone, Copy)]
+pub struct RowMask {
+    low: u32,
+    high: u32,
+    threshold: u32,
+    scale: f32,
+}
+
+impl RowMask {
+    /// 0 if `channel` is dropped, else 1 / (1 - p).
+    #[inline(always)]
+    pub fn factor(self, channel: u32) -> f32 {
+        // Two multiplications of the 32-bit mixer "lowbias32" (C. Wellons, "Prospecting for Hash Functions", 2018),
+        // the row's key added before and between them.
+        let mut x = channel.wrapping_mul(0x9e37_79b9).wrapping_add(self.low);
+        x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+        x = (x ^ (x >> 15) ^ self.high).wrapping_mul(0x846c_a68b);
+        x ^= x >> 16;
+        if x < self.threshold { 0.0 } else { self.scale }
+    }
+}
+
+impl Dropout {
+    /// Masks for step `step` of the run with `seed`.
+    pub fn new(seed: u64, step: u64, hidden: f32, attention: f32) -> Self {
+        Self { key: mix(mix(0x6472_6f70, seed), step), hidden, attention }
+    }
+
+    /// The mask of one row: `position` of `sample` of the batch.
+    pub fn row(&self, site: Site, sample: usize, position: usize) -> RowMask {
+        let p = if matches!(site, Site::Attention { .. }) { self.attention } else { self.hidden };
+        let key = mix(mix(self.key, site.word()), ((sample as u64) << 32) | position as u64);
+        let threshold = (f64::from(p) * 2f64.powi(32)) as u32;
+        RowMask { low: key as u32, high: (key >> 32) as u32, threshold, scale: 1.0 / (1.0 - p) }
+    }
+
+    /// Multiplies `x` `[tokens, channels]` by its mask; its own backward.
+    pub fn apply(&self, backend: Backend, site: Site, rows: &Rows, x: &Tensor) -> Result<Tensor> {
+        if self.hidden == 0.0 {
+            return Ok(x.clone());
+        }
+        let (n, width) = x.dims2()?;
+        match backend {
+            Backend::Plain => {
+                let mask: Vec<f32> = rows
+                    .places()
+                    .map(|(sample, position)| self.row(site, sample, position))
+                    .flat_map(|row| (0..width as u32).map(move |c| row.factor(c)))
+                    .collect();
+                Ok((x * Tensor::from_vec(mask, (n, width), x.device())?)?)
+            }
+            Backend::Fast => {
+                let places: Vec<_> = rows.places().collect();
+                let x = Slice::new(x)?;
+                let mut out = vec![0.0; x.len()];
+                (out.par_chunks_mut(width), x.par_chunks(width), &places).into_par_iter().with_min_len(16).for_each(
+                    |(out, x, &(sample, position))| {
+                        let row = self.row(site, sample, position);
+                        vectorised(|| {
+                            for (c, (o, &v)) in out.iter_mut().zip(x).enumerate() {
+                                *o = v * row.factor(c as u32);
+                            }
+                        });
+                    },
+                );
+                tensor(out, (n, width))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn both_backends_and_any_cut_give_the_same_mask_at_the_right_rate() {
+        let dropout = Dropout::new(3, 5, 0.1, 0.1);
+        let site = Site::MlpOutput { layer: 2 };
+        let rows = Rows::new([3, 1, 40], 0).unwrap();
+        let x = candle_core::Tensor::ones((44, 500), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let [fast, plain] = BACKENDS.map(|b| values(&dropout.apply(b, site, &rows, &x).unwrap()));
+        assert_eq!(fast, plain);
+        let dropped = fast.iter().filter(|v| **v == 0.0).count() as f64 / fast.len() as f64;
+        assert!((dropped - 0.1).abs() < 0.01, "{dropped}");
+        let last = Rows::new([40], 2).unwrap();
+        let cut = values(&dropout.apply(Backend::Fast, site, &last, &x.narrow(0, 4, 40).unwrap()).unwrap());
+        assert_eq!(cut, fast[4 * 500..]);
+        let other = Dropout::new(3, 6, 0.1, 0.1);
+        assert_ne!(values(&other.apply(Backend::Fast, site, &rows, &x).unwrap()), fast);
+    }
+}

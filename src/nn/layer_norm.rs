@@ -1,0 +1,174 @@
+//! Layer normalisation (Ba et al. 2016), fused with the residual sum before it.
+
+use candle_core::{Tensor, D};
+use rayon::prelude::*;
+
+use super::linear::SUM_ROWS;
+use super::math::{sum, sum2, sum3, vectorised};
+use super::storage::{tensor, Slice};
+use super::{Backend, Gradients, Param};
+use crate::error::Result;
+
+/// Scale and shift `[hidden]` and the constant added to the variance.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    pub weight: Param,
+    pub bias: Param,
+    pub eps: f64,
+}
+
+/// What the forward pass gives and its backward needs.
+pub struct Normed {
+    /// What was normalised: the residual plus the branch, `[tokens, hidden]`.
+    pub sum: Tensor,
+    /// The normalised, scaled and shifted sum, `[tokens, hidden]`.
+    pub out: Tensor,
+    mean: Tensor, // [tokens, 1]
+    rstd: Tensor, // [tokens, 1]
+}
+
+impl LayerNorm {
+    /// Normalises `x`, or `residual + x`.
+    pub fn forward(&self, backend: Backend, residual: Option<&Tensor>, x: &Tensor) -> Result<Normed> {
+        let (n, width) = x.dims2()?;
+        let (weight, bias) = (&self.weight.value, &self.bias.value);
+        if backend == Backend::Plain {
+            let sum = match residual {
+                Some(residual) => (residual + x)?,
+                None => x.clone(),
+            };
+            let mean = sum.mean_keepdim(D::Minus1)?;
+            let centred = sum.broadcast_sub(&mean)?;
+            let rstd = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?.recip()?;
+            let out = centred.broadcast_mul(&rstd)?.broadcast_mul(weight)?.broadcast_add(bias)?;
+            return Ok(Normed { sum, out, mean, rstd });
+        }
+        let branch = Slice::new(x)?;
+        let residual_slice = residual.map(Slice::new).transpose()?;
+        let (weight, bias) = (Slice::new(weight)?, Slice::new(bias)?);
+        let (weight, bias): (&[f32], &[f32]) = (&weight, &bias);
+        let mut summed = if residual.is_some() { vec![0.0; n * width] } else { Vec::new() };
+        let (mut out, mut mean, mut rstd) = (vec![0.0; n * width], vec![0.0; n], vec![0.0; n]);
+        if let Some(residual) = &residual_slice {
+            (summed.par_chunks_mut(SUM_ROWS * width), residual.par_chunks(SUM_ROWS * width))
+                .into_par_iter()
+                .zip(branch.par_chunks(SUM_ROWS * width))
+                .for_each(|((s, r), x)| s.iter_mut().zip(r).zip(x).for_each(|((s, r), x)| *s = r + x));
+        }
+        let input: &[f32] = if residual.is_some() { &summed } else { &branch };
+        (out.par_chunks_mut(width), input.par_chunks(width), &mut mean, &mut rstd)
+            .into_par_iter()
+            .with_min_len(16)
+            .for_each(|(out, x, mean, rstd)| {
+                vectorised(|| {
+                    let m = sum(x, |v| v) / width as f32;
+                    let variance = sum(x, |v| (v - m) * (v - m)) / width as f32;
+                    let r = 1.0 / (variance + self.eps as f32).sqrt();
+                    for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                        *o = ((v - m) * r).mul_add(w, b);
+                    }
+                    (*mean, *rstd) = (m, r);
+                });
+            });
+        drop(branch);
+        let sum = if residual.is_some() { tensor(summed, (n, width))? } else { x.clone() };
+        Ok(Normed { sum, out: tensor(out, (n, width))?, mean: tensor(mean, (n, 1))?, rstd: tensor(rstd, (n, 1))? })
+    }
+
+    /// From the gradient `dout` of the normed output and, where the sum itself is used further on, `dsum`: adds to
+    /// the gradients of weight and bias, returns the whole gradient of the sum.
+    pub fn backward(
+        &self, backend: Backend, saved: &Normed, dout: &Tensor, dsum: Option<&Tensor>, grads: &mut Gradients,
+    ) -> Result<Tensor> {
+        let (n, width) = dout.dims2()?;
+        if backend == Backend::Plain {
+            let normal = saved.sum.broadcast_sub(&saved.mean)?.broadcast_mul(&saved.rstd)?;
+            grads.add(&self.weight, &(dout * &normal)?.sum(0)?)?;
+            grads.add(&self.bias, &dout.sum(0)?)?;
+            let g = dout.broadcast_mul(&self.weight.value)?;
+            let mean_g = g.mean_keepdim(D::Minus1)?;
+            let mean_gx = (&g * &normal)?.mean_keepdim(D::Minus1)?;
+            let dx = g.broadcast_sub(&mean_g)?.sub(&normal.broadcast_mul(&mean_gx)?)?.broadcast_mul(&saved.rstd)?;
+            return Ok(match dsum {
+                Some(dsum) => (dx + dsum)?,
+                None => dx,
+            });
+        }
+        let (x, dout) = (Slice::new(&saved.sum)?, Slice::new(dout)?);
+        let (mean, rstd) = (Slice::new(&saved.mean)?, Slice::new(&saved.rstd)?);
+        let weight = Slice::new(&self.weight.value)?;
+        let dsum = dsum.map(Slice::new).transpose()?;
+        let (mean, rstd, weight, dsum): (&[f32], &[f32], &[f32], Option<&[f32]>) =
+            (&mean, &rstd, &weight, dsum.as_deref());
+        let mut dx = vec![0.0; n * width];
+        let block = SUM_ROWS * width;
+        let partial: Vec<(Vec<f32>, Vec<f32>)> = (dx.par_chunks_mut(block), x.par_chunks(block), dout.par_chunks(block))
+            .into_par_iter()
+            .enumerate()
+            .map(|(index, (dx, x, dout))| {
+                let (mut dweight, mut dbias) = (vec![0.0f32; width], vec![0.0f32; width]);
+                let first = index * SUM_ROWS;
+                let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dout.chunks_exact(width));
+                vectorised(|| {
+                    for (i, ((dx, x), dy)) in rows.enumerate() {
+                        let (m, r) = (mean[first + i], rstd[first + i]);
+                        for ((((d, &x), &dy), dw), db) in
+                            dx.iter_mut().zip(x).zip(dy).zip(&mut dweight).zip(&mut dbias)
+                        {
+                            let normal = (x - m) * r;
+                            *dw += dy * normal;
+                            *db += dy;
+                            *d = normal;
+                        }
+                        let mean_g = sum2(dy, weight, |d, w| d * w) / width as f32;
+                        let mean_gx = sum3(dy, weight, dx, |d, w, x| d * w * x) / width as f32;
+                        for ((d, &dy), &w) in dx.iter_mut().zip(dy).zip(weight) {
+                            *d = (dy * w - mean_g - *d * mean_gx) * r;
+                        }
+                    }
+                });
+                if let Some(dsum) = dsum {
+                    let start = first * width;
+                    dx.iter_mut().zip(&dsum[start..]).for_each(|(d, s)| *d += s);
+                }
+                (dweight, dbias)
+            })
+            .collect();
+        grads.edit(&self.weight, |total| {
+            partial.iter().for_each(|(part, _)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
+        })?;
+        grads.edit(&self.bias, |total| {
+            partial.iter().for_each(|(_, part)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
+        })?;
+        tensor(dx, (n, width))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn fast_and_plain_agree_in_value_and_gradient() {
+        for (n, width) in [(1, 5), (77, 48), (300, 300)] {
+            let results = BACKENDS.map(|backend| {
+                let mut params = super::super::Params::default();
+                let norm = LayerNorm {
+                    weight: params.add("w", &random(1, width)).unwrap(),
+                    bias: params.add("b", &random(2, width)).unwrap(),
+                    eps: 1e-5,
+                };
+                let mut grads = Gradients::zeros(&params).unwrap();
+                let (x, residual) = (random(3, (n, width)), random(4, (n, width)));
+                let normed = norm.forward(backend, Some(&residual), &x).unwrap();
+                let (dout, dsum) = (random(5, (n, width)), random(6, (n, width)));
+                let dx = norm.backward(backend, &normed, &dout, Some(&dsum), &mut grads).unwrap();
+                [normed.out.clone(), normed.sum.clone(), dx, grads.of(&norm.weight).clone(), grads.of(&norm.bias).clone()]
+            });
+            for (fast, plain) in results[0].iter().zip(&results[1]) {
+                assert_close(fast, plain, 2e-6);
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Operations of the packed encoder, each a forward and a backward function; nothing is recorded behind the scenes.
+//!
+//! Every operation has two implementations behind one signature, chosen by [`Backend`]: *fast* (CPU, rayon, vector
+//! instructions, in-place gradients) and *plain* (candle tensor algebra, what CUDA and Metal run). The tests compare
+//! both on the CPU, in value and gradient, so the path that is not run here is the path that is tested.
+//!
+//! Tensors are f32. Tokens are packed: `[total_tokens, hidden]`, with [`Rows`] saying which sequence and position
+//! each row is.
+
+pub mod activation;
+pub mod attention;
+pub mod dropout;
+pub mod embedding;
+pub mod gemm;
+pub mod layer_norm;
+pub mod linear;
+pub mod math;
+pub mod params;
+pub mod pooling;
+pub mod rows;
+pub mod storage;
+
+pub use activation::Activation;
+pub use dropout::{Dropout, Site};
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
+pub use params::{Gradients, Param, Params};
+pub use pooling::Pooling;
+pub use rows::Rows;
+
+use candle_core::Device;
+
+/// Which implementation of the operations runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Slices on the CPU.
+    Fast,
+    /// candle tensor operations, on any device.
+    Plain,
+}
+
+impl Backend {
+    /// The backend that is fastest on `device`.
+    pub fn for_device(device: &Device) -> Self {
+        if device.is_cpu() { Self::Fast } else { Self::Plain }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,63 @@
+//! Which sequence and position each row of a packed batch is.
+
+use crate::error::{Error, Result};
+
+/// The layout of a packed batch: sequence `i` owns the rows `cu_seqlens[i]..cu_seqlens[i + 1]`.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    cu_seqlens: Vec<usize>,
+    /// Index of sequence 0 within the whole batch, where this is one of its micro-batches.
+    first_sample: usize,
+}
+
+impl Rows {
+    /// From the lengths of the sequences (each at least 1); `first_sample` is where this micro-batch starts in its
+    /// batch, so that dropout masks do not depend on how a batch is cut.
+    pub fn new(lengths: impl IntoIterator<Item = usize>, first_sample: usize) -> Result<Self> {
+        let mut cu_seqlens = vec![0];
+        let mut total = 0;
+        for (i, length) in lengths.into_iter().enumerate() {
+            if length == 0 {
+                return Err(Error::new(format!("sequence {} of the batch has no token", first_sample + i)));
+            }
+            total += length;
+            cu_seqlens.push(total);
+        }
+        Ok(Self { cu_seqlens, first_sample })
+    }
+
+    /// Total number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.cu_seqlens[self.cu_seqlens.len() - 1]
+    }
+
+    /// Number of sequences.
+    pub fn sequences(&self) -> usize {
+        self.cu_seqlens.len() - 1
+    }
+
+    /// The cumulative lengths, `[sequences + 1]`, starting with 0.
+    pub fn cu_seqlens(&self) -> &[usize] {
+        &self.cu_seqlens
+    }
+
+    /// The rows of sequence `i`.
+    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
+        self.cu_seqlens[i]..self.cu_seqlens[i + 1]
+    }
+
+    /// The place of sequence `i` within the whole batch.
+    pub fn sample(&self, i: usize) -> usize {
+        self.first_sample + i
+    }
+
+    /// The longest sequence.
+    pub fn longest(&self) -> usize {
+        (0..self.sequences()).map(|i| self.range(i).len()).max().unwrap_or(0)
+    }
+
+    /// `(sample, position)` of every row, in order.
+    pub fn places(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        (0..self.sequences()).flat_map(move |i| self.range(i).enumerate().map(move |(p, _)| (self.sample(i), p)))
+    }
+}
