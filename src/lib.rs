@@ -1,4 +1,7 @@
 //! themo
+pub mod data;
 pub mod error;
+pub mod models;
 pub mod nn;
 pub mod rng;
+pub mod train;

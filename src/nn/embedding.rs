@@ -86,8 +86,8 @@ mod tests {
         let (ids, positions) = ([4u32, 0, 4, 4, 2], [0u32, 1, 2, 0, 1]);
         let results = BACKENDS.map(|backend| {
             let mut params = Params::default();
-            let word = params.add("word", &random(1, (6, 9))).unwrap();
-            let position = params.add("position", &random(2, (3, 9))).unwrap();
+            let word = params.add(vec!["word".into()], &random(1, (6, 9))).unwrap();
+            let position = params.add(vec!["position".into()], &random(2, (3, 9))).unwrap();
             let lookups =
                 [Lookup { table: &word, indices: &ids }, Lookup { table: &position, indices: &positions }];
             let mut grads = Gradients::zeros(&params).unwrap();
@@ -99,7 +99,7 @@ mod tests {
             assert_close(fast, plain, 1e-6);
         }
         let mut params = Params::default();
-        let word = params.add("word", &random(1, (6, 9))).unwrap();
+        let word = params.add(vec!["word".into()], &random(1, (6, 9))).unwrap();
         assert!(forward(Backend::Fast, &[Lookup { table: &word, indices: &[6] }]).is_err());
     }
 }

@@ -155,8 +155,8 @@ mod tests {
             let results = BACKENDS.map(|backend| {
                 let mut params = super::super::Params::default();
                 let norm = LayerNorm {
-                    weight: params.add("w", &random(1, width)).unwrap(),
-                    bias: params.add("b", &random(2, width)).unwrap(),
+                    weight: params.add(vec!["w".into()], &random(1, width)).unwrap(),
+                    bias: params.add(vec!["b".into()], &random(2, width)).unwrap(),
                     eps: 1e-5,
                 };
                 let mut grads = Gradients::zeros(&params).unwrap();

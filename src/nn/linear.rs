@@ -44,15 +44,21 @@ impl Linear {
     }
 
     /// From the gradient of the output `dy` `[n, out]` and the input `x` `[n, in]`: adds to the gradients of weight
-    /// and bias, returns the gradient of `x`.
-    pub fn backward(&self, backend: Backend, x: &Tensor, dy: &Tensor, grads: &mut Gradients) -> Result<Tensor> {
+    /// and bias, returns the gradient of `x` plus `other`, what reaches `x` by another way.
+    pub fn backward(
+        &self, backend: Backend, x: &Tensor, dy: &Tensor, other: Option<&Tensor>, grads: &mut Gradients,
+    ) -> Result<Tensor> {
         match backend {
             Backend::Plain => {
                 grads.add(&self.weight, &dy.t()?.matmul(x)?)?;
                 if let Some(bias) = &self.bias {
                     grads.add(bias, &dy.sum(0)?)?;
                 }
-                Ok(dy.matmul(&self.weight.value)?)
+                let dx = dy.matmul(&self.weight.value)?;
+                Ok(match other {
+                    Some(other) => (dx + other)?,
+                    None => dx,
+                })
             }
             Backend::Fast => {
                 let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
@@ -63,8 +69,11 @@ impl Linear {
                 if let Some(bias) = &self.bias {
                     grads.edit(bias, |db| add_column_sums(&dy, db))?;
                 }
-                let mut dx = vec![0.0; n * inner];
-                gemm((n, inner, outer), Mat::rows(&dy, outer), Mat::rows(&w, inner), false, &mut dx);
+                let mut dx = match other {
+                    Some(other) => Slice::new(other)?.to_vec(),
+                    None => vec![0.0; n * inner],
+                };
+                gemm((n, inner, outer), Mat::rows(&dy, outer), Mat::rows(&w, inner), other.is_some(), &mut dx);
                 tensor(dx, (n, inner))
             }
         }
@@ -90,5 +99,38 @@ pub(super) fn add_column_sums(x: &[f32], sums: &mut [f32]) {
         .collect();
     for block in partial {
         sums.iter_mut().zip(block).for_each(|(s, v)| *s += v);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::Params;
+    use super::*;
+
+    #[test]
+    fn fast_and_plain_agree_in_value_and_gradient() {
+        for (n, inner, outer) in [(1, 1, 1), (1, 7, 5), (300, 33, 129)] {
+            for with_bias in [false, true] {
+                let results = BACKENDS.map(|backend| {
+                    let mut params = Params::default();
+                    let mut add = |seed, shape: &[usize]| params.add(vec![String::new()], &random(seed, shape)).unwrap();
+                    let (weight, bias) = (add(1, &[outer, inner]), with_bias.then(|| add(2, &[outer])));
+                    let linear = Linear { weight, bias };
+                    let mut grads = Gradients::zeros(&params).unwrap();
+                    let (x, dy, other) = (random(3, (n, inner)), random(4, (n, outer)), random(5, (n, inner)));
+                    let y = linear.forward(backend, &x).unwrap();
+                    let dx = linear.backward(backend, &x, &dy, None, &mut grads).unwrap();
+                    let both = linear.backward(backend, &x, &dy, Some(&other), &mut grads).unwrap();
+                    assert_close(&both, &(&dx + &other).unwrap(), 1e-6);
+                    let mut all = vec![y, dx];
+                    all.extend(grads.iter().cloned());
+                    all
+                });
+                for (fast, plain) in results[0].iter().zip(&results[1]) {
+                    assert_close(fast, plain, 2e-6);
+                }
+            }
+        }
     }
 }

@@ -26,7 +26,7 @@ pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use params::{Gradients, Param, Params};
 pub use pooling::Pooling;
-pub use rows::Rows;
+pub use rows::{Rows, Tokens};
 
 use candle_core::Device;
 
@@ -39,10 +39,23 @@ pub enum Backend {
     Plain,
 }
 
-impl Backend {
-    /// The backend that is fastest on `device`.
-    pub fn for_device(device: &Device) -> Self {
-        if device.is_cpu() { Self::Fast } else { Self::Plain }
+/// Where a model lives and which operations it uses there.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    pub device: Device,
+    pub backend: Backend,
+}
+
+impl Compute {
+    /// `device` with the backend that is fastest on it.
+    pub fn new(device: Device) -> Self {
+        let backend = if device.is_cpu() { Backend::Fast } else { Backend::Plain };
+        Self { device, backend }
+    }
+
+    /// `device` with plain tensor operations, as other devices than the CPU use them.
+    pub fn plain(device: Device) -> Self {
+        Self { device, backend: Backend::Plain }
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor, Var};
 
 use super::storage::edit;
 use super::Backend;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A parameter as an operation uses it: its value and its place in the lists of [`Params`] and [`Gradients`].
 #[derive(Clone, Debug)]
@@ -15,30 +15,46 @@ pub struct Param {
     pub id: usize,
 }
 
-/// The ordered list of a model's parameters. The names are the ones of checkpoints (see `models::weights`).
+/// One parameter of the list.
+pub struct Entry {
+    /// Its names in a checkpoint (see `models::weights`): more than one where a parameter is several checkpoint
+    /// tensors of one shape, one below the other (query, key and value).
+    names: Vec<String>,
+    /// The value.
+    pub var: Var,
+}
+
+impl Entry {
+    /// The names for people, one string.
+    pub fn name(&self) -> String {
+        self.names.join(" + ")
+    }
+
+    /// `tensor`, of this parameter's shape, as the checkpoint has it: a name and a part each.
+    pub fn parts(&self, tensor: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        let parts = tensor.chunk(self.names.len(), 0)?;
+        Ok(self.names.iter().cloned().zip(parts).collect())
+    }
+}
+
+/// The ordered list of a model's parameters.
 #[derive(Default)]
 pub struct Params {
-    entries: Vec<(String, Var)>,
+    entries: Vec<Entry>,
 }
 
 impl Params {
     /// Appends a parameter.
-    pub fn add(&mut self, name: impl Into<String>, value: &Tensor) -> Result<Param> {
+    pub fn add(&mut self, names: Vec<String>, value: &Tensor) -> Result<Param> {
         let var = Var::from_tensor(&value.to_dtype(DType::F32)?.contiguous()?)?;
         let param = Param { value: var.as_detached_tensor(), id: self.entries.len() };
-        self.entries.push((name.into(), var));
+        self.entries.push(Entry { names, var });
         Ok(param)
     }
 
-    /// Names and values in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.entries.iter().map(|(name, var)| (name.as_str(), var))
-    }
-
-    /// The parameter called `name`.
-    pub fn get(&self, name: &str) -> Option<Param> {
-        let id = self.entries.iter().position(|(n, _)| n == name)?;
-        Some(Param { value: self.entries[id].1.as_detached_tensor(), id })
+    /// The parameters in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
     }
 
     /// How many parameters (tensors) there are.
@@ -53,7 +69,7 @@ impl Params {
 
     /// How many numbers they hold together.
     pub fn elements(&self) -> usize {
-        self.entries.iter().map(|(_, var)| var.elem_count()).sum()
+        self.entries.iter().map(|entry| entry.var.elem_count()).sum()
     }
 }
 
@@ -65,7 +81,7 @@ pub struct Gradients {
 impl Gradients {
     /// Zero gradients for `params`.
     pub fn zeros(params: &Params) -> Result<Self> {
-        let zeros = |(_, var): (&str, &Var)| Ok(Tensor::zeros(var.shape(), DType::F32, var.device())?);
+        let zeros = |entry: &Entry| Ok(Tensor::zeros(entry.var.shape(), DType::F32, entry.var.device())?);
         Ok(Self { tensors: params.iter().map(zeros).collect::<Result<_>>()? })
     }
 
@@ -103,12 +119,12 @@ impl Gradients {
     }
 
     /// The names of parameters whose gradient is not finite, or zero everywhere.
-    pub fn suspicious<'a>(&self, params: &'a Params) -> Result<Vec<&'a str>> {
+    pub fn suspicious(&self, params: &Params) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        for ((name, _), gradient) in params.iter().zip(&self.tensors) {
-            let size = gradient.abs()?.sum_all()?.to_scalar::<f32>().map_err(Error::from)?;
+        for (entry, gradient) in params.iter().zip(&self.tensors) {
+            let size = gradient.abs()?.sum_all()?.to_scalar::<f32>()?;
             if !size.is_finite() || size == 0.0 {
-                found.push(name);
+                found.push(entry.name());
             }
         }
         Ok(found)

@@ -61,3 +61,25 @@ impl Rows {
         (0..self.sequences()).flat_map(move |i| self.range(i).enumerate().map(move |(p, _)| (self.sample(i), p)))
     }
 }
+
+/// Token ids of a packed batch.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// `[tokens]`, all sequences one after another.
+    pub ids: Vec<u32>,
+    /// Which sequence each belongs to.
+    pub rows: Rows,
+}
+
+impl Tokens {
+    /// Packs sequences; `first_sample` as for [`Rows::new`].
+    pub fn pack<S: AsRef<[u32]>>(sequences: &[S], first_sample: usize) -> Result<Self> {
+        let rows = Rows::new(sequences.iter().map(|s| s.as_ref().len()), first_sample)?;
+        Ok(Self { ids: sequences.iter().flat_map(|s| s.as_ref()).copied().collect(), rows })
+    }
+
+    /// The position of each token in its sequence.
+    pub fn positions(&self) -> Vec<u32> {
+        self.rows.places().map(|(_, position)| position as u32).collect()
+    }
+}

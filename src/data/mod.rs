@@ -1,0 +1,3 @@
+//! data
+pub mod targets;
+pub mod tokens;

@@ -1,0 +1,113 @@
+//! CLIP's text tower: the teacher.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use super::clip::ClipConfig;
+use super::encoder::{Encoder, Tape};
+use super::weights::{clip_layers, Weights};
+use crate::error::{Error, Result};
+use crate::nn::embedding::{self, Lookup};
+use crate::nn::{Compute, Backend, Gradients, Param, Params, Pooling, Tokens};
+
+/// Packed token ids to the target of the distillation, and on to the shared space.
+pub struct ClipText {
+    backend: Backend,
+    token: Param,
+    position: Param,
+    encoder: Encoder,
+    text_projection: Tensor, // [projection_dim, hidden]
+    params: Params,
+    end: u32,
+    max_tokens: usize,
+}
+
+impl ClipText {
+    /// Loads the text tower of the CLIP in `folder`.
+    pub fn load(folder: &Path, compute: &Compute) -> Result<Self> {
+        let config = ClipConfig::from_folder(folder)?;
+        let text = &config.text_config;
+        let hidden = text.hidden_size;
+        let mut weights = Weights::open(folder, &compute.device)?;
+        let (mut params, backend) = (Params::default(), compute.backend);
+        let mut table = |name: &str, rows: usize| {
+            weights.param(&format!("text_model.embeddings.{name}_embedding.weight"), &[rows, hidden], &mut params)
+        };
+        let (token, position) = (table("token", text.vocab_size)?, table("position", text.max_position_embeddings)?);
+        let encoder = Encoder::load(
+            config.text_encoder()?,
+            backend,
+            "text_model.encoder.layers.0.layer_norm1",
+            &clip_layers("text_model", text.num_hidden_layers, "final_layer_norm"),
+            &mut weights,
+            &mut params,
+        )?;
+        let text_projection = weights.take("text_projection.weight", &[config.projection_dim, hidden])?;
+        weights.finish(|name| {
+            name.starts_with("vision_model.")
+                || name.ends_with("position_ids")
+                || matches!(name, "visual_projection.weight" | "logit_scale")
+        })?;
+        let (end, max_tokens) = (text.eos_token_id, text.max_position_embeddings);
+        Ok(Self { backend, token, position, encoder, text_projection, params, end, max_tokens })
+    }
+
+    /// The parameters of the tower (without the projection), in order; frozen, but for tests.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Width of [`Self::pooled`], the distillation target.
+    pub fn hidden(&self) -> usize {
+        self.encoder.config().hidden
+    }
+
+    /// Width of the shared space.
+    pub fn projection_dim(&self) -> Result<usize> {
+        Ok(self.text_projection.dim(0)?)
+    }
+
+    /// Tokens a caption may have, the start and end tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// Cuts a tokenized caption after its first end-of-text token, whose state is the caption's: attention is
+    /// causal, so what follows changes nothing. transformers finds the token as the largest id where the
+    /// configuration has the historical `eos_token_id` 2, else by that id.
+    pub fn cut(&self, ids: &mut Vec<u32>) -> Result<()> {
+        let end = if self.end == 2 { ids.iter().copied().max() } else { Some(self.end) };
+        let found = ids.iter().position(|id| Some(*id) == end).ok_or_else(|| {
+            Error::new(format!("a tokenized caption lacks the end-of-text token {}", self.end))
+                .hint("the teacher's tokenizer and config.json do not belong together")
+        })?;
+        ids.truncate(found + 1);
+        Ok(())
+    }
+
+    /// The state at the end-of-text token after the final norm, `[batch, hidden]`: transformers'
+    /// `CLIPTextModel(...).pooler_output`. Sequences are as [`Self::cut`] leaves them.
+    pub fn pooled(&self, tokens: &Tokens, tape: Option<&mut Tape>) -> Result<Tensor> {
+        let positions = tokens.positions();
+        let embeddings = embedding::forward(self.backend, &self.lookups(&tokens.ids, &positions))?;
+        let states = self.encoder.forward(&embeddings, &tokens.rows, None, tape)?;
+        Pooling::Last.forward(self.backend, &tokens.rows, &states)
+    }
+
+    /// Adds to the gradients from the gradient of [`Self::pooled`].
+    pub fn backward(&self, tokens: &Tokens, tape: Tape, dpooled: &Tensor, grads: &mut Gradients) -> Result<()> {
+        let dstates = Pooling::Last.backward(self.backend, &tokens.rows, dpooled)?;
+        let dembeddings = self.encoder.backward(tape, &dstates, &tokens.rows, None, grads)?;
+        embedding::backward(self.backend, &self.lookups(&tokens.ids, &tokens.positions()), &dembeddings, grads)
+    }
+
+    /// From the latent space `[batch, hidden]` into the shared space `[batch, projection_dim]`, not normalised.
+    pub fn project(&self, pooled: &Tensor) -> Result<Tensor> {
+        Ok(pooled.matmul(&self.text_projection.t()?)?)
+    }
+
+    fn lookups<'a>(&'a self, ids: &'a [u32], positions: &'a [u32]) -> [Lookup<'a>; 2] {
+        [Lookup { table: &self.token, indices: ids }, Lookup { table: &self.position, indices: positions }]
+    }
+}

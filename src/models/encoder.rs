@@ -1,0 +1,172 @@
+//! The transformer encoder that the student, both CLIP towers and the baseline are.
+//!
+//! A layer is two branches, attention and feed-forward, each followed by a fused "add to the stream, then normalise".
+//! Whether the norm comes before or after a branch (CLIP, BERT) is then only a question of what the stream is: the
+//! sum itself, or the normalised sum. The norm after the last branch of a pre-norm tower is its final norm.
+
+use candle_core::Tensor;
+
+use super::weights::{LayerNames, Weights};
+use crate::error::Result;
+use crate::nn::attention::{Attended, Attention};
+use crate::nn::layer_norm::Normed;
+use crate::nn::{Activation, Backend, Dropout, Gradients, LayerNorm, Linear, Params, Rows, Site};
+
+/// The settings in which towers differ.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderConfig {
+    pub layers: usize,
+    pub hidden: usize,
+    pub heads: usize,
+    pub intermediate: usize,
+    pub activation: Activation,
+    /// CLIP's order (the stream is not normalised) instead of BERT's.
+    pub norm_first: bool,
+    /// A token sees itself and those before it only.
+    pub causal: bool,
+    /// Added to the variance in layer norms.
+    pub eps: f64,
+}
+
+struct Layer {
+    qkv: Linear, // [3 hidden, hidden]
+    attention: Attention,
+    out: Linear,
+    norm_attention: LayerNorm,
+    up: Linear,
+    down: Linear,
+    norm_mlp: LayerNorm,
+}
+
+struct SavedLayer {
+    input: Tensor,
+    qkv: Tensor,
+    attended: Attended,
+    norm_attention: Normed,
+    z: Tensor,
+    norm_mlp: Normed,
+}
+
+/// What a training forward keeps for its backward.
+#[derive(Default)]
+pub struct Tape {
+    first: Option<Normed>,
+    layers: Vec<SavedLayer>,
+}
+
+/// A stack of layers on packed tokens.
+pub struct Encoder {
+    config: EncoderConfig,
+    backend: Backend,
+    first_norm: LayerNorm,
+    layers: Vec<Layer>,
+}
+
+impl Encoder {
+    /// Takes the parameters from `weights` under the names given for each layer.
+    pub fn load(
+        config: EncoderConfig, backend: Backend, first_norm: &str, names: &[LayerNames], weights: &mut Weights,
+        params: &mut Params,
+    ) -> Result<Self> {
+        let EncoderConfig { hidden, intermediate, eps, .. } = config;
+        let first_norm = weights.layer_norm(first_norm, hidden, eps, params)?;
+        let mut layers = Vec::with_capacity(config.layers);
+        for (index, names) in names.iter().enumerate() {
+            let qkv: Vec<&str> = names.qkv.iter().map(String::as_str).collect();
+            layers.push(Layer {
+                qkv: weights.linear(&qkv, hidden, hidden, true, params)?,
+                attention: Attention::new(hidden, config.heads, config.causal, index)?,
+                out: weights.linear(&[&names.out], hidden, hidden, true, params)?,
+                norm_attention: weights.layer_norm(&names.norm_attention, hidden, eps, params)?,
+                up: weights.linear(&[&names.up], intermediate, hidden, true, params)?,
+                down: weights.linear(&[&names.down], hidden, intermediate, true, params)?,
+                norm_mlp: weights.layer_norm(&names.norm_mlp, hidden, eps, params)?,
+            });
+        }
+        Ok(Self { config, backend, first_norm, layers })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// Embeddings `[tokens, hidden]` to states `[tokens, hidden]`; with a `tape`, keeps what [`Self::backward`] needs.
+    pub fn forward(
+        &self, embeddings: &Tensor, rows: &Rows, dropout: Option<&Dropout>, mut tape: Option<&mut Tape>,
+    ) -> Result<Tensor> {
+        let backend = self.backend;
+        let first = self.first_norm.forward(backend, None, embeddings)?;
+        let mut input = self.drop(&first.out, Site::Embeddings, rows, dropout)?;
+        let mut stream = if self.config.norm_first { first.sum.clone() } else { input.clone() };
+        if let Some(tape) = tape.as_deref_mut() {
+            *tape = Tape { first: Some(first), layers: Vec::with_capacity(self.layers.len()) };
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            let qkv = layer.qkv.forward(backend, &input)?;
+            let attended = layer.attention.forward(backend, &qkv, rows, dropout)?;
+            let branch = layer.out.forward(backend, &attended.out)?;
+            let branch = self.drop(&branch, Site::AttentionOutput { layer: index }, rows, dropout)?;
+            let norm_attention = layer.norm_attention.forward(backend, Some(&stream), &branch)?;
+            stream = self.stream(&norm_attention);
+            let z = layer.up.forward(backend, &norm_attention.out)?;
+            let branch = layer.down.forward(backend, &self.config.activation.forward(backend, &z)?)?;
+            let branch = self.drop(&branch, Site::MlpOutput { layer: index }, rows, dropout)?;
+            let norm_mlp = layer.norm_mlp.forward(backend, Some(&stream), &branch)?;
+            stream = self.stream(&norm_mlp);
+            let output = norm_mlp.out.clone();
+            if let Some(tape) = tape.as_deref_mut() {
+                tape.layers.push(SavedLayer { input, qkv, attended, norm_attention, z, norm_mlp });
+            }
+            input = output;
+        }
+        Ok(input)
+    }
+
+    /// From the gradient of the states: adds to the gradients of all parameters and returns the gradient of the
+    /// embeddings. `tape`, `rows` and `dropout` are those of the forward pass; the tape is used up layer by layer.
+    pub fn backward(
+        &self, tape: Tape, dstates: &Tensor, rows: &Rows, dropout: Option<&Dropout>, grads: &mut Gradients,
+    ) -> Result<Tensor> {
+        let backend = self.backend;
+        let mut dinput = dstates.clone();
+        let mut dstream: Option<Tensor> = None;
+        for ((index, layer), saved) in self.layers.iter().enumerate().rev().zip(tape.layers.into_iter().rev()) {
+            let dsum = layer.norm_mlp.backward(backend, &saved.norm_mlp, &dinput, dstream.as_ref(), grads)?;
+            let dbranch = self.drop(&dsum, Site::MlpOutput { layer: index }, rows, dropout)?;
+            let activated = self.config.activation.forward(backend, &saved.z)?;
+            let dactivated = layer.down.backward(backend, &activated, &dbranch, None, grads)?;
+            let dz = self.config.activation.backward(backend, &saved.z, &dactivated)?;
+            let normed = &saved.norm_attention;
+            dinput = layer.up.backward(backend, &normed.out, &dz, self.residual(&dsum), grads)?;
+            dstream = self.config.norm_first.then_some(dsum);
+            let dsum = layer.norm_attention.backward(backend, normed, &dinput, dstream.as_ref(), grads)?;
+            let dbranch = self.drop(&dsum, Site::AttentionOutput { layer: index }, rows, dropout)?;
+            let dattended = layer.out.backward(backend, &saved.attended.out, &dbranch, None, grads)?;
+            let dqkv = layer.attention.backward(backend, &saved.qkv, &saved.attended, &dattended, rows, dropout)?;
+            dinput = layer.qkv.backward(backend, &saved.input, &dqkv, self.residual(&dsum), grads)?;
+            dstream = self.config.norm_first.then_some(dsum);
+        }
+        let dfirst = self.drop(&dinput, Site::Embeddings, rows, dropout)?;
+        match &tape.first {
+            Some(first) => self.first_norm.backward(backend, first, &dfirst, dstream.as_ref(), grads),
+            None => Err(crate::error::Error::new("backward without a recorded forward pass")),
+        }
+    }
+
+    fn stream(&self, normed: &Normed) -> Tensor {
+        if self.config.norm_first { normed.sum.clone() } else { normed.out.clone() }
+    }
+
+    /// The gradient that goes around a branch straight into its input: only where the stream is that input.
+    fn residual<'a>(&self, dsum: &'a Tensor) -> Option<&'a Tensor> {
+        (!self.config.norm_first).then_some(dsum)
+    }
+
+    fn drop(&self, x: &Tensor, site: Site, rows: &Rows, dropout: Option<&Dropout>) -> Result<Tensor> {
+        match dropout {
+            Some(dropout) => dropout.apply(self.backend, site, rows, x),
+            None => Ok(x.clone()),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The towers: one packed encoder with different settings and embeddings, and how checkpoints fill them.
+
+pub mod bert;
+pub mod clip;
+pub mod clip_text;
+pub mod clip_vision;
+pub mod encoder;
+pub mod student;
+pub mod weights;
+
+pub use clip_text::ClipText;
+pub use clip_vision::ClipVision;
+pub use encoder::{Encoder, EncoderConfig, Tape};
+pub use student::Student;

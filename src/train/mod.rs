@@ -1,0 +1,12 @@
+//! Training: what one step does, what a run does with steps, and the pure policies it asks.
+
+
+pub mod dataset;
+
+pub mod loss;
+pub mod optimizer;
+pub mod step;
+pub mod stopping;
+
+pub use dataset::Dataset;
+

@@ -1,0 +1,214 @@
+//! themo against PyTorch and transformers: values, every gradient, and a trajectory. `tests/golden/models.py` made the
+//! golden files; it says how.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor};
+use themo::models::student::Head;
+use themo::models::{ClipText, ClipVision, Student, Tape};
+use themo::nn::{Compute, Dropout, Gradients, Params, Pooling, Tokens};
+use themo::train::loss;
+use themo::train::optimizer::{AdamW, AdamWConfig};
+
+type Golden = HashMap<String, Tensor>;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn load(name: &str) -> Golden {
+    candle_core::safetensors::load(golden(name), &Device::Cpu).unwrap()
+}
+
+/// Both paths: the one for CPUs, and the one that other devices use.
+fn computes() -> [Compute; 2] {
+    [Compute::new(Device::Cpu), Compute::plain(Device::Cpu)]
+}
+
+fn integers(t: &Tensor) -> Vec<u32> {
+    t.to_dtype(DType::U32).unwrap().to_vec1().unwrap()
+}
+
+fn sequences(ids: &Tensor, cu_seqlens: &Tensor) -> Vec<Vec<u32>> {
+    let (ids, ends) = (integers(ids), integers(cu_seqlens));
+    ends.windows(2).map(|w| ids[w[0] as usize..w[1] as usize].to_vec()).collect()
+}
+
+fn norm(t: &Tensor) -> f64 {
+    let values: Vec<f32> = t.flatten_all().unwrap().to_vec1().unwrap();
+    values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
+}
+
+#[track_caller]
+fn assert_close(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
+    assert_eq!(got.dims(), want.dims(), "{what}");
+    let error = norm(&(got - want).unwrap()) / norm(want);
+    assert!(error <= tolerance, "{what}: relative Frobenius error {error:e} > {tolerance:e}");
+}
+
+fn student(compute: &Compute, pooling: Pooling, golden_values: &Golden) -> Student {
+    let student = Student::load(&golden("tiny-bert"), Head { pooling, dim: 20 }, 0, compute).unwrap();
+    let projection = student.params().iter().find(|p| p.name() == "projection.weight").unwrap();
+    projection.var.set(&golden_values["projection.weight"]).unwrap();
+    student
+}
+
+/// Compares every gradient under its checkpoint name; returns how many there were. A key bias has no influence in
+/// exact arithmetic (softmax ignores a constant per query), so its gradient is compared with the query bias's size.
+fn compare_gradients(params: &Params, grads: &Gradients, want: &Golden, prefix: &str) -> usize {
+    let mut seen = 0;
+    for (entry, gradient) in params.iter().zip(grads.iter()) {
+        for (name, part) in entry.parts(gradient).unwrap() {
+            let want_part = &want[&format!("{prefix}{name}")];
+            seen += 1;
+            if let Some(query) = [("key.bias", "query.bias"), ("k_proj.bias", "q_proj.bias")]
+                .iter()
+                .find_map(|(k, q)| name.contains(k).then(|| name.replace(k, q)))
+            {
+                let scale = norm(&want[&format!("{prefix}{query}")]);
+                assert!(norm(&(part - want_part).unwrap()) <= 1e-4 * scale, "{name}");
+            } else {
+                assert_close(&name, &part, want_part, 1e-4);
+            }
+        }
+    }
+    seen
+}
+
+fn gradients(student: &Student, tokens: &Tokens, targets: &Tensor, dropout: Option<&Dropout>) -> (f64, Gradients) {
+    let mut grads = Gradients::zeros(student.params()).unwrap();
+    let (output, tape) = student.forward_train(tokens, dropout).unwrap();
+    let n = targets.dim(0).unwrap();
+    let (value, d) = loss::with_gradient(&output, |out| loss::mse(out, targets, n)).unwrap();
+    student.backward(tokens, tape, &d, dropout, &mut grads).unwrap();
+    (value, grads)
+}
+
+#[test]
+fn the_student_and_every_gradient_equal_pytorch() {
+    let want = load("student.safetensors");
+    let tokens = Tokens::pack(&sequences(&want["ids"], &want["cu_seqlens"]), 0).unwrap();
+    for compute in computes() {
+        let first = student(&compute, Pooling::First, &want);
+        assert_close("first-token pooling", &first.embed(&tokens).unwrap(), &want["output_first"], 1e-5);
+        let student = student(&compute, Pooling::Mean, &want);
+        assert_close("output", &student.embed(&tokens).unwrap(), &want["output"], 1e-5);
+        let (value, grads) = gradients(&student, &tokens, &want["targets"], None);
+        let loss = f64::from(want["loss"].to_scalar::<f32>().unwrap());
+        assert!((value / loss - 1.0).abs() < 1e-5, "{value} {loss}");
+        let seen = compare_gradients(student.params(), &grads, &want, "grad.");
+        assert_eq!(seen, want.keys().filter(|k| k.starts_with("grad.")).count());
+    }
+}
+
+#[test]
+fn ten_steps_of_adamw_follow_pytorch() {
+    let want = load("student.safetensors");
+    let all = sequences(&want["ids"], &want["cu_seqlens"]);
+    for compute in computes() {
+        let student = student(&compute, Pooling::Mean, &want);
+        let mut optimizer = AdamW::new(AdamWConfig::default(), student.params()).unwrap();
+        let losses: Vec<f32> = want["losses"].to_vec1().unwrap();
+        for (step, expected) in losses.iter().enumerate() {
+            let chosen: Vec<usize> = (0..all.len()).filter(|i| (i + step) % 3 != 0).collect();
+            let tokens = Tokens::pack(&chosen.iter().map(|i| &all[*i][..]).collect::<Vec<_>>(), 0).unwrap();
+            let rows = Tensor::new(chosen.iter().map(|i| *i as u32).collect::<Vec<_>>(), &Device::Cpu).unwrap();
+            let targets = want["targets"].index_select(&rows, 0).unwrap();
+            let (value, grads) = gradients(&student, &tokens, &targets, None);
+            assert!((value / f64::from(*expected) - 1.0).abs() < 1e-5, "step {step}: {value} against {expected}");
+            optimizer.step(compute.backend, student.params(), &grads, 1e-3).unwrap();
+        }
+        let mut compared = 0;
+        for entry in student.params().iter() {
+            for (name, part) in entry.parts(&entry.var.as_detached_tensor()).unwrap() {
+                if let Some(expected) = want.get(&format!("final.{name}")) {
+                    assert_close(&name, &part, expected, 1e-4);
+                    compared += 1;
+                }
+            }
+        }
+        assert_eq!(compared, 3);
+    }
+}
+
+#[test]
+fn the_clip_towers_equal_transformers() {
+    let want = load("clip.safetensors");
+    for compute in computes() {
+        let text = ClipText::load(&golden("tiny-clip"), &compute).unwrap();
+        let mut ids = sequences(&want["text_ids"], &want["text_cu_seqlens"]);
+        for sequence in &mut ids {
+            sequence.resize(77, 89); // padded with the end token, as the original does
+            text.cut(sequence).unwrap();
+        }
+        let tokens = Tokens::pack(&ids, 0).unwrap();
+        let mut tape = Tape::default();
+        let pooled = text.pooled(&tokens, Some(&mut tape)).unwrap();
+        assert_close("text_pooled", &pooled, &want["text_pooled"], 1e-5);
+        assert_close("text_embeds", &text.project(&pooled).unwrap(), &want["text_embeds"], 1e-5);
+        let mut grads = Gradients::zeros(text.params()).unwrap();
+        text.backward(&tokens, tape, &want["text_weights"], &mut grads).unwrap();
+        let seen = compare_gradients(text.params(), &grads, &want, "grad.");
+        assert_eq!(seen, want.keys().filter(|k| k.starts_with("grad.")).count());
+        let vision = ClipVision::load(&golden("tiny-clip"), &compute).unwrap();
+        assert_close("image_pooled", &vision.pooled(&want["pixels"]).unwrap(), &want["image_pooled"], 1e-5);
+        assert_close("image_embeds", &vision.embed(&want["pixels"]).unwrap(), &want["image_embeds"], 1e-5);
+    }
+}
+
+#[test]
+fn a_sequence_embeds_alone_as_in_any_batch() {
+    let want = load("student.safetensors");
+    let all = sequences(&want["ids"], &want["cu_seqlens"]);
+    for compute in computes() {
+        let student = student(&compute, Pooling::Mean, &want);
+        let together = student.embed(&Tokens::pack(&all, 0).unwrap()).unwrap();
+        for (i, sequence) in all.iter().enumerate() {
+            let alone = student.embed(&Tokens::pack(&[sequence], 0).unwrap()).unwrap();
+            assert_close("alone", &alone, &together.narrow(0, i, 1).unwrap(), 1e-6);
+        }
+    }
+}
+
+#[test]
+fn micro_batches_of_any_size_give_the_full_gradient_with_dropout_on() {
+    let want = load("student.safetensors");
+    let all = sequences(&want["ids"], &want["cu_seqlens"]);
+    for compute in computes() {
+        let student = student(&compute, Pooling::Mean, &want);
+        let dropout = Dropout::new(5, 3, 0.1, 0.1);
+        let (full_loss, full) = gradients(&student, &Tokens::pack(&all, 0).unwrap(), &want["targets"], Some(&dropout));
+        let (plain_loss, _) = gradients(&student, &Tokens::pack(&all, 0).unwrap(), &want["targets"], None);
+        assert_ne!(full_loss, plain_loss);
+        for size in [1, 2, 3, 5] {
+            let (mut total, mut grads) = (0.0, Gradients::zeros(student.params()).unwrap());
+            for start in (0..all.len()).step_by(size) {
+                let end = (start + size).min(all.len());
+                let tokens = Tokens::pack(&all[start..end], start).unwrap();
+                let targets = want["targets"].narrow(0, start, end - start).unwrap();
+                let (output, tape) = student.forward_train(&tokens, Some(&dropout)).unwrap();
+                let (value, d) = loss::with_gradient(&output, |o| loss::mse(o, &targets, all.len())).unwrap();
+                student.backward(&tokens, tape, &d, Some(&dropout), &mut grads).unwrap();
+                total += value;
+            }
+            assert!((total / full_loss - 1.0).abs() < 1e-6);
+            for ((entry, got), want) in student.params().iter().zip(grads.iter()).zip(full.iter()) {
+                assert_close(&entry.name(), got, want, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_trainable_parameter_gets_a_finite_gradient_that_is_not_zero() {
+    let want = load("student.safetensors");
+    let tokens = Tokens::pack(&sequences(&want["ids"], &want["cu_seqlens"]), 0).unwrap();
+    for compute in computes() {
+        let student = student(&compute, Pooling::Mean, &want);
+        let (_, mut grads) = gradients(&student, &tokens, &want["targets"], None);
+        assert_eq!(grads.suspicious(student.params()).unwrap(), Vec::<String>::new());
+        grads.clear(compute.backend).unwrap();
+        assert_eq!(grads.suspicious(student.params()).unwrap().len(), student.params().len());
+    }
+}
