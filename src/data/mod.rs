@@ -1,3 +1,37 @@
-//! data
+//! Readers of everything themo learns from or is measured on. Knows files and pixels, nothing of models.
+//!
+//! | file | reads |
+//! |---|---|
+//! | [`wit`] | Wikipedia Image-Text shards: Spanish/English caption pairs |
+//! | [`pairs`] | the same from a two-column TSV file |
+//! | [`xtd10`] | XTD10 captions and their MSCOCO images, for retrieval |
+//! | [`imagenet`] | ImageNet's validation tree, for zero-shot classification |
+//! | [`image`] | one image file as CLIP wants it |
+//! | [`stream`] | many image files, decoded ahead of their use |
+//! | [`tokens`] | captions as token ids |
+//! | [`targets`] | the teacher's features, computed once and memory-mapped |
+//!
+//! Damaged rows of training text are counted, reported once and skipped; a damaged file is an error that names it.
+
+pub mod image;
+pub mod imagenet;
+pub mod pairs;
+pub mod stream;
 pub mod targets;
+mod text;
 pub mod tokens;
+pub mod wit;
+pub mod xtd10;
+
+pub use image::Preprocess;
+pub use pairs::Pair;
+pub use stream::for_each_batch;
+
+/// The first three of many things for a message: `a, b, c and 7 more`.
+pub(crate) fn first_few<T: std::fmt::Display>(items: &[T]) -> String {
+    let shown: Vec<_> = items.iter().take(3).map(T::to_string).collect();
+    match items.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

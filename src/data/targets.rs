@@ -177,8 +177,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!((asked, targets.computed), (vec![6, 7, 8, 9], 4));
-        let again =
-            Targets::open_or_compute(dir.path(), "k", 10, 2, |_| Err(Error::new("must not be asked"))).unwrap();
+        let again = Targets::open_or_compute(dir.path(), "k", 10, 2, |_| Err(Error::new("must not be asked"))).unwrap();
         assert_eq!(again.computed, 0);
         let mut all = Vec::new();
         (0..10).for_each(|i| again.append(i, &mut all));

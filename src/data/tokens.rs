@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::utils::truncation::TruncationParams;
 use tokenizers::Tokenizer;
+use tokenizers::utils::truncation::TruncationParams;
 
 use crate::error::{Error, Result, ResultExt};
 

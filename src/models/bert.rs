@@ -4,10 +4,10 @@ use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::encoder::{Encoder, EncoderConfig, Tape};
-use super::weights::{bert_layers, Weights};
+use super::weights::{Weights, bert_layers};
 use crate::error::{Error, Result};
 use crate::nn::embedding::{self, Lookup};
-use crate::nn::{Compute, Activation, Backend, Dropout, Gradients, Param, Params, Tokens};
+use crate::nn::{Activation, Backend, Compute, Dropout, Gradients, Param, Params, Tokens};
 
 /// What themo reads of a BERT's `config.json`.
 #[derive(Clone, Debug, Deserialize)]

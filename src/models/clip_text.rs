@@ -6,10 +6,10 @@ use candle_core::Tensor;
 
 use super::clip::ClipConfig;
 use super::encoder::{Encoder, Tape};
-use super::weights::{clip_layers, Weights};
+use super::weights::{Weights, clip_layers};
 use crate::error::{Error, Result};
 use crate::nn::embedding::{self, Lookup};
-use crate::nn::{Compute, Backend, Gradients, Param, Params, Pooling, Tokens};
+use crate::nn::{Backend, Compute, Gradients, Param, Params, Pooling, Tokens};
 
 /// Packed token ids to the target of the distillation, and on to the shared space.
 pub struct ClipText {
@@ -18,6 +18,7 @@ pub struct ClipText {
     position: Param,
     encoder: Encoder,
     text_projection: Tensor, // [projection_dim, hidden]
+    projection_dim: usize,
     params: Params,
     end: u32,
     max_tokens: usize,
@@ -50,7 +51,17 @@ impl ClipText {
                 || matches!(name, "visual_projection.weight" | "logit_scale")
         })?;
         let (end, max_tokens) = (text.eos_token_id, text.max_position_embeddings);
-        Ok(Self { backend, token, position, encoder, text_projection, params, end, max_tokens })
+        Ok(Self {
+            backend,
+            token,
+            position,
+            encoder,
+            text_projection,
+            projection_dim: config.projection_dim,
+            params,
+            end,
+            max_tokens,
+        })
     }
 
     /// The parameters of the tower (without the projection), in order; frozen, but for tests.
@@ -64,8 +75,8 @@ impl ClipText {
     }
 
     /// Width of the shared space.
-    pub fn projection_dim(&self) -> Result<usize> {
-        Ok(self.text_projection.dim(0)?)
+    pub fn projection_dim(&self) -> usize {
+        self.projection_dim
     }
 
     /// Tokens a caption may have, the start and end tokens included.

@@ -6,20 +6,21 @@ use candle_core::{Device, Tensor};
 
 use super::clip::ClipConfig;
 use super::encoder::Encoder;
-use super::weights::{clip_layers, Weights};
+use super::weights::{Weights, clip_layers};
 use crate::error::{Error, Result};
-use crate::nn::{Compute, Backend, LayerNorm, Linear, Params, Pooling, Rows};
+use crate::nn::{Backend, Compute, LayerNorm, Linear, Params, Pooling, Rows};
 
 /// Preprocessed images to the shared space.
 pub struct ClipVision {
     backend: Backend,
     device: Device,
-    patches: Linear, // [hidden, channels * patch * patch]
-    class: Tensor,   // [1, 1, hidden]
+    patches: Linear,  // [hidden, channels * patch * patch]
+    class: Tensor,    // [1, 1, hidden]
     position: Tensor, // [1, 1 + grid * grid, hidden]
     pre_norm: LayerNorm,
     encoder: Encoder,
     visual_projection: Tensor, // [projection_dim, hidden]
+    projection_dim: usize,
     channels: usize,
     image_size: usize,
     patch_size: usize,
@@ -37,11 +38,13 @@ impl ClipVision {
         let grid = vision.image_size / patch;
         let mut weights = Weights::open(folder, &compute.device)?;
         let (mut params, backend) = (Params::default(), compute.backend);
-        let kernel = weights.take("vision_model.embeddings.patch_embedding.weight", &[hidden, vision.num_channels, patch, patch])?;
+        let kernel = weights
+            .take("vision_model.embeddings.patch_embedding.weight", &[hidden, vision.num_channels, patch, patch])?;
         let patches = Linear { weight: params.add(vec!["patches".into()], &kernel.flatten_from(1)?)?, bias: None };
         let class = weights.take("vision_model.embeddings.class_embedding", &[hidden])?.reshape((1, 1, hidden))?;
-        let position =
-            weights.take("vision_model.embeddings.position_embedding.weight", &[1 + grid * grid, hidden])?.unsqueeze(0)?;
+        let position = weights
+            .take("vision_model.embeddings.position_embedding.weight", &[1 + grid * grid, hidden])?
+            .unsqueeze(0)?;
         // (transformers' spelling)
         let pre_norm = weights.layer_norm("vision_model.pre_layrnorm", hidden, vision.layer_norm_eps, &mut params)?;
         let encoder = Encoder::load(
@@ -67,6 +70,7 @@ impl ClipVision {
             pre_norm,
             encoder,
             visual_projection,
+            projection_dim: config.projection_dim,
             channels: vision.num_channels,
             image_size: vision.image_size,
             patch_size: patch,
@@ -74,8 +78,8 @@ impl ClipVision {
     }
 
     /// Width of the shared space.
-    pub fn projection_dim(&self) -> Result<usize> {
-        Ok(self.visual_projection.dim(0)?)
+    pub fn projection_dim(&self) -> usize {
+        self.projection_dim
     }
 
     /// Pixels of an image's side.

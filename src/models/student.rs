@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bert::{Bert, BertConfig};
 use super::encoder::Tape;
-use super::weights::{read_json, save, Weights};
+use super::weights::{Weights, read_json, save};
 use crate::error::{Error, Result, ResultExt};
-use crate::nn::{Compute, Backend, Dropout, Gradients, Linear, Params, Pooling, Tokens};
+use crate::nn::{Backend, Compute, Dropout, Gradients, Linear, Params, Pooling, Tokens};
 use crate::rng;
 
 /// What a themo checkpoint adds to the BERT's own `config.json`, in `themo.json`.

@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::math::{normal_distribution, sigmoid, vectorised};
-use super::storage::{tensor, Slice};
 use super::Backend;
+use super::math::{normal_distribution, sigmoid, vectorised};
+use super::storage::{Slice, tensor};
 use crate::error::{Error, Result};
 
 /// An activation function, named in `config.json` as `hidden_act`.

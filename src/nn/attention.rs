@@ -4,12 +4,12 @@
 //! backward recomputes a head's probabilities from the log-sum-exp of its rows (as FlashAttention does, Dao et al.
 //! 2022), so nothing of size length x length is kept.
 
-use candle_core::{Device, Tensor, D};
+use candle_core::{D, Device, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{gemm_raw, RawMat};
+use super::gemm::{RawMat, gemm_raw};
 use super::math::{exp, largest, sum, sum2, vectorised};
-use super::storage::{tensor, Slice};
+use super::storage::{Slice, tensor};
 use super::{Backend, Dropout, Rows, Site};
 use crate::error::{Error, Result};
 
@@ -85,8 +85,19 @@ impl Attention {
                 }
             }
             unsafe {
-                let to = RawMat { ptr: out_ptr.at(range.start * hidden + head * self.head_dim), row_stride: hidden, col_stride: 1 };
-                gemm_raw((length, self.head_dim, length), square(p, length), self.part(&qkv, &range, head, 2), false, to, 1.0);
+                let to = RawMat {
+                    ptr: out_ptr.at(range.start * hidden + head * self.head_dim),
+                    row_stride: hidden,
+                    col_stride: 1,
+                };
+                gemm_raw(
+                    (length, self.head_dim, length),
+                    square(p, length),
+                    self.part(&qkv, &range, head, 2),
+                    false,
+                    to,
+                    1.0,
+                );
             }
         });
         Ok(Attended { out: tensor(out, (tokens, hidden))?, log_sums })
@@ -187,7 +198,9 @@ impl Attention {
         let length = range.len();
         let (q, k) = (self.part(qkv, range, head, 0), self.part(qkv, range, head, 1));
         // SAFETY: the caller's, and `p` has length x length elements.
-        unsafe { gemm_raw((length, length, self.head_dim), q, transposed(k), false, square_mut(p, length), self.scale()) };
+        unsafe {
+            gemm_raw((length, length, self.head_dim), q, transposed(k), false, square_mut(p, length), self.scale())
+        };
     }
 
     /// Scores of one query to probabilities; returns their log-sum-exp.
@@ -204,7 +217,9 @@ impl Attention {
         top + total.ln()
     }
 
-    fn plain_probabilities(&self, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>, padding: &Padding) -> Result<Plain> {
+    fn plain_probabilities(
+        &self, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>, padding: &Padding,
+    ) -> Result<Plain> {
         let hidden = self.hidden();
         let part = |i: usize| padding.unpack(&qkv.narrow(1, i * hidden, hidden)?);
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::vectorised;
-use super::storage::{tensor, Slice};
+use super::storage::{Slice, tensor};
 use super::{Backend, Rows};
 use crate::error::Result;
 use crate::rng::mix;

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::storage::{tensor, Slice};
+use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::{Error, Result};
 
@@ -77,8 +77,8 @@ pub fn backward(backend: Backend, lookups: &[Lookup], dy: &Tensor, grads: &mut G
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::*;
     use super::super::Params;
+    use super::super::testing::*;
     use super::*;
 
     #[test]
@@ -88,8 +88,7 @@ mod tests {
             let mut params = Params::default();
             let word = params.add(vec!["word".into()], &random(1, (6, 9))).unwrap();
             let position = params.add(vec!["position".into()], &random(2, (3, 9))).unwrap();
-            let lookups =
-                [Lookup { table: &word, indices: &ids }, Lookup { table: &position, indices: &positions }];
+            let lookups = [Lookup { table: &word, indices: &ids }, Lookup { table: &position, indices: &positions }];
             let mut grads = Gradients::zeros(&params).unwrap();
             let y = forward(backend, &lookups).unwrap();
             backward(backend, &lookups, &random(3, (5, 9)), &mut grads).unwrap();

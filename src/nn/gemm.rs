@@ -58,8 +58,8 @@ pub fn gemm((m, n, k): (usize, usize, usize), a: Mat, b: Mat, accumulate: bool, 
 /// # Safety
 /// The operands must be valid for their shapes and strides, and nobody else may use C meanwhile.
 pub unsafe fn gemm_raw(
-    shape: (usize, usize, usize), a: RawMat<*const f32>, b: RawMat<*const f32>, accumulate: bool,
-    c: RawMat<*mut f32>, scale: f32,
+    shape: (usize, usize, usize), a: RawMat<*const f32>, b: RawMat<*const f32>, accumulate: bool, c: RawMat<*mut f32>,
+    scale: f32,
 ) {
     // SAFETY: passed on to the caller.
     unsafe { product(shape, a, b, accumulate, c, scale, Parallelism::None) };

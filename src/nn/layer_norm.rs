@@ -1,11 +1,11 @@
 //! Layer normalisation (Ba et al. 2016), fused with the residual sum before it.
 
-use candle_core::{Tensor, D};
+use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 use super::linear::SUM_ROWS;
 use super::math::{sum, sum2, sum3, vectorised};
-use super::storage::{tensor, Slice};
+use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::Result;
 
@@ -102,38 +102,39 @@ impl LayerNorm {
             (&mean, &rstd, &weight, dsum.as_deref());
         let mut dx = vec![0.0; n * width];
         let block = SUM_ROWS * width;
-        let partial: Vec<(Vec<f32>, Vec<f32>)> = (dx.par_chunks_mut(block), x.par_chunks(block), dout.par_chunks(block))
-            .into_par_iter()
-            .enumerate()
-            .map(|(index, (dx, x, dout))| {
-                let (mut dweight, mut dbias) = (vec![0.0f32; width], vec![0.0f32; width]);
-                let first = index * SUM_ROWS;
-                let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dout.chunks_exact(width));
-                vectorised(|| {
-                    for (i, ((dx, x), dy)) in rows.enumerate() {
-                        let (m, r) = (mean[first + i], rstd[first + i]);
-                        for ((((d, &x), &dy), dw), db) in
-                            dx.iter_mut().zip(x).zip(dy).zip(&mut dweight).zip(&mut dbias)
-                        {
-                            let normal = (x - m) * r;
-                            *dw += dy * normal;
-                            *db += dy;
-                            *d = normal;
+        let partial: Vec<(Vec<f32>, Vec<f32>)> =
+            (dx.par_chunks_mut(block), x.par_chunks(block), dout.par_chunks(block))
+                .into_par_iter()
+                .enumerate()
+                .map(|(index, (dx, x, dout))| {
+                    let (mut dweight, mut dbias) = (vec![0.0f32; width], vec![0.0f32; width]);
+                    let first = index * SUM_ROWS;
+                    let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dout.chunks_exact(width));
+                    vectorised(|| {
+                        for (i, ((dx, x), dy)) in rows.enumerate() {
+                            let (m, r) = (mean[first + i], rstd[first + i]);
+                            for ((((d, &x), &dy), dw), db) in
+                                dx.iter_mut().zip(x).zip(dy).zip(&mut dweight).zip(&mut dbias)
+                            {
+                                let normal = (x - m) * r;
+                                *dw += dy * normal;
+                                *db += dy;
+                                *d = normal;
+                            }
+                            let mean_g = sum2(dy, weight, |d, w| d * w) / width as f32;
+                            let mean_gx = sum3(dy, weight, dx, |d, w, x| d * w * x) / width as f32;
+                            for ((d, &dy), &w) in dx.iter_mut().zip(dy).zip(weight) {
+                                *d = (dy * w - mean_g - *d * mean_gx) * r;
+                            }
                         }
-                        let mean_g = sum2(dy, weight, |d, w| d * w) / width as f32;
-                        let mean_gx = sum3(dy, weight, dx, |d, w, x| d * w * x) / width as f32;
-                        for ((d, &dy), &w) in dx.iter_mut().zip(dy).zip(weight) {
-                            *d = (dy * w - mean_g - *d * mean_gx) * r;
-                        }
+                    });
+                    if let Some(dsum) = dsum {
+                        let start = first * width;
+                        dx.iter_mut().zip(&dsum[start..]).for_each(|(d, s)| *d += s);
                     }
-                });
-                if let Some(dsum) = dsum {
-                    let start = first * width;
-                    dx.iter_mut().zip(&dsum[start..]).for_each(|(d, s)| *d += s);
-                }
-                (dweight, dbias)
-            })
-            .collect();
+                    (dweight, dbias)
+                })
+                .collect();
         grads.edit(&self.weight, |total| {
             partial.iter().for_each(|(part, _)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
         })?;
@@ -164,7 +165,13 @@ mod tests {
                 let normed = norm.forward(backend, Some(&residual), &x).unwrap();
                 let (dout, dsum) = (random(5, (n, width)), random(6, (n, width)));
                 let dx = norm.backward(backend, &normed, &dout, Some(&dsum), &mut grads).unwrap();
-                [normed.out.clone(), normed.sum.clone(), dx, grads.of(&norm.weight).clone(), grads.of(&norm.bias).clone()]
+                [
+                    normed.out.clone(),
+                    normed.sum.clone(),
+                    dx,
+                    grads.of(&norm.weight).clone(),
+                    grads.of(&norm.bias).clone(),
+                ]
             });
             for (fast, plain) in results[0].iter().zip(&results[1]) {
                 assert_close(fast, plain, 2e-6);

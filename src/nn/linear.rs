@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::gemm::{gemm, Mat};
-use super::storage::{tensor, Slice};
+use super::gemm::{Mat, gemm};
+use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::Result;
 
@@ -104,8 +104,8 @@ pub(super) fn add_column_sums(x: &[f32], sums: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::*;
     use super::super::Params;
+    use super::super::testing::*;
     use super::*;
 
     #[test]
@@ -114,7 +114,8 @@ mod tests {
             for with_bias in [false, true] {
                 let results = BACKENDS.map(|backend| {
                     let mut params = Params::default();
-                    let mut add = |seed, shape: &[usize]| params.add(vec![String::new()], &random(seed, shape)).unwrap();
+                    let mut add =
+                        |seed, shape: &[usize]| params.add(vec![String::new()], &random(seed, shape)).unwrap();
                     let (weight, bias) = (add(1, &[outer, inner]), with_bias.then(|| add(2, &[outer])));
                     let linear = Linear { weight, bias };
                     let mut grads = Gradients::zeros(&params).unwrap();

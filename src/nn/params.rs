@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Tensor, Var};
 
-use super::storage::edit;
 use super::Backend;
+use super::storage::edit;
 use crate::error::Result;
 
 /// A parameter as an operation uses it: its value and its place in the lists of [`Params`] and [`Gradients`].

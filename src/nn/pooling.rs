@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::storage::{tensor, Slice};
+use super::storage::{Slice, tensor};
 use super::{Backend, Rows};
 use crate::error::Result;
 

@@ -1,6 +1,6 @@
 //! Losses between student outputs and targets, as tensor algebra; candle's autograd gives their gradient.
 
-use candle_core::{Tensor, Var, D};
+use candle_core::{D, Tensor, Var};
 
 use crate::error::{Error, Result};
 

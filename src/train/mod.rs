@@ -1,7 +1,8 @@
 //! Training: what one step does, what a run does with steps, and the pure policies it asks.
 
-
+pub mod checkpoint;
 pub mod dataset;
+pub mod fit;
 
 pub mod loss;
 pub mod optimizer;
@@ -9,4 +10,4 @@ pub mod step;
 pub mod stopping;
 
 pub use dataset::Dataset;
-
+pub use fit::{Summary, fit};

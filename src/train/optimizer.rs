@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::nn::math::vectorised;
-use crate::nn::storage::{edit, Slice};
+use crate::nn::storage::{Slice, edit};
 use crate::nn::{Backend, Gradients, Params};
 
 /// Hyper-parameters other than the learning rate; the defaults are torch's.
@@ -76,7 +76,12 @@ impl AdamW {
             edit(&entry.var, |p| {
                 of_first = edit(&self.first[i], |m| {
                     of_second = edit(&self.second[i], |v| {
-                        (p.par_chunks_mut(BLOCK), m.par_chunks_mut(BLOCK), v.par_chunks_mut(BLOCK), gradient.par_chunks(BLOCK))
+                        (
+                            p.par_chunks_mut(BLOCK),
+                            m.par_chunks_mut(BLOCK),
+                            v.par_chunks_mut(BLOCK),
+                            gradient.par_chunks(BLOCK),
+                        )
                             .into_par_iter()
                             .for_each(|(p, m, v, g)| update(p, m, v, g));
                     });

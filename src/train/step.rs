@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::loss;
 use super::Dataset;
+use super::loss;
 use crate::data::tokens::cut_by_tokens;
 use crate::error::Result;
 use crate::models::Student;

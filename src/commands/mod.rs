@@ -1,0 +1,4 @@
+//! One file a subcommand: turns arguments into a configuration, builds the objects, calls the library.
+
+pub mod test;
+pub mod train;

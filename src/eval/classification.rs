@@ -1,0 +1,117 @@
+//! Zero-shot classification: an image is said to show the class whose prompt lies nearest.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::images::Embedded;
+use super::metrics::{AtK, ranks};
+use super::{ImageEmbedder, expect_rows, images};
+use crate::data::first_few;
+use crate::error::{Error, Result};
+
+/// accuracy@k. Ties count against the model; of several labels the best counts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClassificationScores {
+    /// The share of images with a label among the first k classes.
+    #[serde(flatten)]
+    pub accuracy: AtK,
+    /// How many images were classified.
+    pub images: usize,
+    /// How many classes.
+    pub classes: usize,
+    /// How many images could not be read.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skipped: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+/// `template` with `name` in the place of `{}`.
+pub fn fill_prompt(template: &str, name: &str) -> Result<String> {
+    if !template.contains("{}") {
+        let what = format!("the prompt {template:?} has no place for the class name");
+        return Err(Error::usage(what).hint("write {} where the name goes, as in: una imagen de {}"));
+    }
+    Ok(template.replace("{}", name))
+}
+
+/// The embeddings of all `paths` that can be read; the others are warned about and skipped. None at all is an error.
+pub fn embed_readable_images(
+    paths: &[PathBuf], embedder: &dyn ImageEmbedder, batch_size: usize, progress: &dyn Fn(u64, u64),
+) -> Result<Embedded> {
+    let embedded = images::embed(paths, embedder, batch_size, progress)?;
+    if embedded.kept.is_empty() {
+        let what = format!("none of {} images can be used: {}", paths.len(), first_few(&embedded.failed));
+        return Err(Error::new(what).hint("fetch the images again"));
+    }
+    if !embedded.failed.is_empty() {
+        let (n, of) = (embedded.failed.len(), paths.len());
+        tracing::warn!("skipped {n} of {of} images that cannot be used: {}", first_few(&embedded.failed));
+    }
+    Ok(embedded)
+}
+
+/// Scores embedded images against `class_embeddings` `[classes, dim]`; `labels` holds the class indices of every image
+/// of the list that was embedded.
+pub fn classify(
+    class_embeddings: &[f32], images: &Embedded, dim: usize, labels: &[Vec<usize>],
+) -> Result<ClassificationScores> {
+    let classes = class_embeddings.len() / dim.max(1);
+    expect_rows("classes", class_embeddings, classes, dim)?;
+    expect_rows("images", &images.rows, images.kept.len(), dim)?;
+    let fits = |&index: &usize| labels.get(index).is_some_and(|labels| labels.iter().all(|&label| label < classes));
+    if !images.kept.iter().all(fits) {
+        return Err(Error::new(format!("the labels do not fit {classes} classes and the images")));
+    }
+    let ranks = ranks(&images.rows, class_embeddings, dim, |row| labels[images.kept[row]].as_slice());
+    let skipped = images.failed.len();
+    Ok(ClassificationScores { accuracy: AtK::accuracy(&ranks), images: ranks.len(), classes, skipped })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::images::tests::{MeanColour, demo};
+    use super::*;
+
+    #[test]
+    fn prompts() -> Result<()> {
+        assert_eq!(fill_prompt("una imagen de {}", "luna azul")?, "una imagen de luna azul");
+        let error = fill_prompt("una imagen de", "luna").expect_err("no place");
+        assert!(error.exit_code() == 2 && error.advice().is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn the_best_label_counts_and_skipped_images_do_not() -> Result<()> {
+        let classes = [1.0, 0.0, 0.0, 1.0, -1.0, 0.0];
+        let images = Embedded {
+            rows: vec![0.8, 0.6, 0.6, 0.8, 0.6, 0.8],
+            kept: vec![0, 2, 3],
+            failed: vec![Error::new("broken.jpg")],
+        };
+        let labels = [vec![0], vec![1], vec![0], vec![2, 1]];
+        let scores = classify(&classes, &images, 2, &labels)?;
+        assert_eq!(scores.accuracy.values, [2.0 / 3.0, 1.0, 1.0]);
+        let json = serde_json::to_string(&scores)?;
+        assert!(json.ends_with(r#""accuracy@5":1.0,"accuracy@10":1.0,"images":3,"classes":3,"skipped":1}"#), "{json}");
+        assert!(classify(&classes, &images, 2, &labels[..3]).is_err());
+        assert!(classify(&classes[..4], &images, 2, &labels).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn unreadable_images_are_skipped_unless_all_are() -> Result<()> {
+        let set = crate::data::imagenet::load(&demo())?;
+        let mut paths: Vec<_> = set.images.iter().take(9).map(|(path, _)| path.clone()).collect();
+        paths[4] = "/nowhere.JPEG".into();
+        let embedder = MeanColour::new()?;
+        let embedded = embed_readable_images(&paths, &embedder, 4, &|_, _| {})?;
+        assert_eq!((embedded.kept.len(), embedded.failed.len()), (8, 1));
+        let error = embed_readable_images(&paths[4..5], &embedder, 4, &|_, _| {}).expect_err("all unreadable");
+        assert!(error.to_string().contains("/nowhere.JPEG"), "{error}");
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! How good a text encoder is: retrieval over images, zero-shot classification, and the report of both.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`metrics`] | ranks, recall@k and accuracy@k (pure) |
+//! | [`images`] | embeddings of many image files, in batches |
+//! | [`retrieval`] | XTD10: captions against images, both ways |
+//! | [`classification`] | ImageNet: images against prompts with class names |
+//! | [`towers`] | the student and the teacher's towers behind those traits |
+//! | [`report`] | the figures as JSON, as a table and as files |
+//!
+//! Models come in through two traits, so that the same images, embedded once, serve several text encoders.
+
+pub mod classification;
+pub mod images;
+pub mod metrics;
+pub mod report;
+pub mod retrieval;
+pub mod towers;
+
+use crate::data::Preprocess;
+use crate::error::{Error, Result};
+
+/// Something that embeds texts into the space shared with images.
+pub trait TextEmbedder {
+    /// L2-normalised rows `[texts, dim]`.
+    fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>>;
+    /// The width of the shared space.
+    fn dim(&self) -> usize;
+}
+
+/// Something that embeds images into the space shared with texts.
+pub trait ImageEmbedder {
+    /// What to do to an image file before it is embedded.
+    fn preprocess(&self) -> &Preprocess;
+    /// L2-normalised rows `[images, dim]` of images `[3, height, width]`.
+    fn embed_images(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>>;
+    /// The width of the shared space.
+    fn dim(&self) -> usize;
+}
+
+/// Refuses embeddings that are not `[rows, dim]`.
+fn expect_rows(what: &str, embeddings: &[f32], rows: usize, dim: usize) -> Result<()> {
+    if dim == 0 || embeddings.len() != rows * dim {
+        let n = embeddings.len();
+        return Err(Error::new(format!("{what}: {n} values are not {rows} embeddings of width {dim}")));
+    }
+    Ok(())
+}

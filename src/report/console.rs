@@ -1,0 +1,136 @@
+//! Progress bars and log lines on stderr, which do not garble each other. Results go to stdout elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::LazyLock;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// All bars of the program; log lines are written while they are taken off the screen.
+/// indicatif draws nothing when stderr is not a terminal.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Starts logging. `verbosity` is -1 for warnings only and no bars, 0 for the normal course of things, 1 and 2 for more
+/// detail; at 0, `RUST_LOG` decides if it is set. Later calls change nothing but the bars.
+pub fn init(verbosity: i8) {
+    if verbosity < 0 {
+        BARS.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let level = match verbosity {
+        ..0 => "warn",
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    // Only themo's own voice grows louder: a dependency's details help nobody.
+    let own = || EnvFilter::new(format!("warn,themo={level}"));
+    let named = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|_| verbosity == 0);
+    let (filter, wrong) = match named.as_deref().map(EnvFilter::try_new) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (own(), Some(error)),
+        None => (own(), None),
+    };
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(AboveBars)
+        .with_ansi(colours)
+        .with_target(verbosity > 0)
+        .without_time()
+        // It would tell of a closed stderr with eprintln!, which panics then.
+        .log_internal_errors(false)
+        .try_init();
+    if let (Ok(()), Some(error)) = (started, wrong) {
+        tracing::warn!("RUST_LOG is ignored: {error}");
+    }
+}
+
+/// Writes to stderr above the bars.
+struct AboveBars;
+
+impl Write for AboveBars {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        BARS.suspend(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl MakeWriter<'_> for AboveBars {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        Self
+    }
+}
+
+/// A bar with count, rate and remaining time; it leaves the screen when dropped.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+/// Starts a bar of `len` units (steps, images, ...), named `what`.
+pub fn progress(len: u64, what: &str) -> Progress {
+    let bar = BARS.add(ProgressBar::new(len).with_prefix(what.to_owned()));
+    // A template that does not parse would only cost the looks; a test holds it to parse.
+    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    Progress { bar }
+}
+
+const TEMPLATE: &str = "{prefix} [{wide_bar}] {human_pos}/{human_len} {per_sec}, {eta} left {msg}";
+
+impl Progress {
+    /// `n` more units are done.
+    pub fn inc(&self, n: u64) {
+        self.bar.inc(n);
+    }
+
+    /// `done` units are done.
+    pub fn set(&self, done: u64) {
+        self.bar.set_position(done);
+    }
+
+    /// Shows a few words behind the bar, such as the loss.
+    pub fn message(&self, text: String) {
+        self.bar.set_message(text);
+    }
+
+    /// Takes the bar off the screen.
+    pub fn finish(self) {}
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        BARS.remove(&self.bar);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_counts_and_leaves() {
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+        let progress = progress(10, "images");
+        progress.inc(3);
+        progress.message("loss 0.1".into());
+        let bar = progress.bar.clone();
+        assert_eq!((bar.position(), bar.prefix().as_str(), bar.message().as_str()), (3, "images", "loss 0.1"));
+        progress.finish();
+        assert!(bar.is_finished());
+    }
+
+    #[test]
+    fn starting_twice_is_harmless() {
+        init(0);
+        init(-1);
+    }
+}

@@ -1,0 +1,254 @@
+//! Run folders `LOG_DIR/NAME/version_N`, and files that are either old or new, never half written.
+//!
+//! A run takes the number after the highest one there and never writes into another run's folder, also when two
+//! runs start at once: the folder is made with one `mkdir`, which only one of them can win.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "version_";
+
+/// How many existing versions a hint names.
+const LISTED: usize = 5;
+
+/// The folder of one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes `log_dir/name/version_N` with N one above the highest that exists (0 for the first).
+    pub fn create(log_dir: &Path, name: &str) -> Result<Self> {
+        let parent = log_dir.join(name);
+        fs::create_dir_all(&parent).map_err(|e| write_error(&parent, e))?;
+        loop {
+            let last = versions(&parent).map_err(|e| write_error(&parent, e))?.pop();
+            let path = parent.join(format!("{PREFIX}{}", last.map_or(0, |(n, _)| u64::from(n) + 1)));
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    sync_dir(&parent).map_err(|e| write_error(&parent, e))?;
+                    return Ok(Self { path });
+                }
+                // Another run took this number since we looked.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(write_error(&path, e)),
+            }
+        }
+    }
+
+    /// The existing run folder at `path`: one that holds a `config.toml` or `checkpoints/`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let run = Self { path: path.to_owned() };
+        if run.config().is_file() || run.checkpoints().is_dir() {
+            return Ok(run);
+        }
+        let why = match fs::metadata(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => "no such folder".to_owned(),
+            Err(e) => e.to_string(),
+            Ok(kind) if !kind.is_dir() => "not a folder".to_owned(),
+            Ok(_) => "not the folder of a run: it has neither config.toml nor checkpoints/".to_owned(),
+        };
+        let near = versions_near(path);
+        let hint = if near.is_empty() {
+            "give the folder that `themo train` printed, such as logs/default/version_0".to_owned()
+        } else {
+            let skipped = if near.len() > LISTED { "..., " } else { "" };
+            let names: Vec<_> = near.iter().rev().take(LISTED).rev().map(|p| p.display().to_string()).collect();
+            format!("runs near by: {skipped}{}", names.join(", "))
+        };
+        Err(Error::new(why).context(format!("cannot open run {}", path.display())).hint(hint))
+    }
+
+    /// The run folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The resolved configuration, which `--config` accepts.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// The table of logged steps.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.csv")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// The folder of evaluation results.
+    pub fn eval(&self) -> PathBuf {
+        self.path.join("eval")
+    }
+}
+
+/// The entries `version_N` of `dir` by ascending number.
+fn versions(dir: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let number = entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        found.extend(number.map(|n| (n, entry.path())));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Runs in `path` and one level below it; if there are none, the same from its parent, and from that one's.
+fn versions_near(path: &Path) -> Vec<PathBuf> {
+    for base in path.ancestors().take(3).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p }) {
+        let mut dirs = vec![base.to_owned()];
+        dirs.extend(fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path()));
+        dirs[1..].sort();
+        // Only a hint: folders that cannot be read are none.
+        let runs: Vec<_> = dirs.iter().flat_map(|dir| versions(dir).unwrap_or_default()).map(|(_, p)| p).collect();
+        if !runs.is_empty() {
+            return runs;
+        }
+    }
+    Vec::new()
+}
+
+/// Writes `bytes` to `path` so that a crash leaves the old file or the new one; makes missing folders.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// [`write_atomic`] for content that is produced piece by piece.
+pub fn write_atomic_with(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
+    replace(path, write).map_err(|e| write_error(path, e))
+}
+
+fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not the name of a file"))?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(dir)?;
+    let prefix = format!(".{}.", name.to_string_lossy());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    // tempfile makes private files; results are as readable as the umask allows, like any other output.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let temporary = builder.tempfile_in(dir)?;
+    let mut buffered = BufWriter::new(temporary.as_file());
+    write(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|e| e.error)?;
+    sync_dir(dir)
+}
+
+/// Makes names in `dir` outlast a power cut.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    // Only Unix can open a folder as a file; some network file systems refuse to sync one.
+    if cfg!(unix) {
+        match File::open(dir)?.sync_all() {
+            Err(e) if !matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The error of a failed write to `path`, with the advice that its cause allows.
+pub fn write_error(path: &Path, error: io::Error) -> Error {
+    let hint = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("the disk is full: free some space, or choose another disk with --log-dir or --cache-dir")
+        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            Some("choose a folder you may write to with --log-dir or --cache-dir")
+        }
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists | ErrorKind::IsADirectory => {
+            Some("part of this path exists as something else; choose another with --log-dir or --cache-dir")
+        }
+        _ => None,
+    };
+    let told = Error::from(error).context(format!("cannot write {}", path.display()));
+    match hint {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_start_at_once_get_folders_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut made: Vec<PathBuf> = std::thread::scope(|scope| {
+            let create = || (0..10).map(|_| RunDir::create(dir.path(), "a").unwrap().path).collect::<Vec<_>>();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        made.sort();
+        made.dedup();
+        assert_eq!(made.len(), 80);
+        assert!((0..80).all(|n| dir.path().join(format!("a/version_{n}")).is_dir()));
+    }
+
+    #[test]
+    fn numbers_are_not_reused_and_sort_as_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in ["version_9", "version_10", "version_x", "other"] {
+            fs::create_dir_all(dir.path().join("a").join(entry)).unwrap();
+        }
+        let run = RunDir::create(dir.path(), "a").unwrap();
+        assert!(run.path().ends_with("a/version_11"));
+        assert!(RunDir::create(dir.path(), "b").unwrap().path().ends_with("b/version_0"));
+    }
+
+    #[test]
+    fn opening_something_else_names_the_runs_near_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let nothing = RunDir::open(&dir.path().join("logs/a/version_0")).unwrap_err();
+        assert!(nothing.advice().unwrap().contains("themo train"), "{nothing:?}");
+
+        let run = RunDir::create(&dir.path().join("logs"), "a").unwrap();
+        write_atomic(&run.config(), b"").unwrap();
+        assert_eq!(RunDir::open(run.path()).unwrap(), run);
+        for wrong in ["logs", "logs/a", "logs/a/version_7", "logs/b/version_0", "logs/a/version_0/config.toml"] {
+            let error = RunDir::open(&dir.path().join(wrong)).unwrap_err();
+            assert!(error.to_string().contains(wrong));
+            assert!(error.advice().unwrap().contains("a/version_0"), "{wrong}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/file.json");
+        write_atomic(&path, b"old").unwrap();
+        let full = |file: &mut BufWriter<&File>| {
+            file.write_all(b"half")?;
+            Err(io::Error::from(ErrorKind::StorageFull))
+        };
+        let error = write_atomic_with(&path, full).unwrap_err();
+        assert!(error.to_string().contains("file.json") && error.advice().unwrap().contains("full"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path().join("new")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for error in [RunDir::create(&file, "a").unwrap_err(), write_atomic(&file.join("b"), b"").unwrap_err()] {
+            assert!(error.to_string().contains(&file.display().to_string()));
+            assert!(error.advice().is_some(), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The README's first screen: the demo is trained and tested by the real binary, with the thresholds that it promises.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn themo(args: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_themo")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap();
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "themo {args:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn at(value: &Value, path: &[&str]) -> f64 {
+    path.iter().fold(value, |value, key| &value[*key]).as_f64().unwrap_or_else(|| panic!("no {path:?} in {value}"))
+}
+
+/// The words after `test it with    themo` in what `themo train` printed, and the seconds of training.
+fn printed(stdout: &str) -> (Vec<String>, f64) {
+    let line = |start: &str| stdout.lines().find_map(|l| l.trim_start().strip_prefix(start)).expect(start).trim();
+    let command = line("test it with").split_whitespace().skip(1).map(str::to_owned).collect();
+    let seconds = stdout.split(" s of training").next().and_then(|s| s.rsplit(' ').next()).unwrap();
+    (command, seconds.parse().unwrap())
+}
+
+fn train_and_test(scratch: &Path, more: &[&str]) -> (Value, f64) {
+    let (logs, cache) = (scratch.join("logs"), scratch.join("cache"));
+    let places = ["--log-dir", logs.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap()];
+    let stdout = themo(&[&["train", "--config", "configs/demo.toml"], &places[..], more].concat());
+    let (command, seconds) = if stdout.contains("not trained") {
+        (printed(&stdout.replace("not trained: 0 epochs", "0 s of training")).0, 0.0)
+    } else {
+        printed(&stdout)
+    };
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let scores = themo(&[&command[..], &["--with-teacher", "--json"]].concat());
+    (serde_json::from_str(&scores).unwrap(), seconds)
+}
+
+#[test]
+#[ignore = "trains three students for about a minute each; .ci/run runs it"]
+fn three_seeds_reach_the_thresholds_and_the_teacher_its_reference() {
+    let reference =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/reference_scores.json"));
+    let reference: Value = serde_json::from_str(&reference.unwrap()).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    for seed in ["0", "1", "2"] {
+        let (scores, seconds) = train_and_test(scratch.path(), &["--seed", seed]);
+        let recall = at(&scores, &["retrieval", "text_to_image", "recall@1"]);
+        let accuracy = at(&scores, &["classification", "accuracy@1"]);
+        let teacher_recall = at(&reference, &["teacher_english", "recall", "@1"]);
+        let teacher_accuracy = at(&reference, &["teacher_english", "accuracy", "@1"]);
+        eprintln!("seed {seed}: recall@1 {recall:.4}, accuracy@1 {accuracy:.4}, {seconds} s of training");
+        assert!(recall >= 0.9 * teacher_recall, "recall@1 {recall}");
+        assert!(accuracy >= 0.85 * teacher_accuracy, "accuracy@1 {accuracy}");
+        assert!(seconds <= 90.0, "{seconds} s of training");
+        for k in ["@1", "@5", "@10"] {
+            let ours = at(&scores, &["teacher", "retrieval", "text_to_image", &format!("recall{k}")]);
+            assert!(
+                (ours - at(&reference, &["teacher_english", "recall", k])).abs() <= 0.005,
+                "teacher recall{k} {ours}"
+            );
+            let ours = at(&scores, &["teacher", "classification", &format!("accuracy{k}")]);
+            assert!(
+                (ours - at(&reference, &["teacher_english", "accuracy", k])).abs() <= 0.005,
+                "teacher accuracy{k} {ours}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_student_that_is_not_trained_knows_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (scores, _) = train_and_test(scratch.path(), &["--max-epochs", "0"]);
+    assert!(at(&scores, &["retrieval", "text_to_image", "recall@1"]) < 0.15);
+    assert!(at(&scores, &["classification", "accuracy@1"]) < 0.15);
+}
