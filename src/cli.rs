@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// Teaches a Spanish BERT to speak CLIP, and measures how well it does.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 80, after_help = EXAMPLES)]
+#[command(version, max_term_width = 80, args_override_self = true, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -32,10 +32,10 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a student on the teacher's text space
-    #[command(after_help = TRAIN_EXAMPLES)]
-    Train(TrainArgs),
+    #[command(args_override_self = true, after_help = TRAIN_EXAMPLES)]
+    Train(Box<TrainArgs>),
     /// Measure a trained student: retrieval and zero-shot classification
-    #[command(after_help = TEST_EXAMPLES)]
+    #[command(args_override_self = true, after_help = TEST_EXAMPLES)]
     Test(TestArgs),
 }
 

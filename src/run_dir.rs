@@ -162,21 +162,17 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 pub fn write_error(path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Some("the disk is full: free some space, or choose another disk with --log-dir or --cache-dir")
+            "the disk is full: free some space, or choose another disk with --log-dir or --cache-dir"
         }
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
-            Some("choose a folder you may write to with --log-dir or --cache-dir")
+            "choose a folder you may write to with --log-dir or --cache-dir"
         }
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists | ErrorKind::IsADirectory => {
-            Some("part of this path exists as something else; choose another with --log-dir or --cache-dir")
+            "part of this path exists as something else; choose another with --log-dir or --cache-dir"
         }
-        _ => None,
+        _ => "choose another folder with --log-dir or --cache-dir",
     };
-    let told = Error::from(error).context(format!("cannot write {}", path.display()));
-    match hint {
-        Some(hint) => told.hint(hint),
-        None => told,
-    }
+    Error::from(error).context(format!("cannot write {}", path.display())).hint(hint)
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn values_are_normalised_channel_by_channel() -> Result<()> {
     assert_eq!((pixels.len(), preprocess.output_size()), (3 * 64 * 64, (64, 64)));
     for (mean, std, channel) in [(0.48145466, 0.26862954, 0), (0.4578275, 0.26130258, 1), (0.40821073, 0.27577711, 2)] {
         for (x, y) in [(0, 0), (63, 0), (20, 41)] {
-            let expected = (f32::from(image.get_pixel(x, y)[channel]) / 255.0 - mean) / std;
+            let expected = ((f64::from(image.get_pixel(x, y)[channel]) / 255.0 - mean) / std) as f32;
             assert!((pixels[channel * 64 * 64 + (y * 64 + x) as usize] - expected).abs() < 1e-6);
         }
     }
@@ -95,24 +95,29 @@ fn corrupt_files_are_named() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let good = std::fs::read(demo(1))?;
     check(&demo(1))?;
+    // A segment that holds an end marker, as a thumbnail does: harmless, and no end of the image itself.
+    let thumbnail = [&good[..2], b"\xff\xe1\x00\x06\xff\xd8\xff\xd9", &good[2..]].concat();
+    let whole = dir.path().join("whole.jpg");
+    std::fs::write(&whole, &thumbnail)?;
+    assert_eq!(decode(&whole)?, decode(&demo(1))?);
     let mut png = Cursor::new(Vec::new());
     decode(&demo(1))?.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::new(e.to_string()))?;
     let png = png.into_inner();
     // A PNG header that promises 19,000 x 19,000 pixels.
     let mut bomb = png[..33].to_vec();
     bomb[16..24].copy_from_slice(&[0, 0, 0x4a, 0x38, 0, 0, 0x4a, 0x38]);
-    let crc = flate2::Crc::new();
-    let crc = {
-        let mut crc = crc;
-        crc.update(&bomb[12..29]);
-        crc.sum()
-    };
-    bomb[29..33].copy_from_slice(&crc.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&bomb[12..29]);
+    bomb[29..33].copy_from_slice(&crc.sum().to_be_bytes());
     bomb.extend(&png[33..]);
     for (name, bytes) in [
         ("empty.jpg", &[][..]),
         ("text.jpg", b"not an image"),
         ("half.jpg", &good[..good.len() / 2]),
+        // Ends among the pixels, which the decoder alone would accept.
+        ("cut.jpg", &good[..good.len() - 100]),
+        ("end.jpg", &good[..good.len() - 1]),
+        ("thumbnail.jpg", &thumbnail[..thumbnail.len() - 100]),
         ("header.jpg", &good[..20]),
         ("start.jpg", &good[..2]),
         ("half.png", &png[..png.len() / 2]),

@@ -189,7 +189,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("model");
         std::fs::write(&file, "a").unwrap();
-        let key = |captions: &[&str]| Key::of_files(&[file.clone()]).unwrap().of_captions(captions);
+        let key = |captions: &[&str]| Key::of_files(std::slice::from_ref(&file)).unwrap().of_captions(captions);
         let first = key(&["a", "bc"]);
         assert_ne!(first, key(&["ab", "c"]));
         assert_eq!(first, key(&["a", "bc"]));

@@ -24,7 +24,11 @@ impl TextTokenizer {
         let bytes = std::fs::read(&path)
             .context(|| format!("cannot read {}", path.display()))
             .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
-        let wrong = |e: tokenizers::Error| Error::new(e.to_string()).context(format!("{}", path.display()));
+        let wrong = |e: tokenizers::Error| {
+            Error::new(e.to_string())
+                .context(format!("{} is not a usable tokenizer", path.display()))
+                .hint("fetch the model's tokenizer files again")
+        };
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(wrong)?;
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
@@ -67,7 +71,7 @@ mod tests {
     #[test]
     fn runs_hold_at_most_the_tokens_allowed_and_lose_nothing() {
         assert_eq!(cut_by_tokens([3, 3, 3, 9, 1, 1], 6), [0..2, 2..3, 3..4, 4..6]);
-        assert_eq!(cut_by_tokens([1, 2], 100), [0..2]);
+        assert_eq!(cut_by_tokens([1, 2, 200], 100), [0..2, 2..3]);
         assert!(cut_by_tokens([], 5).is_empty());
     }
 }

@@ -39,7 +39,29 @@ fn fails(files: &[Vec<u8>], parts: &[&str]) {
     assert!(error.advice().is_some(), "{error} has no hint");
 }
 
-/// The rule once more, for a corpus without quotes: a list searched from its end, no hashing, no shards.
+/// Fields of well-formed quoted TSV: a quote switches quoting, and one that switches it on again at once is text.
+fn fields(text: &str) -> Vec<Vec<String>> {
+    let (mut rows, mut quoted, mut before) = (vec![vec![String::new()]], false, ' ');
+    for c in text.chars() {
+        let row = rows.last_mut().expect("a row");
+        match c {
+            '"' => {
+                quoted = !quoted;
+                if quoted && before == '"' {
+                    row.last_mut().expect("a field").push('"');
+                }
+            }
+            '\t' if !quoted => row.push(String::new()),
+            '\n' if !quoted => rows.push(vec![String::new()]),
+            c => row.last_mut().expect("a field").push(c),
+        }
+        before = c;
+    }
+    rows.pop();
+    rows
+}
+
+/// The rules once more, without the csv crate, hashed URLs or a merge of shards.
 fn oracle(split: &str) -> Vec<Pair> {
     let mut names: Vec<_> = std::fs::read_dir(demo()).expect("the demo").map(|e| e.expect("an entry").path()).collect();
     names.retain(|p| p.to_string_lossy().contains(&format!(".{split}.")));
@@ -48,9 +70,8 @@ fn oracle(split: &str) -> Vec<Pair> {
     for name in names {
         let (file, mut text) = (File::open(name).expect("a shard"), String::new());
         MultiGzDecoder::new(BufReader::new(file)).read_to_string(&mut text).expect("UTF-8");
-        assert!(!text.contains('"'));
-        for line in text.lines().skip(1) {
-            let f: Vec<_> = line.split('\t').map(str::to_owned).collect();
+        for f in fields(&text).into_iter().skip(1) {
+            assert_eq!(f.len(), 17);
             if ["es", "en"].contains(&f[0].as_str()) && !f[6].trim().is_empty() {
                 order.push(f[2].clone());
                 rows.push((f[2].clone(), f[0].clone(), f[6].clone()));

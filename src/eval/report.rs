@@ -1,7 +1,6 @@
 //! The figures of an evaluation, as one JSON object, as a table for a terminal, and as files in the run folder.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -9,7 +8,8 @@ use serde::Serialize;
 use super::classification::ClassificationScores;
 use super::metrics::{AtK, KS};
 use super::retrieval::RetrievalScores;
-use crate::error::{Result, ResultExt};
+use crate::error::Result;
+use crate::run_dir::write_atomic;
 
 /// What was measured, and what the teacher reaches in its own language on the same images. Displays as a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -108,21 +108,7 @@ fn share(ours: f64, teacher: f64) -> String {
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let failed = || format!("cannot write {}", path.display());
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || -> Result<()> {
-        std::fs::create_dir_all(folder)?;
-        let mut builder = tempfile::Builder::new();
-        // Temporary files are private by default; these are results, as public as the umask allows.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all((serde_json::to_string_pretty(value)? + "\n").as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().context(failed).hint(|| "is the disk full, or the run folder read-only?")
+    write_atomic(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes())
 }
 
 #[cfg(test)]

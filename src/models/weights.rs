@@ -191,7 +191,9 @@ pub fn save(params: &Params, rename: impl Fn(&str) -> String, path: &Path) -> Re
         }
     }
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]); // what transformers asks for
-    safetensors::serialize_to_file(tensors, Some(format), path)
+    // (`serialize_to_file` would make the file readable for its owner alone.)
+    let bytes = safetensors::serialize(tensors, Some(format))?;
+    std::fs::write(path, bytes)
         .context(|| format!("cannot write {}", path.display()))
         .hint(|| "check the free space and the permissions of the folder")
 }

@@ -81,7 +81,11 @@ impl Attention {
             if let Some(dropout) = dropout {
                 for (row, p) in p.chunks_exact_mut(length).enumerate() {
                     let mask = dropout.row(site, rows.sample(i), row);
-                    vectorised(|| p.iter_mut().enumerate().for_each(|(c, p)| *p *= mask.factor(c as u32)));
+                    vectorised(|| {
+                        for (c, p) in p.iter_mut().enumerate() {
+                            *p *= mask.factor(c as u32);
+                        }
+                    });
                 }
             }
             unsafe {
@@ -146,7 +150,9 @@ impl Attention {
                 let log_sum = log_sums[head * tokens + range.start + row];
                 let seen = self.seen(row, length);
                 vectorised(|| {
-                    p[..seen].iter_mut().for_each(|p| *p = exp(*p - log_sum));
+                    for p in &mut p[..seen] {
+                        *p = exp(*p - log_sum);
+                    }
                     p[seen..].fill(0.0);
                     dropped.copy_from_slice(p);
                     if let Some(mask) = mask {
@@ -158,7 +164,9 @@ impl Attention {
                     }
                     // sum_j p_j dp_j = out . dout, whatever the dropout.
                     let delta = sum2(&out[at(row)..][..d], &dout[at(row)..][..d], |o, g| o * g);
-                    dp.iter_mut().zip(&*p).for_each(|(dp, p)| *dp = p * (*dp - delta));
+                    for (dp, p) in dp.iter_mut().zip(&*p) {
+                        *dp = p * (*dp - delta);
+                    }
                 });
             }
             // SAFETY: as above.
@@ -209,10 +217,14 @@ impl Attention {
         let seen = self.seen(row, p.len());
         let (visible, hidden) = p.split_at_mut(seen);
         let top = largest(visible);
-        visible.iter_mut().for_each(|p| *p = exp(*p - top));
+        for p in visible.iter_mut() {
+            *p = exp(*p - top);
+        }
         let total = sum(visible, |p| p);
         let share = 1.0 / total;
-        visible.iter_mut().for_each(|p| *p *= share);
+        for p in visible.iter_mut() {
+            *p *= share;
+        }
         hidden.fill(0.0);
         top + total.ln()
     }

@@ -53,7 +53,7 @@ pub fn gemm((m, n, k): (usize, usize, usize), a: Mat, b: Mat, accumulate: bool, 
     unsafe { product((m, n, k), a, b, accumulate, c, 1.0, Parallelism::Rayon(0)) };
 }
 
-/// [`gemm`] by address on the calling thread, scaled: `C = scale A B (+ C)`.
+/// [`gemm()`] by address on the calling thread, scaled: `C = scale A B (+ C)`.
 ///
 /// # Safety
 /// The operands must be valid for their shapes and strides, and nobody else may use C meanwhile.

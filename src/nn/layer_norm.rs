@@ -98,8 +98,8 @@ impl LayerNorm {
         let (mean, rstd) = (Slice::new(&saved.mean)?, Slice::new(&saved.rstd)?);
         let weight = Slice::new(&self.weight.value)?;
         let dsum = dsum.map(Slice::new).transpose()?;
-        let (mean, rstd, weight, dsum): (&[f32], &[f32], &[f32], Option<&[f32]>) =
-            (&mean, &rstd, &weight, dsum.as_deref());
+        let (mean, rstd, weight): (&[f32], &[f32], &[f32]) = (&mean, &rstd, &weight);
+        let dsum: Option<&[f32]> = dsum.as_deref();
         let mut dx = vec![0.0; n * width];
         let block = SUM_ROWS * width;
         let partial: Vec<(Vec<f32>, Vec<f32>)> =

@@ -21,7 +21,7 @@ pub fn exp(x: f32) -> f32 {
     // e^r = 1 + r + r^2 q(r); q fitted for least relative error on [-ln 2 / 2, ln 2 / 2].
     let q = 0.001_394_644_7f32;
     let q = q.mul_add(r, 0.008_369_152);
-    let q = q.mul_add(r, 0.041_666_263);
+    let q = q.mul_add(r, 0.041_666_26);
     let q = q.mul_add(r, 0.166_665_16);
     let q = q.mul_add(r, 0.5);
     let value = (r * r).mul_add(q, r) + 1.0;
@@ -41,10 +41,10 @@ pub fn normal_distribution(x: f32) -> (f32, f32) {
         0.147_205_48,
         0.219_122_51,
         -0.104_048_65,
-        0.560_781_02,
+        0.560_781,
         -0.523_299_15,
         0.490_735_61,
-        -0.130_558_59,
+        -0.130_558_6,
     ];
     let bell = exp(-0.5 * x * x);
     let t = 1.0 / (x.abs() * std::f32::consts::FRAC_1_SQRT_2).mul_add(0.3, 1.0);

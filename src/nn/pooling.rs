@@ -14,7 +14,7 @@ use crate::error::Result;
 pub enum Pooling {
     /// The mean of all tokens (the default of a student).
     Mean,
-    /// The first token ([CLS]; the class token of an image).
+    /// The first token (`[CLS]`; the class token of an image).
     First,
     /// The last token (CLIP's end-of-text token, with which its packed sequences end).
     Last,

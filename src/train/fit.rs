@@ -77,7 +77,7 @@ pub fn fit(
             samples += batch.len();
             bar.inc(1);
             bar.message(format!("loss {loss:.4}, {:.0} tokens/s", epoch_tokens as f64 / epoch_secs));
-            if state.steps % config.log_every == 0 {
+            if state.steps.is_multiple_of(config.log_every) {
                 recorder.record(&Logged {
                     epoch,
                     step: state.steps,

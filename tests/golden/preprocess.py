@@ -2,8 +2,8 @@
 """Writes preprocess.safetensors: what PIL makes of demo images, resized and cropped as CLIPImageProcessor does.
 
 Run from the repository's root: python tests/golden/preprocess.py (needs numpy, Pillow, safetensors; Pillow 13.0 made
-the file in the repository).  Each tensor is uint8 [height, width, 3]; NAME/SIZE means shortest edge and crop SIZE,
-cropHxW/SIZE a crop to H, W after it.  The synthetic inputs are stored beside their results.
+the file in the repository).  Tensors are uint8 [height, width, 3]: NAME/SIZE/H/W is the demo image NAME with its shortest
+edge resized to SIZE, then cropped to H x W.  X is the RGB that PIL decodes from the file bytes in X.jpg or X.png.
 """
 import io
 from pathlib import Path
@@ -24,7 +24,7 @@ def preprocess(image, size, crop):
     image = image.resize((size, long) if w <= h else (long, size), Image.Resampling.BICUBIC)
     x = np.asarray(image)
     (ch, cw), (h, w) = crop, x.shape[:2]
-    top, left = (h - ch) // 2, (w - cw) // 2
+    top, left = (h - ch) // 2, (w - cw) // 2             # negative where the image is smaller: padded with zeros
     padded = np.zeros((max(ch, h), max(cw, w), 3), np.uint8)
     tp, lp = -(-(padded.shape[0] - h) // 2), -(-(padded.shape[1] - w) // 2)
     padded[tp:tp + h, lp:lp + w] = x
@@ -57,3 +57,4 @@ for name, image, options in (("rgba", Image.fromarray(rgba), {}), ("la", Image.f
     out[name] = np.asarray(Image.open(buf).convert("RGB"))
 
 save_file({k: np.ascontiguousarray(v) for k, v in out.items()}, "tests/golden/preprocess.safetensors")
+Path("tests/golden/preprocess.safetensors").chmod(0o644)
