@@ -6,6 +6,8 @@
 use rayon::prelude::*;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::nn::math::simd;
+
 /// The k of recall@k and accuracy@k.
 pub const KS: [usize; 3] = [1, 5, 10];
 
@@ -49,15 +51,10 @@ fn shares(ranks: &[usize]) -> [f64; 3] {
 pub fn ranks<'a>(
     queries: &[f32], keys: &[f32], dim: usize, relevant: impl Fn(usize) -> &'a [usize] + Sync,
 ) -> Vec<usize> {
-    let arch = pulp::Arch::new();
-    queries
-        .par_chunks_exact(dim.max(1))
-        .enumerate()
-        .map(|(i, query)| arch.dispatch(|| rank(query, keys, relevant(i))))
-        .collect()
+    queries.par_chunks_exact(dim.max(1)).enumerate().map(|(i, query)| rank(query, keys, relevant(i))).collect()
 }
 
-#[inline(always)]
+simd! {
 fn rank(query: &[f32], keys: &[f32], relevant: &[usize]) -> usize {
     let dim = query.len();
     let relevant_scores = relevant.iter().map(|&k| dot(query, &keys[k * dim..][..dim]));
@@ -71,6 +68,7 @@ fn rank(query: &[f32], keys: &[f32], relevant: &[usize]) -> usize {
         rank += usize::from(!below && !relevant.contains(&k));
     }
     rank
+}
 }
 
 /// The dot product, summed in one order whatever the place of the rows: equal rows have equal scores, bit for bit.

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Backend;
-use super::math::{normal_distribution, sigmoid, vectorised};
+use super::math::{normal_distribution, sigmoid, simd};
 use super::storage::{Slice, tensor};
 use crate::error::{Error, Result};
 
@@ -35,8 +35,8 @@ impl Activation {
         match (backend, self) {
             (Backend::Plain, Self::Gelu) => Ok(z.gelu_erf()?),
             (Backend::Plain, Self::QuickGelu) => Ok((z * plain_sigmoid(&(z * 1.702)?)?)?),
-            (Backend::Fast, Self::Gelu) => map(z, |x| x * normal_distribution(x).1),
-            (Backend::Fast, Self::QuickGelu) => map(z, |x| x * sigmoid(1.702 * x)),
+            (Backend::Fast, Self::Gelu) => blocks(z, z, |out, z, _| gelu(out, z)),
+            (Backend::Fast, Self::QuickGelu) => blocks(z, z, |out, z, _| quick_gelu(out, z)),
         }
     }
 
@@ -53,14 +53,36 @@ impl Activation {
                 let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
                 Ok((da * slope)?)
             }
-            (Backend::Fast, Self::Gelu) => map2(z, da, |x, d| {
-                let (density, cumulative) = normal_distribution(x);
-                d * x.mul_add(density, cumulative)
-            }),
-            (Backend::Fast, Self::QuickGelu) => map2(z, da, |x, d| {
-                let s = sigmoid(1.702 * x);
-                d * (1.702 * x * s * (1.0 - s) + s)
-            }),
+            (Backend::Fast, Self::Gelu) => blocks(z, da, gelu_backward),
+            (Backend::Fast, Self::QuickGelu) => blocks(z, da, quick_gelu_backward),
+        }
+    }
+}
+
+simd! {
+    fn gelu(out: &mut [f32], z: &[f32]) {
+        for (o, &x) in out.iter_mut().zip(z) {
+            *o = x * normal_distribution(x).1;
+        }
+    }
+
+    fn gelu_backward(out: &mut [f32], z: &[f32], da: &[f32]) {
+        for ((o, &x), &d) in out.iter_mut().zip(z).zip(da) {
+            let (density, cumulative) = normal_distribution(x);
+            *o = d * x.mul_add(density, cumulative);
+        }
+    }
+
+    fn quick_gelu(out: &mut [f32], z: &[f32]) {
+        for (o, &x) in out.iter_mut().zip(z) {
+            *o = x * sigmoid(1.702 * x);
+        }
+    }
+
+    fn quick_gelu_backward(out: &mut [f32], z: &[f32], da: &[f32]) {
+        for ((o, &x), &d) in out.iter_mut().zip(z).zip(da) {
+            let s = sigmoid(1.702 * x);
+            *o = d * (1.702 * x * s * (1.0 - s) + s);
         }
     }
 }
@@ -69,20 +91,13 @@ fn plain_sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok(((x.neg()?.exp()? + 1.0)?).recip()?)
 }
 
-fn map(x: &Tensor, f: impl Fn(f32) -> f32 + Sync) -> Result<Tensor> {
-    map2(x, x, |x, _| f(x))
-}
-
-fn map2(x: &Tensor, y: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
+/// Runs `work` on blocks of two tensors of one shape, in parallel, into a new tensor.
+fn blocks(x: &Tensor, y: &Tensor, work: impl Fn(&mut [f32], &[f32], &[f32]) + Sync) -> Result<Tensor> {
     let (a, b) = (Slice::new(x)?, Slice::new(y)?);
     let mut out = vec![0.0; a.len()];
-    (out.par_chunks_mut(BLOCK), a.par_chunks(BLOCK), b.par_chunks(BLOCK)).into_par_iter().for_each(|(out, a, b)| {
-        vectorised(|| {
-            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *o = f(a, b);
-            }
-        });
-    });
+    (out.par_chunks_mut(BLOCK), a.par_chunks(BLOCK), b.par_chunks(BLOCK))
+        .into_par_iter()
+        .for_each(|(out, a, b)| work(out, a, b));
     tensor(out, x.shape())
 }
 

@@ -7,8 +7,9 @@
 use candle_core::{D, Device, Tensor};
 use rayon::prelude::*;
 
+use super::dropout::RowMask;
 use super::gemm::{RawMat, gemm_raw};
-use super::math::{exp, largest, sum, sum2, vectorised};
+use super::math::{exp, largest, simd, sum, sum2};
 use super::storage::{Slice, tensor};
 use super::{Backend, Dropout, Rows, Site};
 use crate::error::{Error, Result};
@@ -73,19 +74,12 @@ impl Attention {
             // and its own part of `log_sums`, and all addresses lie within the checked buffers.
             let sums = unsafe { std::slice::from_raw_parts_mut(sums_ptr.at(head * tokens + range.start), length) };
             unsafe { self.scores(&qkv, &range, head, p) };
-            vectorised(|| {
-                for (row, (p, sum)) in p.chunks_exact_mut(length).zip(sums).enumerate() {
-                    *sum = self.softmax(row, p);
-                }
-            });
+            for (row, (p, sum)) in p.chunks_exact_mut(length).zip(sums).enumerate() {
+                *sum = softmax(p, self.seen(row, length));
+            }
             if let Some(dropout) = dropout {
                 for (row, p) in p.chunks_exact_mut(length).enumerate() {
-                    let mask = dropout.row(site, rows.sample(i), row);
-                    vectorised(|| {
-                        for (c, p) in p.iter_mut().enumerate() {
-                            *p *= mask.factor(c as u32);
-                        }
-                    });
+                    apply_mask(p, dropout.row(site, rows.sample(i), row));
                 }
             }
             unsafe {
@@ -148,26 +142,8 @@ impl Attention {
                 let (p, dropped, dp) = (&mut p[span.clone()], &mut dropped[span.clone()], &mut dp[span]);
                 let mask = dropout.map(|dropout| dropout.row(site, rows.sample(i), row));
                 let log_sum = log_sums[head * tokens + range.start + row];
-                let seen = self.seen(row, length);
-                vectorised(|| {
-                    for p in &mut p[..seen] {
-                        *p = exp(*p - log_sum);
-                    }
-                    p[seen..].fill(0.0);
-                    dropped.copy_from_slice(p);
-                    if let Some(mask) = mask {
-                        for (c, (dropped, dp)) in dropped.iter_mut().zip(dp.iter_mut()).enumerate() {
-                            let factor = mask.factor(c as u32);
-                            *dropped *= factor;
-                            *dp *= factor;
-                        }
-                    }
-                    // sum_j p_j dp_j = out . dout, whatever the dropout.
-                    let delta = sum2(&out[at(row)..][..d], &dout[at(row)..][..d], |o, g| o * g);
-                    for (dp, p) in dp.iter_mut().zip(&*p) {
-                        *dp = p * (*dp - delta);
-                    }
-                });
+                let (out, dout) = (&out[at(row)..][..d], &dout[at(row)..][..d]);
+                probabilities_backward(p, dropped, dp, self.seen(row, length), log_sum, mask, out, dout);
             }
             // SAFETY: as above.
             unsafe {
@@ -209,24 +185,6 @@ impl Attention {
         unsafe {
             gemm_raw((length, length, self.head_dim), q, transposed(k), false, square_mut(p, length), self.scale())
         };
-    }
-
-    /// Scores of one query to probabilities; returns their log-sum-exp.
-    #[inline(always)]
-    fn softmax(&self, row: usize, p: &mut [f32]) -> f32 {
-        let seen = self.seen(row, p.len());
-        let (visible, hidden) = p.split_at_mut(seen);
-        let top = largest(visible);
-        for p in visible.iter_mut() {
-            *p = exp(*p - top);
-        }
-        let total = sum(visible, |p| p);
-        let share = 1.0 / total;
-        for p in visible.iter_mut() {
-            *p *= share;
-        }
-        hidden.fill(0.0);
-        top + total.ln()
     }
 
     fn plain_probabilities(
@@ -277,6 +235,55 @@ impl Attention {
             }
         }
         Ok(Tensor::from_vec(mask, (rows.sequences(), self.heads, longest, longest), device)?)
+    }
+}
+
+simd! {
+    /// Scores of one query, of which it sees the first `seen`, to probabilities; returns their log-sum-exp.
+    fn softmax(p: &mut [f32], seen: usize) -> f32 {
+        let (visible, hidden) = p.split_at_mut(seen);
+        let top = largest(visible);
+        for p in visible.iter_mut() {
+            *p = exp(*p - top);
+        }
+        let total = sum(visible, |p| p);
+        let share = 1.0 / total;
+        for p in visible.iter_mut() {
+            *p *= share;
+        }
+        hidden.fill(0.0);
+        top + total.ln()
+    }
+
+    fn apply_mask(p: &mut [f32], mask: RowMask) {
+        for (c, p) in p.iter_mut().enumerate() {
+            *p *= mask.factor(c as u32);
+        }
+    }
+
+    /// One query: `p` from scores to probabilities and `dropped` to what the values were weighted with; `dp` from the
+    /// gradient of the latter to the gradient of the scores.
+    fn probabilities_backward(
+        p: &mut [f32], dropped: &mut [f32], dp: &mut [f32], seen: usize, log_sum: f32, mask: Option<RowMask>,
+        out: &[f32], dout: &[f32],
+    ) {
+        for p in &mut p[..seen] {
+            *p = exp(*p - log_sum);
+        }
+        p[seen..].fill(0.0);
+        dropped.copy_from_slice(p);
+        if let Some(mask) = mask {
+            for (c, (dropped, dp)) in dropped.iter_mut().zip(dp.iter_mut()).enumerate() {
+                let factor = mask.factor(c as u32);
+                *dropped *= factor;
+                *dp *= factor;
+            }
+        }
+        // sum_j p_j dp_j = out . dout, whatever the dropout.
+        let delta = sum2(out, dout, |o, g| o * g);
+        for (dp, p) in dp.iter_mut().zip(&*p) {
+            *dp = p * (*dp - delta);
+        }
     }
 }
 

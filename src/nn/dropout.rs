@@ -5,7 +5,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::math::vectorised;
+use super::math::simd;
 use super::storage::{Slice, tensor};
 use super::{Backend, Rows};
 use crate::error::Result;
@@ -69,6 +69,14 @@ impl RowMask {
     }
 }
 
+simd! {
+    fn masked(out: &mut [f32], x: &[f32], mask: RowMask) {
+        for (c, (o, &v)) in out.iter_mut().zip(x).enumerate() {
+            *o = v * mask.factor(c as u32);
+        }
+    }
+}
+
 impl Dropout {
     /// Masks for step `step` of the run with `seed`.
     pub fn new(seed: u64, step: u64, hidden: f32, attention: f32) -> Self {
@@ -104,12 +112,7 @@ impl Dropout {
                 let mut out = vec![0.0; x.len()];
                 (out.par_chunks_mut(width), x.par_chunks(width), &places).into_par_iter().with_min_len(16).for_each(
                     |(out, x, &(sample, position))| {
-                        let row = self.row(site, sample, position);
-                        vectorised(|| {
-                            for (c, (o, &v)) in out.iter_mut().zip(x).enumerate() {
-                                *o = v * row.factor(c as u32);
-                            }
-                        });
+                        masked(out, x, self.row(site, sample, position));
                     },
                 );
                 tensor(out, (n, width))

@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 use super::linear::SUM_ROWS;
-use super::math::{sum, sum2, sum3, vectorised};
+use super::math::{simd, sum, sum2, sum3};
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::Result;
@@ -59,17 +59,7 @@ impl LayerNorm {
         (out.par_chunks_mut(width), input.par_chunks(width), &mut mean, &mut rstd)
             .into_par_iter()
             .with_min_len(16)
-            .for_each(|(out, x, mean, rstd)| {
-                vectorised(|| {
-                    let m = sum(x, |v| v) / width as f32;
-                    let variance = sum(x, |v| (v - m) * (v - m)) / width as f32;
-                    let r = 1.0 / (variance + self.eps as f32).sqrt();
-                    for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                        *o = ((v - m) * r).mul_add(w, b);
-                    }
-                    (*mean, *rstd) = (m, r);
-                });
-            });
+            .for_each(|(out, x, mean, rstd)| (*mean, *rstd) = normalise(out, x, weight, bias, self.eps as f32));
         drop(branch);
         let sum = if residual.is_some() { tensor(summed, (n, width))? } else { x.clone() };
         Ok(Normed { sum, out: tensor(out, (n, width))?, mean: tensor(mean, (n, 1))?, rstd: tensor(rstd, (n, 1))? })
@@ -110,24 +100,10 @@ impl LayerNorm {
                     let (mut dweight, mut dbias) = (vec![0.0f32; width], vec![0.0f32; width]);
                     let first = index * SUM_ROWS;
                     let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dout.chunks_exact(width));
-                    vectorised(|| {
-                        for (i, ((dx, x), dy)) in rows.enumerate() {
-                            let (m, r) = (mean[first + i], rstd[first + i]);
-                            for ((((d, &x), &dy), dw), db) in
-                                dx.iter_mut().zip(x).zip(dy).zip(&mut dweight).zip(&mut dbias)
-                            {
-                                let normal = (x - m) * r;
-                                *dw += dy * normal;
-                                *db += dy;
-                                *d = normal;
-                            }
-                            let mean_g = sum2(dy, weight, |d, w| d * w) / width as f32;
-                            let mean_gx = sum3(dy, weight, dx, |d, w, x| d * w * x) / width as f32;
-                            for ((d, &dy), &w) in dx.iter_mut().zip(dy).zip(weight) {
-                                *d = (dy * w - mean_g - *d * mean_gx) * r;
-                            }
-                        }
-                    });
+                    for (i, ((dx, x), dy)) in rows.enumerate() {
+                        let stats = (mean[first + i], rstd[first + i]);
+                        row_backward(dx, x, dy, weight, stats, &mut dweight, &mut dbias);
+                    }
                     if let Some(dsum) = dsum {
                         let start = first * width;
                         dx.iter_mut().zip(&dsum[start..]).for_each(|(d, s)| *d += s);
@@ -142,6 +118,38 @@ impl LayerNorm {
             partial.iter().for_each(|(_, part)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
         })?;
         tensor(dx, (n, width))
+    }
+}
+
+simd! {
+    /// One row; returns its mean and 1 / standard deviation.
+    fn normalise(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
+        let width = x.len() as f32;
+        let mean = sum(x, |v| v) / width;
+        let variance = sum(x, |v| (v - mean) * (v - mean)) / width;
+        let rstd = 1.0 / (variance + eps).sqrt();
+        for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+            *o = ((v - mean) * rstd).mul_add(w, b);
+        }
+        (mean, rstd)
+    }
+
+    /// One row's gradient into `dx`; adds to those of weight and bias.
+    fn row_backward(
+        dx: &mut [f32], x: &[f32], dy: &[f32], weight: &[f32], stats: (f32, f32), dweight: &mut [f32], dbias: &mut [f32],
+    ) {
+        let (width, (mean, rstd)) = (x.len() as f32, stats);
+        for ((((d, &x), &dy), dw), db) in dx.iter_mut().zip(x).zip(dy).zip(dweight).zip(dbias) {
+            let normal = (x - mean) * rstd;
+            *dw += dy * normal;
+            *db += dy;
+            *d = normal;
+        }
+        let mean_g = sum2(dy, weight, |d, w| d * w) / width;
+        let mean_gx = sum3(dy, weight, dx, |d, w, x| d * w * x) / width;
+        for ((d, &dy), &w) in dx.iter_mut().zip(dy).zip(weight) {
+            *d = (dy * w - mean_g - *d * mean_gx) * rstd;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::nn::math::vectorised;
+use crate::nn::math::simd;
 use crate::nn::storage::{Slice, edit};
 use crate::nn::{Backend, Gradients, Params};
 
@@ -59,18 +59,15 @@ impl AdamW {
                 continue;
             }
             let gradient = Slice::new(gradient)?;
-            let (b1, b2) = (beta1 as f32, beta2 as f32);
-            let (c1, c2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
-            let (decay, step_size) = (decay as f32, step_size as f32);
-            let (correction, eps) = (correction as f32, eps as f32);
-            let update = |p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]| {
-                vectorised(|| {
-                    for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                        *m = b1 * *m + c1 * g;
-                        *v = b2 * *v + c2 * g * g;
-                        *p = decay * *p - step_size * (*m / (v.sqrt() / correction + eps));
-                    }
-                });
+            let update = Update {
+                b1: beta1 as f32,
+                b2: beta2 as f32,
+                c1: (1.0 - beta1) as f32,
+                c2: (1.0 - beta2) as f32,
+                decay: decay as f32,
+                step_size: step_size as f32,
+                correction: correction as f32,
+                eps: eps as f32,
             };
             let (mut of_first, mut of_second) = (Ok(()), Ok(()));
             edit(&entry.var, |p| {
@@ -83,12 +80,35 @@ impl AdamW {
                             gradient.par_chunks(BLOCK),
                         )
                             .into_par_iter()
-                            .for_each(|(p, m, v, g)| update(p, m, v, g));
+                            .for_each(|(p, m, v, g)| adamw(p, m, v, g, update));
                     });
                 });
             })?;
             of_first.and(of_second)?;
         }
         Ok(())
+    }
+}
+
+/// The numbers of one step.
+#[derive(Clone, Copy)]
+struct Update {
+    b1: f32,
+    b2: f32,
+    c1: f32,
+    c2: f32,
+    decay: f32,
+    step_size: f32,
+    correction: f32,
+    eps: f32,
+}
+
+simd! {
+    fn adamw(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], u: Update) {
+        for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
+            *m = u.b1 * *m + u.c1 * g;
+            *v = u.b2 * *v + u.c2 * g * g;
+            *p = u.decay * *p - u.step_size * (*m / (v.sqrt() / u.correction + u.eps));
+        }
     }
 }
