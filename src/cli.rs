@@ -37,6 +37,9 @@ pub enum Command {
     /// Measure a trained student: retrieval and zero-shot classification
     #[command(args_override_self = true, after_help = TEST_EXAMPLES)]
     Test(TestArgs),
+    /// Write the vectors of texts and images to a file
+    #[command(args_override_self = true, after_help = EMBED_EXAMPLES)]
+    Embed(EmbedArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -64,6 +67,16 @@ Examples:
   themo test --version-path logs/demo/version_0
   themo test --version-path logs/demo/version_0 --with-teacher
   themo test --version-path logs/demo/version_0 --task retrieval --json";
+
+const EMBED_EXAMPLES: &str = "\
+The file holds `text_embeds` [texts, dim] and `image_embeds` [images, dim] in
+f32 and input order; its metadata key `image_names` is a JSON list.
+
+Examples:
+  themo embed --version-path logs/demo/version_0 --texts es.txt --output es.safetensors
+  themo embed --model data/demo/models/toy-clip --images photos --output im.safetensors
+  echo 'una luna azul' | themo embed --version-path logs/demo/version_0 \\
+      --texts - --output one.safetensors";
 
 /// The options of `themo train`. All but `config` serialise under the key of the configuration that they set.
 #[derive(Debug, Default, Args, Serialize)]
@@ -192,11 +205,14 @@ pub struct TestArgs {
     /// Folder with xtd10/, mscoco/ and imagenet/ [default: the run's]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     data_dir: Option<PathBuf>,
-    /// Spanish class names, one a line [default: the run's, which is
-    /// DATA_DIR/imagenet/classnames_es.txt unless set]
+    /// Spanish class names, one a line, or a table with gender and number
+    /// [default: the run's, else DATA_DIR/imagenet/classnames_es.txt, else the
+    /// bundled list of the 1000 ImageNet classes]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     class_names: Option<PathBuf>,
-    /// Spanish prompt; {} stands for the class name [default: the run's]
+    /// Spanish prompt: {} is the class name, {un}, {el}, {del} and {al} the
+    /// article that agrees with it; `ensemble` averages the bundled prompts
+    /// [default: the run's]
     #[arg(long, value_name = "TEXT", help_heading = "Data")]
     prompt: Option<String>,
     /// The teacher's English prompt [default: the run's]
@@ -227,6 +243,36 @@ impl TestArgs {
     }
 }
 
+/// The options of `themo embed`.
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// Folder of a run: Spanish texts through its student, images through the
+    /// CLIP it was trained on
+    #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
+    pub version_path: Option<PathBuf>,
+    /// Folder of a CLIP: its own text and image towers
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// One text a line; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub texts: Option<PathBuf>,
+    /// Folder of images (sorted by name), or a file with one path a line
+    #[arg(long, value_name = "PATH")]
+    pub images: Option<PathBuf>,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Give every vector length 1
+    #[arg(long)]
+    pub normalize: bool,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value = "128", value_parser = positive)]
+    pub batch_size: usize,
+    /// auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
 fn positive(text: &str) -> Result<usize> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::usage("it must be a whole number, 1 or more"))
 }
@@ -252,14 +298,15 @@ mod tests {
     fn settings(line: &str) -> Table {
         match parse(line).unwrap().command {
             Command::Train(args) => args.settings().unwrap(),
-            Command::Test(_) => panic!("not train"),
+            _ => panic!("not train"),
         }
     }
 
     #[test]
     fn the_definition_is_sound_and_help_fits_80_columns() {
         Cli::command().debug_assert();
-        for line in ["themo --help", "themo train --help", "themo train -h", "themo test --help"] {
+        for line in ["themo --help", "themo train --help", "themo train -h", "themo test --help", "themo embed --help"]
+        {
             let help = parse(line).unwrap_err().to_string();
             let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
             assert!(wide.is_empty(), "{line}: {wide:#?}");
@@ -319,7 +366,7 @@ mod tests {
     fn tests_default_to_both_tasks() {
         let wants = |line: &str| match parse(line).unwrap().command {
             Command::Test(args) => [Task::Retrieval, Task::Classification].map(|task| args.wants(task)),
-            Command::Train(_) => panic!("not test"),
+            _ => panic!("not test"),
         };
         assert_eq!(wants("themo test --version-path a"), [true, true]);
         assert_eq!(wants("themo test --version-path a --task retrieval"), [true, false]);

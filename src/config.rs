@@ -59,7 +59,8 @@ pub struct Config {
     /// Whether metrics.csv has tokens/s. TensorBoard always does, but a reading of the clock would make the
     /// metrics.csv of two equal runs differ.
     pub log_speed: bool,
-    /// The Spanish prompt of zero-shot classification; `{}` stands for the class name.
+    /// The Spanish prompt of zero-shot classification: `{}` or `{name}` stands for the class name, `{un}`, `{el}`,
+    /// `{del}`, `{al}` for the article that agrees with it; `ensemble` means all of configs/prompts/es.toml.
     pub prompt: String,
     /// The teacher's English prompt.
     pub english_prompt: String,
@@ -93,7 +94,7 @@ impl Default for Config {
             dropout: None,
             log_every: 50,
             log_speed: false,
-            prompt: "una imagen de {}".into(),
+            prompt: "una imagen de {un} {name}".into(),
             english_prompt: "a picture of a {}".into(),
             class_names: None,
         }
@@ -144,10 +145,10 @@ impl Config {
             "it names one folder below log-dir: not empty, without / or \\, and not `..`".into()
         })?;
         for (key, prompt) in [("prompt", &self.prompt), ("english-prompt", &self.english_prompt)] {
-            require(prompt.contains("{}"), key, format!("`{prompt}`"), || {
-                "it must hold {} where the class name goes".into()
-            })?;
+            let holds = prompt.contains("{}") || prompt.contains("{name}") || (key == "prompt" && prompt == "ensemble");
+            require(holds, key, format!("`{prompt}`"), || "it must hold {} where the class name goes".into())?;
         }
+        require(self.pooling != Pooling::Last, "pooling", "last", || "it must be mean or first".into())?;
         for (key, model) in [("student", &self.student), ("teacher", &self.teacher)] {
             require(!model.is_empty(), key, "empty", || "give the folder or the name of a model".into())?;
         }
@@ -160,9 +161,11 @@ impl Config {
         Ok(format!("# All settings of this run; `themo train --config` with this file repeats it.\n{table}"))
     }
 
-    /// The file of Spanish class names: the one given, else `data-dir/imagenet/classnames_es.txt`.
-    pub fn class_names(&self) -> PathBuf {
-        self.class_names.clone().unwrap_or_else(|| self.data_dir.join("imagenet/classnames_es.txt"))
+    /// The file of Spanish class names: the one given, else `data-dir/imagenet/classnames_es.txt` where there is one;
+    /// none means the bundled list.
+    pub fn class_names(&self) -> Option<PathBuf> {
+        let beside_the_data = || Some(self.data_dir.join("imagenet/classnames_es.txt")).filter(|path| path.exists());
+        self.class_names.clone().or_else(beside_the_data)
     }
 }
 
@@ -265,8 +268,9 @@ mod tests {
 
     #[test]
     fn class_names_follow_the_data_folder() {
-        let config = Config { data_dir: "d".into(), ..Config::default() };
-        assert_eq!(config.class_names(), Path::new("d/imagenet/classnames_es.txt"));
+        let config = Config { data_dir: "data/demo".into(), ..Config::default() };
+        assert_eq!(config.class_names().unwrap(), Path::new("data/demo/imagenet/classnames_es.txt"));
+        assert_eq!(Config { data_dir: "d".into(), ..Config::default() }.class_names(), None);
     }
 
     #[test]

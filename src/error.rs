@@ -72,7 +72,17 @@ macro_rules! from_error {
         }
     )+};
 }
-from_error!(std::io::Error, serde_json::Error, safetensors::SafeTensorError, candle_core::Error);
+from_error!(std::io::Error, serde_json::Error, safetensors::SafeTensorError);
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        match error {
+            // A backtrace is for us, not for the user.
+            candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            other => Self::new(other.to_string()),
+        }
+    }
+}
 
 /// Adds context and hints on the way up.
 pub trait ResultExt<T> {

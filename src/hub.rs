@@ -7,6 +7,10 @@ use crate::error::{Error, Result};
 /// The folder of a model, which `--student` and `--teacher` name.
 pub fn model_folder(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
+    if path.join("checkpoints").is_dir() {
+        return Err(Error::new(format!("`{name}` is a run, not a model folder"))
+            .hint(format!("give one of its checkpoints, such as {}", path.join("checkpoints/last").display())));
+    }
     if path.is_dir() {
         return Ok(path.to_owned());
     }

@@ -1,5 +1,6 @@
 //! The `themo` binary: parses the arguments, runs the command, reports errors.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,14 +18,14 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Train(args) => commands::train::run(args),
         Command::Test(args) => commands::test::run(args),
+        Command::Embed(args) => commands::embed::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            if let Some(hint) = error.advice() {
-                eprintln!("\nhint: {hint}");
-            }
+            let hint = error.advice().map_or(String::new(), |hint| format!("\n\nhint: {hint}"));
+            // A stderr that cannot be written leaves the exit code to tell.
+            let _ = writeln!(std::io::stderr(), "error: {error}{hint}");
             ExitCode::from(error.exit_code())
         }
     }

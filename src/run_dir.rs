@@ -27,7 +27,7 @@ impl RunDir {
         fs::create_dir_all(&parent).map_err(|e| write_error(&parent, e))?;
         loop {
             let last = versions(&parent).map_err(|e| write_error(&parent, e))?.pop();
-            let path = parent.join(format!("{PREFIX}{}", last.map_or(0, |(n, _)| u64::from(n) + 1)));
+            let path = parent.join(format!("{PREFIX}{}", last.map_or(0, |(n, _)| n.saturating_add(1))));
             match fs::create_dir(&path) {
                 Ok(()) => {
                     sync_dir(&parent).map_err(|e| write_error(&parent, e))?;
@@ -63,6 +63,17 @@ impl RunDir {
         Err(Error::new(why).context(format!("cannot open run {}", path.display())).hint(hint))
     }
 
+    /// Removes the folder of a run that failed before it had anything to keep: no checkpoint and no logged step.
+    pub fn discard_if_unused(&self) {
+        let logged = fs::read_to_string(self.metrics()).is_ok_and(|text| text.lines().count() > 1);
+        let saved = fs::read_dir(self.checkpoints())
+            .is_ok_and(|entries| entries.flatten().any(|e| !e.file_name().to_string_lossy().starts_with('.')));
+        if !logged && !saved && fs::remove_dir_all(&self.path).is_ok() {
+            // And the folders above, if nothing else is in them.
+            let _ = self.path.ancestors().skip(1).take(2).try_for_each(fs::remove_dir);
+        }
+    }
+
     /// The run folder itself.
     pub fn path(&self) -> &Path {
         &self.path
@@ -90,7 +101,7 @@ impl RunDir {
 }
 
 /// The entries `version_N` of `dir` by ascending number.
-fn versions(dir: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
+fn versions(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

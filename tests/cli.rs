@@ -303,10 +303,91 @@ fn a_place_that_cannot_be_written_is_told() {
 
 #[test]
 fn help_fits_eighty_columns() {
-    for command in [&["--help"][..], &["train", "--help"], &["test", "--help"]] {
+    for command in [&["--help"][..], &["train", "--help"], &["test", "--help"], &["embed", "--help"]] {
         let output = Scratch::new().themo(command);
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("Examples:") && text.contains("Usage:"));
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
+}
+
+#[test]
+fn embeddings_in_a_file_give_the_figures_of_test() {
+    let scratch = Scratch::new();
+    let run = scratch.run(&["--max-steps", "60"]);
+    let (output, images) = (scratch.path("out.safetensors"), scratch.path("images.txt"));
+    let names = fs::read_to_string(demo("xtd10/test_image_names.txt")).unwrap();
+    let list: Vec<String> = names
+        .lines()
+        .map(|name| demo("mscoco").join(name.split('_').nth(1).unwrap()).join(name).display().to_string())
+        .collect();
+    fs::write(&images, list.join("\n")).unwrap();
+    let embed = |more: &[&str]| {
+        let texts = demo("xtd10/test_1kcaptions_es.txt");
+        let common = ["--texts", texts.to_str().unwrap(), "--images", images.to_str().unwrap()];
+        scratch.themo(&[&["embed", "--output", output.to_str().unwrap()], &common[..], more].concat())
+    };
+    let done = embed(&["--version-path", run.to_str().unwrap(), "--normalize", "--batch-size", "100"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let bytes = fs::read(&output).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let stored: Vec<String> = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["image_names"]).unwrap();
+    assert_eq!(stored, list);
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &candle_core::Device::Cpu).unwrap();
+    let (texts, images) = (&tensors["text_embeds"], &tensors["image_embeds"]);
+    assert_eq!((texts.dims(), images.dims()), (&[240, 64][..], &[240, 64][..]));
+    let scores: Vec<Vec<f32>> = texts.matmul(&images.t().unwrap()).unwrap().to_vec2().unwrap();
+    let hits = scores.iter().enumerate().filter(|(i, row)| row.iter().filter(|s| **s >= row[*i]).count() == 1).count();
+    let tested = scratch.themo(&["test", "--version-path", run.to_str().unwrap(), "--json", "--task", "retrieval"]);
+    let json: serde_json::Value = serde_json::from_slice(&tested.stdout).unwrap();
+    let recall = json["retrieval"]["text_to_image"]["recall@1"].as_f64().unwrap();
+    assert!((recall - hits as f64 / 240.0).abs() < 1.5 / 240.0, "{recall} {hits}");
+
+    assert_fails(&embed(&["--model", "no/such"]), 1, &["no/such"]);
+    assert!(embed(&["--model", demo("models/toy-clip").to_str().unwrap()]).status.success());
+    fs::write(scratch.path("images.txt"), "nowhere.jpg\n").unwrap();
+    assert_fails(&embed(&["--version-path", run.to_str().unwrap()]), 1, &["nowhere.jpg"]);
+    assert_eq!(scratch.themo(&["embed", "--output", "x"]).status.code(), Some(2));
+}
+
+#[test]
+fn runs_that_start_at_once_share_the_teacher_and_have_folders_of_their_own() {
+    let scratch = Scratch::new();
+    let runs: Vec<PathBuf> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..3).map(|_| scope.spawn(|| scratch.run(&[]))).collect();
+        all.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let unique: std::collections::BTreeSet<&PathBuf> = runs.iter().collect();
+    assert_eq!(unique.len(), 3, "{runs:?}");
+    let metrics = |run: &PathBuf| fs::read(run.join("metrics.csv")).unwrap();
+    assert!(metrics(&runs[0]) == metrics(&runs[1]) && metrics(&runs[1]) == metrics(&runs[2]));
+}
+
+#[test]
+fn a_checkpoint_of_another_kind_is_refused() {
+    let scratch = Scratch::new();
+    let run = scratch.run(&["--pooling", "first"]);
+    let student = run.join("checkpoints/last");
+    let student = student.to_str().unwrap();
+    assert_fails(&scratch.train(&["--student", student]), 1, &["first pooling", "--pooling first"]);
+    assert_fails(&scratch.train(&["--student", run.to_str().unwrap()]), 1, &["checkpoints/last"]);
+    let test = |teacher: &Path| {
+        scratch.themo(&["test", "--version-path", run.to_str().unwrap(), "--teacher", teacher.to_str().unwrap()])
+    };
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-clip");
+    assert_fails(&test(&tiny), 1, &["128", "32", "trained on"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_no_panic() {
+    let scratch = Scratch::new();
+    let run = scratch.run(&["--max-epochs", "0"]);
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_themo"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["test", "--task", "retrieval", "--version-path"]).arg(&run);
+    let output = command.stdout(full()).output().unwrap();
+    assert_fails(&output, 1, &["standard output"]);
+    let status = command.arg("--device=tpu").stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
 }

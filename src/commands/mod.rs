@@ -1,4 +1,5 @@
 //! One file a subcommand: turns arguments into a configuration, builds the objects, calls the library.
 
+pub mod embed;
 pub mod test;
 pub mod train;

@@ -4,19 +4,20 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Task, TestArgs};
 use crate::config::Config;
+use crate::data::class_names::{self, ClassName};
 use crate::data::imagenet::{self, ImageNet};
 use crate::data::tokens::TextTokenizer;
-use crate::data::{Preprocess, xtd10};
-use crate::error::{Result, ResultExt};
+use crate::data::xtd10;
+use crate::error::{Error, Result, ResultExt};
 use crate::eval::TextEmbedder;
-use crate::eval::classification::{ClassificationScores, classify, embed_readable_images, fill_prompt};
+use crate::eval::classification::{ClassificationScores, classify, embed_classes, embed_readable_images};
 use crate::eval::images::Embedded;
 use crate::eval::report::Report;
 use crate::eval::retrieval::{RetrievalScores, embed_all_images, score};
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts};
-use crate::models::{ClipText, ClipVision, Student};
+use crate::models::{ClipText, Student};
 use crate::nn::Compute;
-use crate::report::console::progress;
+use crate::report::console::{print, progress};
 use crate::run_dir::RunDir;
 use crate::train::checkpoint::find_best;
 use crate::{device, hub};
@@ -24,7 +25,7 @@ use crate::{device, hub};
 /// Measures a run's student, prints the figures and writes them into the run folder.
 pub fn run(args: &TestArgs) -> Result<()> {
     let run = RunDir::open(&args.version_path)?;
-    let config = Config::resolve(Some(&run.config()), args.settings()?)?;
+    let config = run_config(&run, args.settings()?)?;
     let checkpoint = find_best(&run.checkpoints())?;
     let data_dir = Path::new(&config.data_dir);
 
@@ -39,11 +40,16 @@ pub fn run(args: &TestArgs) -> Result<()> {
     let student = Student::from_checkpoint(&checkpoint, &compute)?;
     let tokenizer = TextTokenizer::from_folder(&checkpoint, config.max_sequence_length)?;
     let teacher = ClipText::load(&teacher_dir, &compute).hint(|| "--teacher takes the folder of a CLIP")?;
+    if student.dim() != teacher.hidden() {
+        let (ours, theirs) = (student.dim(), teacher.hidden());
+        return Err(Error::new(format!(
+            "the student gives vectors of {ours} numbers, the teacher {} takes {theirs}",
+            config.teacher
+        ))
+        .hint("--teacher must be the CLIP that the student was trained on"));
+    }
     let teacher_tokenizer = TextTokenizer::from_folder(&teacher_dir, teacher.max_tokens())?;
-    let images = TeacherImages {
-        vision: ClipVision::load(&teacher_dir, &compute)?,
-        preprocess: Preprocess::from_file(&teacher_dir.join("preprocessor_config.json"))?,
-    };
+    let images = TeacherImages::load(&teacher_dir, &compute)?;
     tracing::info!("checkpoint {}, images through {}", checkpoint.display(), config.teacher);
 
     let retrieval = retrieval.map(|data| data.embed_images(&images, args.batch_size)).transpose()?;
@@ -63,12 +69,16 @@ pub fn run(args: &TestArgs) -> Result<()> {
     }
 
     report.write(&run.eval())?;
-    if args.json {
-        println!("{}", report.to_json()?);
-    } else {
-        println!("{report}\nWritten to {}", run.eval().display());
+    if args.json { print(report.to_json()?) } else { print(format!("{report}\nWritten to {}", run.eval().display())) }
+}
+
+/// The configuration of a run, overlaid by the options given now.
+pub fn run_config(run: &RunDir, settings: toml::Table) -> Result<Config> {
+    if !run.config().exists() {
+        return Err(Error::new(format!("{} has no config.toml", run.path().display()))
+            .hint("it is written when a run starts and says which teacher it belongs to; test the run's own folder"));
     }
-    Ok(())
+    Config::resolve(Some(&run.config()), settings)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,8 +116,8 @@ impl RetrievalData {
 }
 
 struct ClassificationData {
-    spanish: Vec<String>,
-    english: Vec<String>,
+    spanish: Vec<Vec<String>>, // for each template, the prompts of all classes
+    english: Vec<Vec<String>>,
     paths: Vec<PathBuf>,
     labels: Vec<Vec<usize>>,
     embedded: Embedded,
@@ -116,21 +126,16 @@ struct ClassificationData {
 impl ClassificationData {
     fn load(data_dir: &Path, config: &Config) -> Result<Self> {
         let ImageNet { images, classes } = imagenet::load(data_dir)?;
-        let spanish = imagenet::spanish_names(&config.class_names(), classes.len())?;
-        let prompts = |template: &str, names: &mut dyn Iterator<Item = &str>| -> Result<Vec<String>> {
-            names.map(|name| fill_prompt(template, name)).collect()
-        };
+        let fill = |names: &[ClassName], template: &String| names.iter().map(|name| name.fill(template)).collect();
+        let names = class_names::load(config.class_names().as_deref(), &classes)?;
+        let templates = class_names::templates(&config.prompt)?;
+        let spanish = templates.iter().map(|template| fill(&names, template)).collect::<Result<_>>()?;
         // The original's rule: the first of an English class's names.
-        let english = prompts(&config.english_prompt, &mut classes.iter().map(|c| c.names[0].as_str()))?;
+        let names: Vec<ClassName> = classes.iter().map(|class| ClassName::plain(&class.names[0])).collect();
+        let english = vec![fill(&names, &config.english_prompt)?];
         let (paths, labels) = images.into_iter().unzip();
         let embedded = Embedded { rows: Vec::new(), kept: Vec::new(), failed: Vec::new() };
-        Ok(Self {
-            spanish: prompts(&config.prompt, &mut spanish.iter().map(String::as_str))?,
-            english,
-            paths,
-            labels,
-            embedded,
-        })
+        Ok(Self { spanish, english, paths, labels, embedded })
     }
 
     fn embed_images(mut self, tower: &TeacherImages, batch_size: usize) -> Result<Self> {
@@ -141,6 +146,6 @@ impl ClassificationData {
 
     fn score(&self, texts: &dyn TextEmbedder, language: Language) -> Result<ClassificationScores> {
         let prompts = if language == Language::Spanish { &self.spanish } else { &self.english };
-        classify(&texts.embed_texts(prompts)?, &self.embedded, texts.dim(), &self.labels)
+        classify(&embed_classes(texts, prompts)?, &self.embedded, texts.dim(), &self.labels)
     }
 }

@@ -6,18 +6,19 @@ use crate::cli::TrainArgs;
 use crate::config::Config;
 use crate::data::pairs::{self, Pair};
 use crate::data::targets::{Key, Targets};
-use crate::data::tokens::{TextTokenizer, cut_by_tokens};
+use crate::data::tokens::{TOKENIZER_FILES, TextTokenizer, cut_by_tokens};
 use crate::data::wit;
 use crate::error::{Error, Result, ResultExt};
 use crate::models::clip::ClipConfig;
 use crate::models::student::Head;
+use crate::models::weights::weight_files;
 use crate::models::{ClipText, Student};
 use crate::nn::{Compute, Tokens};
 use crate::report::Recorder;
-use crate::report::console::progress;
+use crate::report::console::{print, progress};
 use crate::run_dir::{RunDir, write_atomic};
 use crate::train::checkpoint::Checkpoints;
-use crate::train::{Dataset, fit};
+use crate::train::{Dataset, Summary, fit};
 use crate::{device, hub};
 
 /// Captions embedded by the teacher between two writes to the cache.
@@ -56,34 +57,40 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         },
     );
 
-    let mut teacher = Teacher {
-        dir: &teacher_dir,
-        compute: &compute,
-        key: Key::of_files(&teacher_files(&teacher_dir))?,
-        loaded: None,
-    };
-    let train = dataset(&config, &train_pairs, &tokenizer, &mut teacher)?;
-    let val = if val_pairs.is_empty() { None } else { Some(dataset(&config, &val_pairs, &tokenizer, &mut teacher)?) };
-    drop(teacher);
-
+    // Before the teacher's long work, so that a folder that cannot be written is found out now.
     let run = RunDir::create(Path::new(&config.log_dir), &config.name)?;
-    write_atomic(&run.config(), config.to_toml()?.as_bytes())?;
-    let mut recorder = Recorder::create(run.path(), config.log_speed)?;
-    let mut checkpoints = Checkpoints::new(run.checkpoints(), &student_dir)?;
-    let summary = fit(&config, &student, &train, val.as_ref(), &mut checkpoints, &mut recorder)?;
+    let train_in = |run: &RunDir| -> Result<Summary> {
+        write_atomic(&run.config(), config.to_toml()?.as_bytes())?;
+        let mut recorder = Recorder::create(run.path(), config.log_speed)?;
+        let mut checkpoints = Checkpoints::new(run.checkpoints(), &student_dir)?;
+        let key = Key::of_files(&teacher_files(&teacher_dir)?)?;
+        let mut teacher = Teacher { dir: &teacher_dir, compute: &compute, key, loaded: None };
+        let train = dataset(&config, &train_pairs, &tokenizer, &mut teacher)?;
+        let val = match val_pairs.is_empty() {
+            true => None,
+            false => Some(dataset(&config, &val_pairs, &tokenizer, &mut teacher)?),
+        };
+        drop(teacher);
+        fit(&config, &student, &train, val.as_ref(), &mut checkpoints, &mut recorder)
+    };
+    let summary = train_in(&run).inspect_err(|_| run.discard_if_unused())?;
 
-    match summary.best_loss {
-        Some(loss) => println!(
+    let done = match summary.best_loss {
+        Some(loss) => format!(
             "best train/loss {loss:.4} ({} epochs, {} steps, {:.1} s of training)",
             summary.epochs, summary.steps, summary.training_secs
         ),
-        None => println!("not trained: {} epochs", summary.epochs),
-    }
-    println!("run folder      {}", run.path().display());
-    println!("checkpoint      {}", summary.checkpoint.display());
-    println!("test it with    themo test --version-path {}", run.path().display());
-    println!("from source     cargo run --release -- test --version-path {}", run.path().display());
-    Ok(())
+        None => format!("not trained: {} epochs", summary.epochs),
+    };
+    let run = run.path().display();
+    print(format!(
+        "{done}\n\
+         run folder      {run}\n\
+         checkpoint      {}\n\
+         test it with    themo test --version-path {run}\n\
+         from source     cargo run --release -- test --version-path {run}",
+        summary.checkpoint.display()
+    ))
 }
 
 /// The training text, and the validation text (which may be empty).
@@ -106,8 +113,11 @@ fn load_pairs(config: &Config) -> Result<(Vec<Pair>, Vec<Pair>)> {
 }
 
 /// The files on which the teacher's features depend.
-fn teacher_files(dir: &Path) -> Vec<PathBuf> {
-    ["model.safetensors", "config.json", "tokenizer.json"].map(|name| dir.join(name)).to_vec()
+fn teacher_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = weight_files(dir)?;
+    files.push(dir.join("config.json"));
+    files.extend(TOKENIZER_FILES.map(|name| dir.join(name)).into_iter().filter(|path| path.exists()));
+    Ok(files)
 }
 
 /// The teacher, loaded only when a feature is missing in the cache.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result, ResultExt};
 
+const HINT: &str = "give a whole JPEG, PNG, WebP or GIF file";
 /// Bounds against decompression bombs: the side, PIL's own limit on the area, and the memory of the decoded image.
 const MAX_SIDE: u32 = 20_000;
 const MAX_PIXELS: u64 = 178_956_970;
@@ -142,7 +143,7 @@ impl Preprocess {
     /// The image at `path`, resized and cropped.
     pub fn load_rgb8(&self, path: &Path) -> Result<RgbImage> {
         let fit = |image| Ok(self.crop(self.resized(image)?));
-        decode(path).and_then(fit).context(|| format!("cannot use the image {}", path.display()))
+        decode(path).and_then(fit).context(|| format!("cannot use the image {}", path.display())).hint(|| HINT)
     }
 
     fn resized(&self, image: RgbImage) -> Result<RgbImage> {
@@ -195,7 +196,7 @@ fn convolve(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
 
 /// Decodes the whole image and drops it: finds corrupt files before a model runs.
 pub fn check(path: &Path) -> Result<()> {
-    decode(path).map(drop).context(|| format!("cannot use the image {}", path.display()))
+    decode(path).map(drop).context(|| format!("cannot use the image {}", path.display())).hint(|| HINT)
 }
 
 fn decode(path: &Path) -> Result<RgbImage> {

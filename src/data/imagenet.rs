@@ -68,17 +68,6 @@ pub fn load(data_dir: &Path) -> Result<ImageNet> {
     Ok(ImageNet { images, classes })
 }
 
-/// The Spanish class names: one a line, as many as `classes`.
-pub fn spanish_names(path: &Path, classes: usize) -> Result<Vec<String>> {
-    let hint = || "give a text file with the Spanish name of one class a line, in the order of LOC_synset_mapping.txt";
-    let names = read_lines(path).hint(hint)?;
-    if names.len() != classes {
-        let what = format!("{} names {} classes, the data set has {classes}", path.display(), names.len());
-        return Err(Error::new(what).hint(hint()));
-    }
-    Ok(names.iter().map(|name| name.trim().to_owned()).collect())
-}
-
 /// `wnid name, synonym, ...` lines.
 fn read_classes(path: &Path) -> Result<Vec<Class>> {
     let parse = |line: &str| {
@@ -151,10 +140,6 @@ mod tests {
             assert_eq!(solution[&stem], wnids);
             assert!(path.is_file());
         }
-        let names = spanish_names(&demo().join("imagenet/classnames_es.txt"), 30)?;
-        assert_eq!(names[0], "flecha azul");
-        let error = spanish_names(&demo().join("imagenet/classnames_es.txt"), 31).expect_err("one short");
-        assert!(error.to_string().contains("names 30 classes") && error.advice().is_some(), "{error}");
         Ok(())
     }
 

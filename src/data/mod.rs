@@ -6,6 +6,7 @@
 //! | [`pairs`] | the same from a two-column TSV file |
 //! | [`xtd10`] | XTD10 captions and their MSCOCO images, for retrieval |
 //! | [`imagenet`] | ImageNet's validation tree, for zero-shot classification |
+//! | [`class_names`] | Spanish class names with their grammar, and prompts |
 //! | [`image`] | one image file as CLIP wants it |
 //! | [`stream`] | many image files, decoded ahead of their use |
 //! | [`tokens`] | captions as token ids |
@@ -13,6 +14,7 @@
 //!
 //! Damaged rows of training text are counted, reported once and skipped; a damaged file is an error that names it.
 
+pub mod class_names;
 pub mod image;
 pub mod imagenet;
 pub mod pairs;

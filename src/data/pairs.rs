@@ -22,7 +22,8 @@ pub fn read_tsv(path: &Path) -> Result<Vec<Pair>> {
     let file = File::open(path).context(failed).hint(|| "check the path given to --pairs or --val-pairs")?;
     let (mut reader, mut line) = (BufReader::new(file), Vec::new());
     let (mut pairs, mut number, mut skipped, mut first_skipped) = (Vec::new(), 0usize, 0usize, 0usize);
-    while reader.read_until(b'\n', &mut line).context(failed)? > 0 {
+    let hint = || "--pairs and --val-pairs take text files";
+    while reader.read_until(b'\n', &mut line).context(failed).hint(hint)? > 0 {
         number += 1;
         match parse(if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line }) {
             Some(pair) => pairs.push(pair),

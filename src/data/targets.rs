@@ -58,11 +58,7 @@ impl Targets {
         let header = header(captions, dim);
         let mut computed = 0;
         if !path.exists() {
-            let partial = dir.join(format!("{key}.partial"));
-            computed = Self::compute(&partial, &header, captions, dim, &mut embed)
-                .context(|| format!("cannot write the teacher's features to {}", partial.display()))
-                .hint(|| "check the free space and the permissions, or choose another place with --cache-dir")?;
-            std::fs::rename(&partial, &path).context(|| format!("cannot rename {}", partial.display()))?;
+            computed = Self::compute(dir, key, &header, captions, dim, &mut embed)?;
         }
         let file = File::open(&path).context(|| format!("cannot open {}", path.display()))?;
         // SAFETY: the map is read-only; files in the cache are never changed once they have this name.
@@ -74,28 +70,43 @@ impl Targets {
         Ok(Self { map, data_start: header.len(), dim, computed })
     }
 
+    /// Computes the missing rows into `KEY.partial` and gives it its final name; returns how many there were.
     fn compute(
-        partial: &Path, header: &[u8], captions: usize, dim: usize, embed: &mut impl FnMut(usize) -> Result<Vec<f32>>,
+        dir: &Path, key: &str, header: &[u8], captions: usize, dim: usize,
+        embed: &mut impl FnMut(usize) -> Result<Vec<f32>>,
     ) -> Result<usize> {
-        if let Some(dir) = partial.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial)?;
+        let (path, partial) = (dir.join(format!("{key}.safetensors")), dir.join(format!("{key}.partial")));
+        let failed = |e: std::io::Error| {
+            Error::from(e)
+                .context(format!("cannot write the teacher's features to {}", partial.display()))
+                .hint("check the free space and the permissions, or choose another place with --cache-dir")
+        };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial);
+        let mut file = options().map_err(failed)?;
         if file.try_lock().is_err() {
             tracing::info!("another themo is computing these features; waiting for it");
-            file.lock()?;
+            file.lock().map_err(failed)?;
+        }
+        // While we waited, or between the look and the opening, another themo may have finished: then the name we
+        // opened is gone, or is a new and empty file of our own making.
+        if path.exists() {
+            if std::fs::metadata(&partial).is_ok_and(|m| m.len() == 0) {
+                std::fs::remove_file(&partial).map_err(failed)?;
+            }
+            return Ok(0);
         }
         let row = dim * 4;
-        let done = whole_rows(&mut file, header, row)?;
+        let done = whole_rows(&mut file, header, row).map_err(failed)?.min(captions);
         if done > 0 {
             tracing::info!("{done} of {captions} teacher features are there from a run that was stopped");
         } else {
-            file.set_len(0)?;
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(header)?;
+            file.set_len(0).map_err(failed)?;
+            file.seek(SeekFrom::Start(0)).map_err(failed)?;
+            file.write_all(header).map_err(failed)?;
         }
-        file.set_len((header.len() + done * row) as u64)?;
-        file.seek(SeekFrom::End(0))?;
+        file.set_len((header.len() + done * row) as u64).map_err(failed)?;
+        file.seek(SeekFrom::End(0)).map_err(failed)?;
         let mut at = done;
         while at < captions {
             let rows = embed(at)?;
@@ -103,13 +114,15 @@ impl Targets {
                 return Err(Error::new("the teacher's features have the wrong width"));
             }
             if let Some(bad) = rows.iter().position(|v| !v.is_finite()) {
-                return Err(Error::new(format!("the teacher's feature of caption {} is not finite", at + bad / dim)));
+                let what = format!("the teacher's feature of caption {} is not finite", at + bad / dim + 1);
+                return Err(Error::new(what).hint("the teacher's weights may be broken; fetch them again"));
             }
             let bytes: Vec<u8> = rows.iter().flat_map(|v| v.to_le_bytes()).collect();
-            file.write_all(&bytes)?;
+            file.write_all(&bytes).map_err(failed)?;
             at += rows.len() / dim;
         }
-        file.sync_all()?;
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(&partial, &path).map_err(failed)?; // still under the lock
         Ok(captions - done)
     }
 
@@ -138,7 +151,7 @@ fn header(captions: usize, dim: usize) -> Vec<u8> {
 
 /// How many rows of a partial file can be kept: none if its header differs; rows of zeros at the end (a file that
 /// grew before its data reached the disk) are not counted.
-fn whole_rows(file: &mut File, header: &[u8], row: usize) -> Result<usize> {
+fn whole_rows(file: &mut File, header: &[u8], row: usize) -> std::io::Result<usize> {
     use std::io::Read;
     let length = file.metadata()?.len() as usize;
     let mut start = vec![0; header.len()];
@@ -182,6 +195,23 @@ mod tests {
         let mut all = Vec::new();
         (0..10).for_each(|i| again.append(i, &mut all));
         assert_eq!(all, (0..10).flat_map(feature).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn several_at_once_compute_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let computed: usize = std::thread::scope(|scope| {
+            let one = || {
+                Targets::open_or_compute(dir.path(), "k", 50, 1, |at| {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    Ok(vec![at as f32 + 1.0])
+                })
+            };
+            let all: Vec<_> = (0..6).map(|_| scope.spawn(one)).collect();
+            all.into_iter().map(|thread| thread.join().unwrap().unwrap().computed).sum()
+        });
+        assert_eq!(computed, 50);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "something is left over");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationParams;
 
@@ -18,18 +19,16 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// From `folder/tokenizer.json`; sequences hold at most `max_tokens` ids, the special ones included.
+    /// From the tokenizer's files in `folder`: `tokenizer.json`, else a BERT's `vocab.txt`, else CLIP's `vocab.json`
+    /// and `merges.txt`. Sequences hold at most `max_tokens` ids, the special ones included.
     pub fn from_folder(folder: &Path, max_tokens: usize) -> Result<Self> {
-        let path = folder.join("tokenizer.json");
-        let bytes = std::fs::read(&path)
-            .context(|| format!("cannot read {}", path.display()))
-            .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
+        let (path, json) = assemble(folder)?;
         let wrong = |e: tokenizers::Error| {
             Error::new(e.to_string())
                 .context(format!("{} is not a usable tokenizer", path.display()))
                 .hint("fetch the model's tokenizer files again")
         };
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(wrong)?;
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(wrong)?;
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(wrong)?;
@@ -45,6 +44,139 @@ impl TextTokenizer {
             .map_err(|e| Error::new(e.to_string()).context(self.path.display().to_string()))?;
         Ok(encodings.iter().map(|e| e.get_ids().to_vec()).collect())
     }
+}
+
+/// The main file of the tokenizer in `folder`, and the tokenizer as `tokenizer.json` would hold it.
+fn assemble(folder: &Path) -> Result<(PathBuf, Vec<u8>)> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        let bytes = std::fs::read(&path)
+            .context(|| format!("cannot read {}", path.display()))
+            .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
+        Ok::<_, Error>((path, bytes))
+    };
+    let text = |name: &str| {
+        let (path, bytes) = read(name)?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::new(format!("{} is not UTF-8", path.display())));
+        Ok::<_, Error>((path, text.hint(|| "fetch the file again")?))
+    };
+    if !folder.join("tokenizer.json").exists() && folder.join("vocab.txt").exists() {
+        let (path, vocab) = text("vocab.txt")?;
+        let settings = match folder.join("tokenizer_config.json").exists() {
+            true => serde_json::from_slice(&read("tokenizer_config.json")?.1)
+                .context(|| format!("{} is not JSON", folder.join("tokenizer_config.json").display()))?,
+            false => Value::Null,
+        };
+        return Ok((path, bert_tokenizer(&vocab, &settings)?.to_string().into_bytes()));
+    }
+    if !folder.join("tokenizer.json").exists() && folder.join("merges.txt").exists() {
+        let (path, merges) = text("merges.txt")?;
+        let (vocab_path, vocab) = read("vocab.json")?;
+        let vocab = serde_json::from_slice(&vocab).context(|| format!("{} is not JSON", vocab_path.display()))?;
+        return Ok((path, clip_tokenizer(vocab, &merges)?.to_string().into_bytes()));
+    }
+    read("tokenizer.json")
+}
+
+/// transformers' BertTokenizer. Special ids are where the vocabulary has them (BETO: [MASK] 0, [PAD] 1, [CLS] 4).
+fn bert_tokenizer(vocab: &str, settings: &Value) -> Result<Value> {
+    let vocab: serde_json::Map<String, Value> =
+        vocab.lines().enumerate().map(|(id, token)| (token.trim_end().to_owned(), id.into())).collect();
+    let special = |key: &str, default: &str| {
+        // Either the token itself, or an object that describes it.
+        let token = settings[key].as_str().or(settings[key]["content"].as_str()).unwrap_or(default).to_owned();
+        let id = vocab.get(&token).cloned();
+        id.map(|id| (token.clone(), id)).ok_or_else(|| {
+            Error::new(format!("vocab.txt does not have the special token {token}"))
+                .hint("fetch the tokenizer's files again")
+        })
+    };
+    let (unknown, cls, sep) =
+        (special("unk_token", "[UNK]")?, special("cls_token", "[CLS]")?, special("sep_token", "[SEP]")?);
+    let mut added = vec![unknown.clone(), cls.clone(), sep.clone()];
+    added.extend([special("pad_token", "[PAD]"), special("mask_token", "[MASK]")].into_iter().flatten());
+    added.sort_by_key(|(_, id)| id.as_u64());
+    let token = |(token, id): &(String, Value)| json!({"id": token, "ids": [id], "tokens": [token]});
+    let piece = |(token, _): &(String, Value)| json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let single = json!([piece(&cls), text, piece(&sep)]);
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": added.iter().map(added_token).collect::<Vec<_>>(),
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": true,
+            "handle_chinese_chars": settings["tokenize_chinese_chars"].as_bool().unwrap_or(true),
+            "strip_accents": settings["strip_accents"], // null: as lower-casing
+            "lowercase": settings["do_lower_case"].as_bool().unwrap_or(true),
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": single,
+            "pair": single,
+            "special_tokens": {(cls.0.clone()): token(&cls), (sep.0.clone()): token(&sep)},
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": unknown.0,
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocab,
+        },
+    }))
+}
+
+/// transformers' CLIPTokenizer (byte-level BPE with `</w>` at the end of words).
+fn clip_tokenizer(vocab: Value, merges: &str) -> Result<Value> {
+    let (start, end) = ("<|startoftext|>", "<|endoftext|>");
+    let (Some(start_id), Some(end_id)) = (vocab.get(start).cloned(), vocab.get(end).cloned()) else {
+        return Err(
+            Error::new(format!("vocab.json does not have {start} and {end}")).hint("fetch the tokenizer's files again")
+        );
+    };
+    let merges: Vec<&str> =
+        merges.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty()).collect();
+    let words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    Ok(json!({
+        "version": "1.0",
+        "added_tokens": [added_token(&(start.to_owned(), start_id.clone())), added_token(&(end.to_owned(), end_id.clone()))],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": words}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
+        "post_processor": {
+            "type": "RobertaProcessing",
+            "sep": [end, end_id],
+            "cls": [start, start_id],
+            "trim_offsets": false,
+            "add_prefix_space": false,
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": null,
+            "unk_token": end,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>",
+            "fuse_unk": false,
+            "byte_fallback": false,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }))
+}
+
+fn added_token((token, id): &(String, Value)) -> Value {
+    json!({
+        "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        "special": true,
+    })
 }
 
 /// Cuts a list of sequence lengths into runs of at most `max_tokens` tokens (at least one sequence each).
@@ -67,6 +199,34 @@ pub fn cut_by_tokens(lengths: impl IntoIterator<Item = usize>, max_tokens: usize
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn demo(model: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/models").join(model)
+    }
+
+    /// `tests/golden/models.py` asked transformers' tokenizers for these.
+    #[test]
+    fn ids_equal_transformers_from_every_form_of_the_files() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokens.json");
+        let golden: Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+        for (model, key, parts) in [
+            ("toy-beto", "beto", &["vocab.txt", "tokenizer_config.json"][..]),
+            ("toy-clip", "clip", &["vocab.json", "merges.txt"]),
+        ] {
+            let apart = tempfile::tempdir().unwrap();
+            for part in parts {
+                std::fs::copy(demo(model).join(part), apart.path().join(part)).unwrap();
+            }
+            for row in golden[key].as_array().unwrap() {
+                let want: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+                for folder in [&demo(model), apart.path()] {
+                    let max = row["max_length"].as_u64().unwrap() as usize;
+                    let tokenizer = TextTokenizer::from_folder(folder, max).unwrap();
+                    assert_eq!(tokenizer.encode(&[row["text"].as_str().unwrap()]).unwrap()[0], want, "{row}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn runs_hold_at_most_the_tokens_allowed_and_lose_nothing() {

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::images::Embedded;
 use super::metrics::{AtK, ranks};
-use super::{ImageEmbedder, expect_rows, images};
+use super::towers::normalise;
+use super::{ImageEmbedder, TextEmbedder, expect_rows, images};
 use crate::data::first_few;
 use crate::error::{Error, Result};
 
@@ -29,13 +30,18 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// `template` with `name` in the place of `{}`.
-pub fn fill_prompt(template: &str, name: &str) -> Result<String> {
-    if !template.contains("{}") {
-        let what = format!("the prompt {template:?} has no place for the class name");
-        return Err(Error::usage(what).hint("write {} where the name goes, as in: una imagen de {}"));
+/// One L2-normalised row a class, `[classes, dim]`: the mean over the templates of the embeddings of its prompts.
+/// `prompts[t][c]` is template t filled with the name of class c.
+pub fn embed_classes(texts: &dyn TextEmbedder, prompts: &[Vec<String>]) -> Result<Vec<f32>> {
+    let (mut sums, dim) = (Vec::new(), texts.dim());
+    for prompts in prompts {
+        let rows = texts.embed_texts(prompts)?;
+        expect_rows("classes", &rows, prompts.len(), dim)?;
+        sums.resize(rows.len(), 0.0);
+        sums.iter_mut().zip(rows).for_each(|(sum, value): (&mut f32, f32)| *sum += value);
     }
-    Ok(template.replace("{}", name))
+    normalise(&mut sums, dim);
+    Ok(sums)
 }
 
 /// The embeddings of all `paths` that can be read; the others are warned about and skipped. None at all is an error.
@@ -77,10 +83,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prompts() -> Result<()> {
-        assert_eq!(fill_prompt("una imagen de {}", "luna azul")?, "una imagen de luna azul");
-        let error = fill_prompt("una imagen de", "luna").expect_err("no place");
-        assert!(error.exit_code() == 2 && error.advice().is_some());
+    fn templates_are_averaged() -> Result<()> {
+        struct Fixed;
+        impl TextEmbedder for Fixed {
+            fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>> {
+                Ok(texts.iter().flat_map(|t| if t.starts_with('x') { [1.0, 0.0] } else { [0.0, 1.0] }).collect())
+            }
+            fn dim(&self) -> usize {
+                2
+            }
+        }
+        let prompts = [["xa", "xb"], ["xa", "yb"]].map(|row| row.map(str::to_owned).to_vec());
+        let half = 0.5f32.sqrt();
+        let rows = embed_classes(&Fixed, &prompts)?;
+        for (got, want) in rows.iter().zip([1.0, 0.0, half, half]) {
+            assert!((got - want).abs() < 1e-6, "{rows:?}");
+        }
         Ok(())
     }
 

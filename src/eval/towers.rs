@@ -1,13 +1,15 @@
 //! What is evaluated: the student and the teacher's own towers, as things that embed texts and images.
 
-use candle_core::{D, Device, Tensor};
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
 
 use super::{ImageEmbedder, TextEmbedder};
 use crate::data::image::Preprocess;
 use crate::data::tokens::{TextTokenizer, cut_by_tokens};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::{ClipText, ClipVision, Student};
-use crate::nn::Tokens;
+use crate::nn::{Compute, Tokens};
 
 /// Tokens embedded at a time; more would only take memory.
 const BATCH_TOKENS: usize = 4096;
@@ -31,13 +33,54 @@ pub struct TeacherImages {
     pub preprocess: Preprocess,
 }
 
+impl StudentTexts<'_> {
+    /// Rows in the shared space, one after another, not normalised.
+    pub fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
+        in_batches(&self.tokenizer.encode(texts)?, |tokens| self.teacher.project(&self.student.embed(tokens)?))
+    }
+}
+
+impl TeacherTexts<'_> {
+    /// Rows in the shared space, one after another, not normalised.
+    pub fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
+        let mut ids = self.tokenizer.encode(texts)?;
+        ids.iter_mut().try_for_each(|ids| self.teacher.cut(ids))?;
+        in_batches(&ids, |tokens| self.teacher.project(&self.teacher.pooled(tokens, None)?))
+    }
+}
+
+impl TeacherImages {
+    /// The image tower of the CLIP in `folder`, with its preprocessing.
+    pub fn load(folder: &Path, compute: &Compute) -> Result<Self> {
+        let (vision, path) = (ClipVision::load(folder, compute)?, folder.join("preprocessor_config.json"));
+        let preprocess = Preprocess::from_file(&path)?;
+        let (size, (height, width)) = (vision.image_size(), preprocess.output_size());
+        if (height, width) != (size, size) {
+            return Err(Error::new(format!(
+                "{} makes images of {height} x {width} pixels, config.json asks for {size} x {size}",
+                path.display()
+            ))
+            .hint("fetch both files from the same place"));
+        }
+        Ok(Self { vision, preprocess })
+    }
+
+    /// Rows in the shared space, one after another, not normalised.
+    pub fn embed(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
+        let (height, width) = self.preprocess.output_size();
+        let shape = (pixels.len(), 3, height, width);
+        let pixels = Tensor::from_vec(pixels.concat(), shape, &Device::Cpu)?;
+        Ok(self.vision.embed(&pixels)?.flatten_all()?.to_vec1()?)
+    }
+}
+
 impl TextEmbedder for StudentTexts<'_> {
     fn dim(&self) -> usize {
         self.teacher.projection_dim()
     }
 
     fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>> {
-        in_batches(&self.tokenizer.encode(texts)?, |tokens| self.teacher.project(&self.student.embed(tokens)?))
+        normalised(self.embed(texts)?, self.dim())
     }
 }
 
@@ -47,9 +90,7 @@ impl TextEmbedder for TeacherTexts<'_> {
     }
 
     fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>> {
-        let mut ids = self.tokenizer.encode(texts)?;
-        ids.iter_mut().try_for_each(|ids| self.teacher.cut(ids))?;
-        in_batches(&ids, |tokens| self.teacher.project(&self.teacher.pooled(tokens, None)?))
+        normalised(self.embed(texts)?, self.dim())
     }
 }
 
@@ -63,22 +104,31 @@ impl ImageEmbedder for TeacherImages {
     }
 
     fn embed_images(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
-        let size = self.vision.image_size();
-        let shape = (pixels.len(), pixels.first().map_or(0, |p| p.len() / (size * size)), size, size);
-        normalised(&self.vision.embed(&Tensor::from_vec(pixels.concat(), shape, &Device::Cpu)?)?)
+        normalised(self.embed(pixels)?, self.dim())
     }
 }
 
 fn in_batches(ids: &[Vec<u32>], embed: impl Fn(&Tokens) -> Result<Tensor>) -> Result<Vec<f32>> {
     let mut out = Vec::new();
     for run in cut_by_tokens(ids.iter().map(Vec::len), BATCH_TOKENS) {
-        out.extend(normalised(&embed(&Tokens::pack(&ids[run], 0)?)?)?);
+        out.extend(embed(&Tokens::pack(&ids[run], 0)?)?.flatten_all()?.to_vec1::<f32>()?);
     }
     Ok(out)
 }
 
-/// L2-normalised rows, one after another.
-fn normalised(x: &Tensor) -> Result<Vec<f32>> {
-    let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
-    Ok(x.broadcast_div(&norm)?.flatten_all()?.to_vec1()?)
+/// Gives every row of `dim` numbers length 1.
+pub fn normalise(rows: &mut [f32], dim: usize) {
+    for row in rows.chunks_exact_mut(dim) {
+        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|x| *x /= norm);
+    }
+}
+
+fn normalised(mut rows: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
+    normalise(&mut rows, dim);
+    match rows.iter().position(|x| !x.is_finite()) {
+        None => Ok(rows),
+        Some(at) => Err(Error::new(format!("vector {} that the model gives is not finite", at / dim + 1))
+            .hint("the checkpoint may be broken: train again, or fetch it again")),
+    }
 }

@@ -56,6 +56,16 @@ impl Student {
                 ))
                 .hint("choose the teacher that this student was trained on"));
             }
+            if found.pooling != head.pooling {
+                let name = |pooling: Pooling| format!("{pooling:?}").to_lowercase();
+                return Err(Error::new(format!(
+                    "the student in {} was trained with {} pooling, this run asks for {}",
+                    folder.display(),
+                    name(found.pooling),
+                    name(head.pooling)
+                ))
+                .hint(format!("add --pooling {}", name(found.pooling))));
+            }
         }
         Self::build(folder, head, trained, seed, compute)
     }

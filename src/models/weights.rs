@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
+use serde::Deserialize;
 
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::{LayerNorm, Linear, Param, Params};
@@ -58,48 +60,89 @@ pub fn clip_layers(tower: &str, layers: usize, final_norm: &str) -> Vec<LayerNam
     (0..layers).map(layer).collect()
 }
 
-/// The tensors of a checkpoint folder, taken by name; what is missing or left over is told at the end, all at once.
-pub struct Weights {
+/// One file of a checkpoint.
+struct WeightFile {
     path: PathBuf,
     map: Mmap,
+    metadata: Metadata,
+    data_start: usize,
+}
+
+impl WeightFile {
+    fn open(path: PathBuf) -> Result<Self> {
+        let file = File::open(&path).context(|| format!("cannot open {}", path.display()))?;
+        // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
+        let map = unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))?;
+        let (header_bytes, metadata) = SafeTensors::read_metadata(&map)
+            .context(|| format!("{} is not a whole safetensors file", path.display()))
+            .hint(|| "fetch the file again; it may have been cut short")?;
+        Ok(Self { path, map, metadata, data_start: header_bytes + 8 })
+    }
+}
+
+/// `model.safetensors.index.json`: which file holds each tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The files of weights in a model folder: `model.safetensors`, or the parts that its index names.
+pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (whole, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+    if whole.exists() || !index.exists() {
+        return Ok(vec![whole]);
+    }
+    let parts: BTreeSet<String> = read_json::<Index>(&index)?.weight_map.into_values().collect();
+    let plain = |part: &String| !part.is_empty() && !part.contains(['/', '\\']) && part != "..";
+    match parts.iter().find(|part| !plain(part)) {
+        Some(part) => Err(Error::new(format!("{} names a file outside its folder: {part}", index.display()))
+            .hint("fetch the file again from a place you trust")),
+        None => Ok(parts.iter().map(|part| folder.join(part)).collect()),
+    }
+}
+
+/// The tensors of a checkpoint folder, taken by name; what is missing or left over is told at the end, all at once.
+pub struct Weights {
+    folder: PathBuf,
+    files: Vec<WeightFile>,
     device: Device,
     prefix: String,
-    names: BTreeSet<String>,
+    /// Every tensor, and which file holds it.
+    names: BTreeMap<String, usize>,
     taken: BTreeSet<String>,
     missing: Vec<String>,
 }
 
 impl Weights {
-    /// Opens `folder/model.safetensors`. Tensors will be f32 on `device`.
+    /// Opens the safetensors files in `folder`. Tensors will be f32 on `device`.
     pub fn open(folder: &Path, device: &Device) -> Result<Self> {
-        let path = folder.join("model.safetensors");
-        let file = File::open(&path)
-            .context(|| format!("cannot open {}", path.display()))
-            .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
-        // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
-        let map = unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))?;
-        let names = SafeTensors::deserialize(&map)
-            .context(|| format!("{} is not a whole safetensors file", path.display()))
-            .hint(|| "fetch the file again; it may have been cut short")?
-            .names()
+        let files = weight_files(folder)?
             .into_iter()
-            .map(str::to_owned)
-            .collect();
+            .map(WeightFile::open)
+            .collect::<Result<Vec<_>>>()
+            .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
+        let mut names = BTreeMap::new();
+        for (i, file) in files.iter().enumerate() {
+            names.extend(file.metadata.offset_keys().into_iter().map(|name| (modern(&name), i)));
+        }
         let (taken, missing) = (BTreeSet::new(), Vec::new());
-        Ok(Self { path, map, device: device.clone(), prefix: String::new(), names, taken, missing })
+        Ok(Self {
+            folder: folder.to_owned(),
+            files,
+            device: device.clone(),
+            prefix: String::new(),
+            names,
+            taken,
+            missing,
+        })
     }
 
     /// Reads names below the first of `prefixes` under which `probe` exists; returns the prefix.
     pub fn find_prefix(&mut self, prefixes: &[&str], probe: &str) -> &str {
-        if let Some(found) = prefixes.iter().find(|p| self.names.contains(&format!("{p}{probe}"))) {
+        if let Some(found) = prefixes.iter().find(|p| self.names.contains_key(&format!("{p}{probe}"))) {
             self.prefix = (*found).to_owned();
         }
         &self.prefix
-    }
-
-    /// Whether the checkpoint has a tensor of this full name.
-    pub fn contains(&self, name: &str) -> bool {
-        self.names.contains(name)
     }
 
     /// The tensor `name` (below the prefix) as f32; zeros if it is missing, which [`Self::finish`] will tell.
@@ -109,26 +152,25 @@ impl Weights {
 
     /// [`Self::take`] by the full name, whatever the prefix.
     pub fn take_whole(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let name = name.to_owned();
-        if !self.names.contains(&name) {
-            self.missing.push(name);
+        let Some(file) = self.names.get(name).map(|i| &self.files[*i]) else {
+            self.missing.push(name.to_owned());
             return Ok(Tensor::zeros(shape, DType::F32, &self.device)?);
+        };
+        let failed = |what: String| Error::new(what).context(file.path.display().to_string());
+        let info = file.metadata.info(name).or_else(|| file.metadata.info(&old(name)));
+        let info = info.ok_or_else(|| failed(format!("the tensor `{name}` is not there")))?;
+        if info.shape != shape {
+            let what =
+                format!("the tensor `{name}` has the shape {:?}, its configuration asks for {shape:?}", info.shape);
+            return Err(
+                failed(what).hint("config.json and the weights do not belong together; fetch both from the same place")
+            );
         }
-        let tensors = SafeTensors::deserialize(&self.map)?;
-        let view = tensors.tensor(&name)?;
-        if view.shape() != shape {
-            return Err(Error::new(format!(
-                "{}: the tensor `{name}` has the shape {:?}, config.json asks for {shape:?}",
-                self.path.display(),
-                view.shape()
-            ))
-            .hint("config.json and the weights do not belong together; fetch both from the same place"));
-        }
-        let dtype = DType::try_from(view.dtype())
-            .map_err(|_| Error::new(format!("`{name}` has the type {:?}, which is not supported", view.dtype())))
-            .context(|| self.path.display().to_string())?;
-        let tensor = Tensor::from_raw_buffer(view.data(), dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
-        self.taken.insert(name);
+        let dtype = DType::try_from(info.dtype)
+            .map_err(|_| failed(format!("`{name}` has the type {:?}, which is not supported", info.dtype)))?;
+        let data = &file.map[file.data_start..][info.data_offsets.0..info.data_offsets.1];
+        let tensor = Tensor::from_raw_buffer(data, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
+        self.taken.insert(name.to_owned());
         Ok(tensor.to_device(&self.device)?)
     }
 
@@ -165,7 +207,7 @@ impl Weights {
             shown.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
         };
         let missing: Vec<&String> = self.missing.iter().collect();
-        let unexpected: Vec<&String> = self.names.iter().filter(|n| !self.taken.contains(*n) && !ignore(n)).collect();
+        let unexpected: Vec<&String> = self.names.keys().filter(|n| !self.taken.contains(*n) && !ignore(n)).collect();
         let mut faults = Vec::new();
         if !missing.is_empty() {
             faults.push(format!("missing tensors: {}", some(&missing)));
@@ -177,9 +219,19 @@ impl Weights {
             return Ok(());
         }
         Err(Error::new(faults.join("; "))
-            .context(format!("{} does not fit its config.json", self.path.display()))
+            .context(format!("the weights in {} do not fit config.json", self.folder.display()))
             .hint("check that this is the right kind of model and that its files belong together"))
     }
+}
+
+/// The name a tensor has today: checkpoints converted from TensorFlow call a LayerNorm's tensors gamma and beta.
+fn modern(name: &str) -> String {
+    name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+}
+
+/// The reverse of [`modern`].
+fn old(name: &str) -> String {
+    name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 }
 
 /// Writes `params` (f32, under their checkpoint names with `rename` applied) to `path`.
@@ -203,5 +255,39 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path)
         .context(|| format!("cannot read {}", path.display()))
         .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
-    serde_json::from_str(&text).context(|| format!("{} is not what it should be", path.display()))
+    serde_json::from_str(&text)
+        .context(|| format!("{} is not what it should be", path.display()))
+        .hint(|| "check that this is the right kind of model; fetch the file again if it may be damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, tensors: &[(&str, Vec<f32>)]) {
+        let tensors = tensors
+            .iter()
+            .map(|(name, data)| (name.to_string(), Tensor::from_slice(data, data.len(), &Device::Cpu).unwrap()));
+        let tensors: BTreeMap<_, _> = tensors.collect();
+        std::fs::write(path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn sharded_files_and_old_names_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("a.safetensors"), &[("bert.LayerNorm.gamma", vec![1.0, 2.0])]);
+        write(&dir.path().join("b.safetensors"), &[("bert.LayerNorm.beta", vec![3.0, 4.0]), ("bert.x", vec![5.0])]);
+        let map = r#"{"weight_map": {"bert.LayerNorm.gamma": "a.safetensors", "bert.x": "b.safetensors"}}"#;
+        let index = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&index, map).unwrap();
+        let mut weights = Weights::open(dir.path(), &Device::Cpu).unwrap();
+        assert_eq!(weights.find_prefix(&["", "bert."], "x"), "bert.");
+        let mut take = |name: &str, n: usize| weights.take(name, &[n]).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!((take("LayerNorm.weight", 2), take("LayerNorm.bias", 2)), (vec![1.0, 2.0], vec![3.0, 4.0]));
+        assert_eq!(take("gone", 1), [0.0]);
+        let told = weights.finish(|_| false).unwrap_err().to_string();
+        assert!(told.contains("missing tensors: bert.gone; unexpected tensors: bert.x"), "{told}");
+        std::fs::write(&index, r#"{"weight_map": {"x": "../x"}}"#).unwrap();
+        assert!(Weights::open(dir.path(), &Device::Cpu).is_err());
+    }
 }

@@ -7,6 +7,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::error::{Error, Result};
+
 /// All bars of the program; log lines are written while they are taken off the screen.
 /// indicatif draws nothing when stderr is not a terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -43,6 +45,16 @@ pub fn init(verbosity: i8) {
         .try_init();
     if let (Ok(()), Some(error)) = (started, wrong) {
         tracing::warn!("RUST_LOG is ignored: {error}");
+    }
+}
+
+/// Writes a result to stdout, with a line end. A reader that has gone away is no error.
+pub fn print(text: impl std::fmt::Display) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::from(e).context("cannot write to standard output").hint("is the disk full it goes to?"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -60,11 +60,11 @@ pub fn fit(
             grads.clear(student.backend())?;
             let loss =
                 loss_and_gradients(student, train, batch, Some(&dropout), config.micro_batch_tokens, &mut grads)?;
-            if !loss.is_finite() {
-                return Err(diverged(loss, epoch, state.steps, config.learn_rate));
-            }
             if state.steps == 0 {
                 audit(student, &grads)?;
+            }
+            if !loss.is_finite() {
+                return Err(diverged(loss, epoch, state.steps, config.learn_rate));
             }
             optimizer.step(student.backend(), student.params(), &grads, config.learn_rate)?;
             state.steps += 1;
@@ -134,8 +134,9 @@ pub fn fit(
 }
 
 fn diverged(loss: f64, epoch: usize, steps: usize, learn_rate: f64) -> Error {
-    Error::new(format!("the training loss became {loss} in epoch {epoch}, step {}", steps + 1))
-        .hint(format!("the learning rate {learn_rate} may be too high; the last checkpoint is from before this"))
+    Error::new(format!("the training loss became {loss} in epoch {epoch}, step {}", steps + 1)).hint(format!(
+        "the learning rate {learn_rate} may be too high; a checkpoint of an earlier epoch is from before this"
+    ))
 }
 
 /// Before the first update: no gradient may be missing or broken, or the run would train something else than it says.

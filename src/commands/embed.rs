@@ -1,0 +1,146 @@
+//! `themo embed`: texts and images to vectors in a file, for users and for checking against other implementations.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::cli::EmbedArgs;
+use crate::commands::test::run_config;
+use crate::data::for_each_batch;
+use crate::data::tokens::TextTokenizer;
+use crate::error::{Error, Result, ResultExt};
+use crate::eval::ImageEmbedder;
+use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, normalise};
+use crate::models::{ClipText, Student};
+use crate::nn::Compute;
+use crate::report::console::{print, progress};
+use crate::run_dir::{RunDir, write_atomic};
+use crate::train::checkpoint::find_best;
+use crate::{device, hub};
+
+/// Texts tokenized and embedded between two steps of the progress bar.
+const TEXTS_AT_ONCE: usize = 1024;
+
+/// Embeds what was asked for and writes one safetensors file.
+pub fn run(args: &EmbedArgs) -> Result<()> {
+    if args.texts.is_none() && args.images.is_none() {
+        return Err(Error::usage("nothing to embed").hint("give --texts FILE, --images FOLDER, or both"));
+    }
+    let texts = args.texts.as_deref().map(read_texts).transpose()?;
+    let images = args.images.as_deref().map(list_images).transpose()?;
+    let compute = Compute::new(device::select(&args.device)?);
+    let (run, clip_dir) = match (&args.version_path, &args.model) {
+        (Some(path), _) => {
+            let run = RunDir::open(path)?;
+            let config = run_config(&run, toml::Table::new())?;
+            let clip_dir = hub::model_folder(&config.teacher)?;
+            (Some((run, config)), clip_dir)
+        }
+        (None, Some(model)) => (None, hub::model_folder(model)?),
+        (None, None) => return Err(Error::usage("no model").hint("give --version-path DIR or --model DIR")),
+    };
+
+    let (mut tensors, mut metadata) = (BTreeMap::new(), HashMap::new());
+    if let Some(texts) = &texts {
+        let teacher = ClipText::load(&clip_dir, &compute)?;
+        let bar = progress(texts.len() as u64, "texts");
+        let mut rows = Vec::new();
+        let mut embed_all = |embed: &dyn Fn(&[String]) -> Result<Vec<f32>>| -> Result<()> {
+            for part in texts.chunks(TEXTS_AT_ONCE) {
+                rows.extend(embed(part)?);
+                bar.inc(part.len() as u64);
+            }
+            Ok(())
+        };
+        match &run {
+            Some((run, config)) => {
+                let checkpoint = find_best(&run.checkpoints())?;
+                let student = Student::from_checkpoint(&checkpoint, &compute)?;
+                let tokenizer = TextTokenizer::from_folder(&checkpoint, config.max_sequence_length)?;
+                let towers = StudentTexts { student: &student, tokenizer: &tokenizer, teacher: &teacher };
+                embed_all(&|texts| towers.embed(texts))?;
+            }
+            None => {
+                let tokenizer = TextTokenizer::from_folder(&clip_dir, teacher.max_tokens())?;
+                let towers = TeacherTexts { tokenizer: &tokenizer, teacher: &teacher };
+                embed_all(&|texts| towers.embed(texts))?;
+            }
+        }
+        tensors.insert("text_embeds", finish(rows, teacher.projection_dim(), args.normalize)?);
+    }
+    if let Some((names, paths)) = &images {
+        let tower = TeacherImages::load(&clip_dir, &compute)?;
+        let bar = progress(paths.len() as u64, "images");
+        let mut rows = Vec::new();
+        for_each_batch(paths, args.batch_size, &tower.preprocess, |range, pixels| {
+            let pixels = pixels.into_iter().collect::<Result<Vec<_>>>()?;
+            rows.extend(tower.embed(&pixels)?);
+            bar.set(range.end as u64);
+            Ok(())
+        })?;
+        tensors.insert("image_embeds", finish(rows, tower.dim(), args.normalize)?);
+        metadata.insert("image_names".to_owned(), serde_json::to_string(names)?);
+    }
+    write_atomic(&args.output, &safetensors::serialize(tensors, Some(metadata))?)?;
+    let count = |n: Option<usize>, what: &str| n.map(|n| format!("{n} {what}"));
+    let counts = [count(texts.map(|t| t.len()), "texts"), count(images.map(|i| i.0.len()), "images")];
+    let counts: Vec<String> = counts.into_iter().flatten().collect();
+    print(format!("{} to {}", counts.join(" and "), args.output.display()))
+}
+
+fn finish(mut rows: Vec<f32>, dim: usize, normalized: bool) -> Result<candle_core::Tensor> {
+    if normalized {
+        normalise(&mut rows, dim);
+    }
+    let n = rows.len() / dim;
+    crate::nn::storage::tensor(rows, (n, dim))
+}
+
+/// One text a line, from a file or (`-`) standard input; an empty line is an empty text.
+fn read_texts(path: &Path) -> Result<Vec<String>> {
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().read_to_end(&mut bytes).map(drop)
+    } else {
+        std::fs::read(path).map(|content| bytes = content)
+    };
+    let failed = || format!("cannot read the texts {}", path.display());
+    read.context(failed).hint(|| "--texts takes a text file, or - for standard input")?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let line = |(number, line): (usize, &[u8])| {
+        let text = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line));
+        text.map(str::to_owned).map_err(|_| {
+            Error::new(format!("line {} is not UTF-8", number + 1)).context(failed()).hint("convert the file to UTF-8")
+        })
+    };
+    if bytes.is_empty() {
+        return Err(Error::new("no text").context(failed()).hint("one text a line"));
+    }
+    bytes.split(|b| *b == b'\n').enumerate().map(line).collect()
+}
+
+/// Names and paths: the files of a folder, sorted, or those that a list names, one a line.
+fn list_images(path: &Path) -> Result<(Vec<String>, Vec<PathBuf>)> {
+    let failed = || format!("cannot read the images {}", path.display());
+    let hint = || "--images takes a folder of images, or a text file with one path a line";
+    let (names, paths): (Vec<String>, Vec<PathBuf>) = if path.is_dir() {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).context(failed)? {
+            let entry = entry.context(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.path().is_file() && !name.starts_with('.') {
+                names.push((name, entry.path()));
+            }
+        }
+        names.sort();
+        names.into_iter().unzip()
+    } else {
+        let text = std::fs::read_to_string(path).context(failed).hint(hint)?;
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| (line.to_owned(), line.into())).unzip()
+    };
+    if paths.is_empty() {
+        return Err(Error::new("no image").context(failed()).hint(hint()));
+    }
+    Ok((names, paths))
+}
