@@ -201,6 +201,35 @@ fn micro_batches_of_any_size_give_the_full_gradient_with_dropout_on() {
 }
 
 #[test]
+fn training_the_student_leaves_the_teacher_as_it_was() {
+    let want = load("student.safetensors");
+    let tokens = Tokens::pack(&sequences(&want["ids"], &want["cu_seqlens"]), 0).unwrap();
+    let bits = |params: &Params| -> Vec<u32> {
+        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        params.iter().flat_map(|p| flat(p.var.as_tensor())).map(f32::to_bits).collect()
+    };
+    for compute in computes() {
+        let teacher = ClipText::load(&golden("tiny-clip"), &compute).unwrap();
+        let student =
+            Student::load(&golden("tiny-bert"), Head { pooling: Pooling::Mean, dim: 32 }, 0, &compute).unwrap();
+        let (frozen, trained) = (bits(teacher.params()), bits(student.params()));
+        let targets = teacher.pooled(&tokens_of_teacher(), None).unwrap().narrow(0, 0, 1).unwrap();
+        let targets = targets.repeat((7, 1)).unwrap();
+        let mut optimizer = AdamW::new(AdamWConfig::default(), student.params()).unwrap();
+        for _ in 0..3 {
+            let (_, grads) = gradients(&student, &tokens, &targets, None);
+            optimizer.step(compute.backend, student.params(), &grads, 1e-3).unwrap();
+        }
+        assert!(frozen == bits(teacher.params()), "the teacher changed");
+        assert!(trained != bits(student.params()), "the student did not change");
+    }
+}
+
+fn tokens_of_teacher() -> Tokens {
+    Tokens::pack(&[[88, 1, 2, 89]], 0).unwrap()
+}
+
+#[test]
 fn every_trainable_parameter_gets_a_finite_gradient_that_is_not_zero() {
     let want = load("student.safetensors");
     let tokens = Tokens::pack(&sequences(&want["ids"], &want["cu_seqlens"]), 0).unwrap();

@@ -92,29 +92,20 @@ impl ClipConfig {
 
     pub(super) fn text_encoder(&self) -> Result<EncoderConfig> {
         let c = &self.text_config;
-        Ok(EncoderConfig {
-            layers: c.num_hidden_layers,
-            hidden: c.hidden_size,
-            heads: c.num_attention_heads,
-            intermediate: c.intermediate_size,
-            activation: Activation::from_name(&c.hidden_act)?,
-            norm_first: true,
-            causal: true,
-            eps: c.layer_norm_eps,
-        })
+        let sizes = (c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.intermediate_size);
+        tower(sizes, &c.hidden_act, true, c.layer_norm_eps)
     }
 
     pub(super) fn vision_encoder(&self) -> Result<EncoderConfig> {
         let c = &self.vision_config;
-        Ok(EncoderConfig {
-            layers: c.num_hidden_layers,
-            hidden: c.hidden_size,
-            heads: c.num_attention_heads,
-            intermediate: c.intermediate_size,
-            activation: Activation::from_name(&c.hidden_act)?,
-            norm_first: true,
-            causal: false,
-            eps: c.layer_norm_eps,
-        })
+        let sizes = (c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.intermediate_size);
+        tower(sizes, &c.hidden_act, false, c.layer_norm_eps)
     }
+}
+
+/// The encoder of either tower; `sizes` are layers, hidden size, heads, intermediate size.
+fn tower(sizes: (usize, usize, usize, usize), activation: &str, causal: bool, eps: f64) -> Result<EncoderConfig> {
+    let (layers, hidden, heads, intermediate) = sizes;
+    let activation = Activation::from_name(activation)?;
+    Ok(EncoderConfig { layers, hidden, heads, intermediate, activation, norm_first: true, causal, eps })
 }
