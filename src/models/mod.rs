@@ -5,6 +5,7 @@ pub mod clip;
 pub mod clip_text;
 pub mod clip_vision;
 pub mod encoder;
+pub mod pickle;
 pub mod student;
 pub mod weights;
 

@@ -1,5 +1,6 @@
-//! Checkpoints: reading and writing safetensors, and the names that parameters have in each format.
+//! Checkpoints: reading safetensors and PyTorch's files, writing safetensors, and the names that parameters have in each format.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
+use super::pickle::{Checkpoint, Kind};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::{LayerNorm, Linear, Param, Params};
 
@@ -60,23 +62,64 @@ pub fn clip_layers(tower: &str, layers: usize, final_norm: &str) -> Vec<LayerNam
     (0..layers).map(layer).collect()
 }
 
+/// Shape, type and little-endian elements of a tensor.
+type Raw<'a> = (Vec<usize>, DType, Cow<'a, [u8]>);
+
 /// One file of a checkpoint.
 struct WeightFile {
     path: PathBuf,
-    map: Mmap,
-    metadata: Metadata,
-    data_start: usize,
+    content: Content,
+}
+
+enum Content {
+    Safetensors { map: Mmap, metadata: Metadata, data_start: usize },
+    Pickle(Checkpoint),
 }
 
 impl WeightFile {
     fn open(path: PathBuf) -> Result<Self> {
+        if path.extension().is_some_and(|end| end == "bin" || end == "ckpt" || end == "pt") {
+            let content = Content::Pickle(Checkpoint::open(&path)?);
+            return Ok(Self { path, content });
+        }
         let file = File::open(&path).context(|| format!("cannot open {}", path.display()))?;
         // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
         let map = unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))?;
         let (header_bytes, metadata) = SafeTensors::read_metadata(&map)
             .context(|| format!("{} is not a whole safetensors file", path.display()))
             .hint(|| "fetch the file again; it may have been cut short")?;
-        Ok(Self { path, map, metadata, data_start: header_bytes + 8 })
+        Ok(Self { path, content: Content::Safetensors { map, metadata, data_start: header_bytes + 8 } })
+    }
+
+    fn names(&self) -> Vec<String> {
+        match &self.content {
+            Content::Safetensors { metadata, .. } => metadata.offset_keys(),
+            Content::Pickle(checkpoint) => checkpoint.entries().iter().map(|entry| entry.name.clone()).collect(),
+        }
+    }
+
+    /// A tensor, where the file has it.
+    fn read(&self, name: &str) -> Result<Option<Raw<'_>>> {
+        let unsupported = |kind: String| Error::new(format!("`{name}` has the type {kind}, which is not supported"));
+        match &self.content {
+            Content::Safetensors { map, metadata, data_start } => {
+                let Some(info) = metadata.info(name) else { return Ok(None) };
+                let dtype = DType::try_from(info.dtype).map_err(|_| unsupported(format!("{:?}", info.dtype)))?;
+                let data = &map[*data_start..][info.data_offsets.0..info.data_offsets.1];
+                Ok(Some((info.shape.clone(), dtype, Cow::Borrowed(data))))
+            }
+            Content::Pickle(checkpoint) => {
+                let Some(entry) = checkpoint.entries().iter().find(|entry| entry.name == name) else { return Ok(None) };
+                let dtype = match entry.kind {
+                    Kind::F32 => DType::F32,
+                    Kind::F16 => DType::F16,
+                    Kind::BF16 => DType::BF16,
+                    Kind::F64 => DType::F64,
+                    other => return Err(unsupported(format!("{other:?}"))),
+                };
+                Ok(Some((entry.shape.clone(), dtype, Cow::Owned(checkpoint.bytes(entry)?))))
+            }
+        }
     }
 }
 
@@ -86,19 +129,26 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The files of weights in a model folder: `model.safetensors`, or the parts that its index names.
+/// The files of weights in a model folder: `model.safetensors`, or the parts that its index names, or the same of
+/// `pytorch_model.bin`.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let (whole, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
-    if whole.exists() || !index.exists() {
-        return Ok(vec![whole]);
+    for name in ["model.safetensors", "pytorch_model.bin"] {
+        if folder.join(name).exists() {
+            return Ok(vec![folder.join(name)]);
+        }
+        let index = folder.join(format!("{name}.index.json"));
+        if !index.exists() {
+            continue;
+        }
+        let parts: BTreeSet<String> = read_json::<Index>(&index)?.weight_map.into_values().collect();
+        let plain = |part: &String| !part.is_empty() && !part.contains(['/', '\\']) && part != "..";
+        return match parts.iter().find(|part| !plain(part)) {
+            Some(part) => Err(Error::new(format!("{} names a file outside its folder: {part}", index.display()))
+                .hint("fetch the file again from a place you trust")),
+            None => Ok(parts.iter().map(|part| folder.join(part)).collect()),
+        };
     }
-    let parts: BTreeSet<String> = read_json::<Index>(&index)?.weight_map.into_values().collect();
-    let plain = |part: &String| !part.is_empty() && !part.contains(['/', '\\']) && part != "..";
-    match parts.iter().find(|part| !plain(part)) {
-        Some(part) => Err(Error::new(format!("{} names a file outside its folder: {part}", index.display()))
-            .hint("fetch the file again from a place you trust")),
-        None => Ok(parts.iter().map(|part| folder.join(part)).collect()),
-    }
+    Ok(vec![folder.join("model.safetensors")]) // opening it will tell that it is missing
 }
 
 /// The tensors of a checkpoint folder, taken by name; what is missing or left over is told at the end, all at once.
@@ -114,7 +164,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens the safetensors files in `folder`. Tensors will be f32 on `device`.
+    /// Opens the files of weights in `folder`. Tensors will be f32 on `device`.
     pub fn open(folder: &Path, device: &Device) -> Result<Self> {
         let files = weight_files(folder)?
             .into_iter()
@@ -123,7 +173,7 @@ impl Weights {
             .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
         let mut names = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
-            names.extend(file.metadata.offset_keys().into_iter().map(|name| (modern(&name), i)));
+            names.extend(file.names().into_iter().map(|name| (modern(&name), i)));
         }
         let (taken, missing) = (BTreeSet::new(), Vec::new());
         Ok(Self {
@@ -157,19 +207,19 @@ impl Weights {
             return Ok(Tensor::zeros(shape, DType::F32, &self.device)?);
         };
         let failed = |what: String| Error::new(what).context(file.path.display().to_string());
-        let info = file.metadata.info(name).or_else(|| file.metadata.info(&old(name)));
-        let info = info.ok_or_else(|| failed(format!("the tensor `{name}` is not there")))?;
-        if info.shape != shape {
-            let what =
-                format!("the tensor `{name}` has the shape {:?}, its configuration asks for {shape:?}", info.shape);
+        let told = |e: Error| e.context(file.path.display().to_string());
+        let read = match file.read(name).map_err(told)? {
+            Some(read) => Some(read),
+            None => file.read(&old(name)).map_err(told)?,
+        };
+        let (found, dtype, data) = read.ok_or_else(|| failed(format!("the tensor `{name}` is not there")))?;
+        if found != shape {
+            let what = format!("the tensor `{name}` has the shape {found:?}, its configuration asks for {shape:?}");
             return Err(
-                failed(what).hint("config.json and the weights do not belong together; fetch both from the same place")
+                failed(what).hint("the configuration (config.json, themo.json) and the weights do not belong together")
             );
         }
-        let dtype = DType::try_from(info.dtype)
-            .map_err(|_| failed(format!("`{name}` has the type {:?}, which is not supported", info.dtype)))?;
-        let data = &file.map[file.data_start..][info.data_offsets.0..info.data_offsets.1];
-        let tensor = Tensor::from_raw_buffer(data, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let tensor = Tensor::from_raw_buffer(&data, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
         self.taken.insert(name.to_owned());
         Ok(tensor.to_device(&self.device)?)
     }

@@ -1,0 +1,548 @@
+//! PyTorch's zip checkpoints (`pytorch_model.bin`, `torch.save`, PyTorch Lightning's `.ckpt`), read without Python.
+//!
+//! The format is that of `torch/serialization.py`: a zip with a pickle, `PREFIX/data.pkl`, and the raw elements of each
+//! storage, `PREFIX/data/KEY`. The opcodes are those of Python's `pickletools`. Nothing that a pickle names is ever
+//! imported or called: the few globals that build tensors are interpreted here, and others are carried as inert
+//! marks, which may not be part of the state dict. As in PyTorch, the zip's checksums are not verified
+//! (`torch.serialization.set_crc32_options(False)` leaves them out).
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::DeflateDecoder;
+use memmap2::Mmap;
+use zip::{CompressionMethod, ZipArchive};
+
+use crate::error::{Error, Result, ResultExt};
+
+/// How many times the file's size an inflated entry may be, and all tensors together (they may share storages).
+const GROWTH: usize = 32;
+/// The largest `data.pkl`; those of models with thousands of tensors have less than 1 MiB.
+const PICKLE: usize = 32 << 20;
+/// The most objects on the stack, in the memo and of each sort of container.
+const OBJECTS: usize = 4 << 20;
+/// The most dimensions of a tensor.
+const RANK: usize = 32;
+/// How the files of PyTorch before 1.6 begin: the pickled number 0x1950a86a20f9469cfc6c.
+const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// Modules that run programs or reach the system: a file that names one is an attack.
+const MODULES: &str = "os posix nt subprocess _posixsubprocess _winapi winreg sys shutil runpy socket _socket \
+    importlib _frozen_importlib imp pkgutil pty webbrowser code codeop ctypes _ctypes commands popen2 pickle _pickle \
+    marshal pdb bdb timeit profile cProfile pip urllib http ftplib smtplib requests multiprocessing asyncio";
+/// The same of Python's built-in functions.
+const BUILTINS: &str = "eval exec execfile compile open file getattr setattr delattr __import__ input breakpoint \
+    globals locals vars apply";
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[rustfmt::skip]
+pub enum Kind { F32, F16, BF16, F64, I64, I32, U8, Bool, I16, I8 }
+
+/// The kinds with their sizes, storage classes and dtypes.
+const KINDS: [(Kind, usize, &str, &str); 10] = [
+    (Kind::F32, 4, "FloatStorage", "float32"),
+    (Kind::F16, 2, "HalfStorage", "float16"),
+    (Kind::BF16, 2, "BFloat16Storage", "bfloat16"),
+    (Kind::F64, 8, "DoubleStorage", "float64"),
+    (Kind::I64, 8, "LongStorage", "int64"),
+    (Kind::I32, 4, "IntStorage", "int32"),
+    (Kind::U8, 1, "ByteStorage", "uint8"),
+    (Kind::Bool, 1, "BoolStorage", "bool"),
+    (Kind::I16, 2, "ShortStorage", "int16"),
+    (Kind::I8, 1, "CharStorage", "int8"),
+];
+
+impl Kind {
+    /// Bytes per element.
+    pub fn size(self) -> usize {
+        KINDS.iter().find(|kind| kind.0 == self).map_or(8, |kind| kind.1)
+    }
+}
+
+/// A tensor of the state dict.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub name: String,
+    pub kind: Kind,
+    pub shape: Vec<usize>,
+    strides: Vec<usize>,
+    offset: usize,
+    storage: Span,
+}
+
+/// Where a zip entry's bytes are in the file.
+#[derive(Clone, Debug)]
+struct Span {
+    start: usize,
+    packed: usize,
+    len: usize,
+    deflated: bool,
+}
+
+/// A memory-mapped checkpoint and the tensors of its state dict.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    map: Mmap,
+    entries: Vec<Entry>,
+}
+
+impl Checkpoint {
+    /// Opens a file of `torch.save`. The state dict is the pickled dictionary, or its item `state_dict` if there is
+    /// one, as in Lightning's checkpoints; only beside that may objects of other classes stand, which are ignored.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
+        // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
+        let map = unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))?;
+        let entries = read_entries(&map).context(|| path.display().to_string())?;
+        Ok(Self { path: path.to_owned(), map, entries })
+    }
+
+    /// The tensors, in the state dict's order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The elements of an entry in row-major order, as little-endian bytes of its kind.
+    pub fn bytes(&self, entry: &Entry) -> Result<Vec<u8>> {
+        self.gather(entry).context(|| format!("{}: the tensor `{}`", self.path.display(), entry.name))
+    }
+
+    fn gather(&self, entry: &Entry) -> Result<Vec<u8>> {
+        let (size, shape, mut at) = (entry.kind.size(), &entry.shape, entry.offset);
+        let (numel, strides) = layout(shape, &entry.strides, at, entry.storage.len / size)?;
+        if numel == 0 {
+            return Ok(Vec::new());
+        }
+        let data = entry.storage.read(&self.map)?;
+        let mut follows = 1;
+        let contiguous = shape.iter().zip(&strides).rev().all(|(&dim, &stride)| {
+            let fits = dim == 1 || stride == follows;
+            follows *= dim;
+            fits
+        });
+        if contiguous {
+            return Ok(data[at * size..][..numel * size].to_vec());
+        }
+        let (mut bytes, mut index) = (Vec::with_capacity(numel * size), vec![0; shape.len()]);
+        for _ in 0..numel {
+            bytes.extend_from_slice(&data[at * size..][..size]);
+            for (d, i) in index.iter_mut().enumerate().rev() {
+                (*i, at) = (*i + 1, at + strides[d]);
+                if *i < shape[d] {
+                    break;
+                }
+                (*i, at) = (0, at - strides[d] * shape[d]);
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Span {
+    fn read<'a>(&self, map: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+        // The entry may be another checkpoint's, so its span is not sure to be in this map.
+        let packed = map.get(self.start..self.start.saturating_add(self.packed));
+        let packed = packed.ok_or_else(|| Error::new("its data is not in this file"))?;
+        if !self.deflated {
+            return Ok(Cow::Borrowed(packed));
+        }
+        let mut bytes = Vec::new();
+        let read = DeflateDecoder::new(packed).take(self.len as u64 + 1).read_to_end(&mut bytes);
+        match read.context(|| "cannot inflate its data")? == self.len {
+            true => Ok(Cow::Owned(bytes)),
+            false => fail("its data inflates to another size than the zip tells"),
+        }
+    }
+}
+
+/// How many elements a view has, and its strides (0 where a dimension has a single index): an error unless they are
+/// within a storage of `available` elements and no more than it has.
+fn layout(shape: &[usize], strides: &[usize], offset: usize, available: usize) -> Result<(usize, Vec<usize>)> {
+    if shape.len() != strides.len() {
+        return fail("the tensor has not as many strides as dimensions");
+    }
+    let view = || format!("the view of the shape {shape:?} with the strides {strides:?} from {offset}");
+    if shape.contains(&0) {
+        return Ok((0, Vec::new()));
+    }
+    let strides: Vec<usize> = shape.iter().zip(strides).map(|(&d, &stride)| if d == 1 { 0 } else { stride }).collect();
+    let numel = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    let mut steps = shape.iter().zip(&strides).map(|(d, stride)| (d - 1).checked_mul(*stride));
+    let last = steps.try_fold(offset, |at, step| at.checked_add(step?));
+    match (numel, last) {
+        (Some(n), Some(last)) if last < available && n <= available => Ok((n, strides)),
+        (_, Some(last)) if last < available => {
+            fail(view() + " repeats elements").hint(|| "expanded tensors are not read; .clone() them before torch.save")
+        }
+        _ => fail(view() + &format!(" is outside its storage of {available} elements")),
+    }
+}
+
+fn fail<T>(what: impl Into<String>) -> Result<T> {
+    Err(Error::new(what))
+}
+
+/// The zip of a checkpoint.
+struct Archive<'a> {
+    map: &'a [u8],
+    zip: ZipArchive<Cursor<&'a [u8]>>,
+    prefix: String,
+}
+
+impl Archive<'_> {
+    /// The place of an entry, checked against the file.
+    fn find(&mut self, name: &str) -> Result<Span> {
+        let index = self.zip.index_for_name(&format!("{}{name}", self.prefix)).ok_or_else(|| Error::new("not found"));
+        let entry = index.and_then(|i| self.zip.by_index_raw(i).map_err(|e| Error::new(e.to_string())));
+        let entry = entry.context(|| format!("the zip's entry {name}"))?;
+        let deflated = entry.compression() == CompressionMethod::DEFLATE;
+        if entry.encrypted() || !(deflated || entry.compression() == CompressionMethod::STORE) {
+            return fail(format!("the zip's entry {name} is encrypted, or compressed in a way that is not read"));
+        }
+        let numbers = [entry.data_start().unwrap_or(u64::MAX), entry.compressed_size(), entry.size()];
+        let [start, packed, len] = numbers.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let sized = if deflated { len / GROWTH <= self.map.len() } else { len == packed };
+        match start.checked_add(packed) {
+            Some(end) if end <= self.map.len() && sized => Ok(Span { start, packed, len, deflated }),
+            _ => fail(format!("the zip's entry {name} does not fit into the file")),
+        }
+    }
+}
+
+fn read_entries(map: &[u8]) -> Result<Vec<Entry>> {
+    if map.starts_with(LEGACY) {
+        let hint = "load and torch.save it again with a current PyTorch, or use the model's safetensors file";
+        return fail("this is the format of PyTorch before 1.6, which is not read").hint(|| hint);
+    }
+    let zip = ZipArchive::new(Cursor::new(map)).map_err(|e| Error::new(e.to_string()));
+    let zip = zip
+        .context(|| "this is not a whole zip file, as torch.save writes")
+        .hint(|| "fetch the file again; it may have been cut short")?;
+    let names = zip.file_names_raw().filter_map(|name| str::from_utf8(name).ok()?.strip_suffix("data.pkl"));
+    let prefixes: Vec<String> = names.filter(|prefix| prefix.ends_with('/')).map(str::to_owned).collect();
+    let ([prefix], false) = (&*prefixes, zip.has_duplicate_names()) else {
+        return fail("the zip has not one data.pkl, so torch.save did not write it");
+    };
+    let mut archive = Archive { map, zip, prefix: prefix.clone() };
+    if archive.zip.index_for_name(&format!("{prefix}byteorder")).is_some()
+        && *archive.find("byteorder")?.read(map)? != *b"little"
+    {
+        return fail("its numbers are big-endian, which is not supported");
+    }
+    let span = archive.find("data.pkl")?;
+    if span.len > PICKLE {
+        return fail(format!("data.pkl has {} bytes, more than the {PICKLE} that are read", span.len));
+    }
+    let pickle = span.read(map).context(|| "data.pkl")?;
+    let mut machine = Machine { pickle: &pickle, ..Machine::default() };
+    let top = machine.run();
+    let top = top.context(|| format!("data.pkl, before byte {}", pickle.len() - machine.pickle.len()))?;
+
+    let (mut entries, mut names, mut total) = (Vec::new(), HashSet::new(), 0usize);
+    for (key, value) in machine.state_dict(top)? {
+        let Value::Str(name) = *key else {
+            return Err(machine.refuse(&[*key], "a name in the state dict is not a string"));
+        };
+        let entry = machine.entry(name, *value, &mut archive).context(|| format!("`{name}` of the state dict"))?;
+        let Some((entry, len)) = entry else { continue };
+        total = total.saturating_add(len);
+        if !names.insert(name) || total / GROWTH > map.len() {
+            return fail(format!("the state dict repeats itself at `{name}`"));
+        }
+        entries.push(entry);
+    }
+    if entries.is_empty() { fail("the state dict has no tensors") } else { Ok(entries) }
+}
+
+/// What a pickle can build. Containers are numbers of the machine's arenas, so nothing is ever deep or owned twice.
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    /// None, a truth value, a float, bytes or another thing that holds no others.
+    Plain,
+    Int(i64),
+    Str(&'a str),
+    /// A tuple, a list or a set.
+    Seq(usize),
+    Dict(usize),
+    Known(Known),
+    /// A storage by its persistent id, which is a tuple.
+    Storage(usize),
+    /// A tensor by the arguments of `_rebuild_tensor_v2`.
+    Tensor(usize),
+    /// The same of `_rebuild_tensor_v3`, which tells the element type beside the storage.
+    Typed(usize),
+    /// A global that is not interpreted, or what was made with it.
+    Opaque(usize),
+}
+
+/// The globals that are interpreted.
+#[derive(Clone, Copy)]
+#[rustfmt::skip]
+enum Known { OrderedDict, Tensor, Typed, Parameter, Size, Device, Untyped, Storage(Kind), Type(Kind) }
+
+/// The pickle machine: see Python's pickletools.
+#[derive(Default)]
+struct Machine<'a> {
+    /// What is left of it.
+    pickle: &'a [u8],
+    stack: Vec<Value<'a>>,
+    marks: Vec<usize>,
+    memo: HashMap<u64, Value<'a>>,
+    seqs: Vec<Vec<Value<'a>>>,
+    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    /// The module and the name of the globals that are not interpreted.
+    others: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Machine<'a> {
+    fn take(&mut self, len: u64) -> Result<&'a [u8]> {
+        let split = usize::try_from(len).ok().and_then(|len| self.pickle.split_at_checked(len));
+        let (bytes, rest) = split.ok_or_else(|| Error::new("the pickle ends too early"))?;
+        self.pickle = rest;
+        Ok(bytes)
+    }
+
+    fn number(&mut self, len: u64) -> Result<u64> {
+        Ok(self.take(len)?.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte)))
+    }
+
+    fn line(&mut self) -> Result<&'a str> {
+        let len = self.pickle.iter().position(|&byte| byte == b'\n').unwrap_or(self.pickle.len());
+        let line = self.take(len as u64)?;
+        self.take(1)?;
+        str::from_utf8(line).map_err(|_| Error::new("the name of a global is not UTF-8"))
+    }
+
+    fn pop(&mut self) -> Result<Value<'a>> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let value = if self.stack.len() > floor { self.stack.pop() } else { None };
+        value.ok_or_else(|| Error::new("the pickle takes from an empty stack"))
+    }
+
+    fn pop_some(&mut self, n: usize) -> Result<Vec<Value<'a>>> {
+        let mut items = (0..n).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
+        items.reverse();
+        Ok(items)
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>> {
+        let mark = self.marks.pop().ok_or_else(|| Error::new("the pickle lacks a mark"))?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn seq(&mut self, items: Vec<Value<'a>>) -> Value<'a> {
+        self.seqs.push(items);
+        Value::Seq(self.seqs.len() - 1)
+    }
+
+    fn dict(&mut self) -> Value<'a> {
+        self.dicts.push(Vec::new());
+        Value::Dict(self.dicts.len() - 1)
+    }
+
+    /// Puts items into the list (or set) or the dictionary on the stack, and returns that.
+    fn fill(&mut self, items: &[Value<'a>], mapping: bool) -> Result<Value<'a>> {
+        let container = self.pop()?;
+        match (container, mapping, items.as_chunks()) {
+            (Value::Seq(id), false, _) => self.seqs[id].extend_from_slice(items),
+            (Value::Dict(id), true, (pairs, [])) => self.dicts[id].extend(pairs.iter().map(|&[key, item]| (key, item))),
+            (Value::Opaque(_), ..) => {}
+            _ => return fail("the pickle puts items into what is not a list or a dictionary"),
+        }
+        Ok(container)
+    }
+
+    fn global(&mut self, module: &'a str, name: &'a str) -> Result<Value<'a>> {
+        let root = |path: &'a str| path.split('.').next().unwrap_or(path);
+        let among = |names: &str, path| names.split(' ').any(|name| name == root(path));
+        if among(MODULES, module) || (among("builtins __builtin__", module) && among(BUILTINS, name)) {
+            return fail(format!("it names {module}.{name}, which no checkpoint needs and could run programs"))
+                .hint(|| "do not load this file with PyTorch either; use a safetensors file from a source you trust");
+        }
+        let kind = |name| KINDS.iter().find(|kind| kind.2 == name || kind.3 == name);
+        let known = match (module, name) {
+            ("collections", "OrderedDict") => Some(Known::OrderedDict),
+            ("torch._utils", "_rebuild_tensor_v2") => Some(Known::Tensor),
+            ("torch._utils", "_rebuild_tensor_v3") => Some(Known::Typed),
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Some(Known::Parameter),
+            ("torch", "Size") => Some(Known::Size),
+            ("torch", "device") => Some(Known::Device),
+            ("torch.storage", "UntypedStorage") => Some(Known::Untyped),
+            ("torch", _) => kind(name).map(|k| if k.2 == name { Known::Storage(k.0) } else { Known::Type(k.0) }),
+            _ => None,
+        };
+        if known.is_none() {
+            self.others.push((module, name));
+        }
+        Ok(known.map_or(Value::Opaque(self.others.len().saturating_sub(1)), Value::Known))
+    }
+
+    /// REDUCE and NEWOBJ: only what builds tensors and dictionaries is done.
+    fn call(&mut self, callable: Value<'a>, args: Value<'a>) -> Result<Value<'a>> {
+        let (known, id) = match (callable, args) {
+            (Value::Opaque(_), _) => return Ok(callable),
+            (Value::Known(known), Value::Seq(id)) => (known, id),
+            _ => return fail("the pickle calls what is not a class"),
+        };
+        match (known, &*self.seqs[id]) {
+            (Known::OrderedDict, []) => Ok(self.dict()),
+            (Known::Tensor, _) => Ok(Value::Tensor(id)),
+            (Known::Typed, _) => Ok(Value::Typed(id)),
+            (Known::Parameter, &[data @ (Value::Tensor(_) | Value::Typed(_) | Value::Opaque(_)), ..]) => Ok(data),
+            (Known::Size, &[sizes @ Value::Seq(_)]) => Ok(sizes),
+            (Known::Device, _) => Ok(Value::Plain),
+            (_, args) => Err(self.refuse(args, "the pickle calls a class of torch otherwise than torch.save does")),
+        }
+    }
+
+    /// Runs the pickle and returns what it builds.
+    fn run(&mut self) -> Result<Value<'a>> {
+        loop {
+            let op = self.number(1)? as u8;
+            let n = self.number(match op {
+                0x80 | b'K' | 0x8a | 0x8c | b'C' | b'q' | b'h' => 1,
+                b'M' => 2,
+                b'J' | b'X' | b'B' | b'r' | b'j' => 4,
+                0x95 | b'G' | 0x8d | 0x8e | 0x96 => 8,
+                _ => 0,
+            })?;
+            let value = match op {
+                // FRAME, PROTO, MARK, POP, POP_MARK
+                0x95 => continue,
+                0x80 if n <= 5 => continue,
+                b'(' | b'0' | b'1' => {
+                    match op {
+                        b'(' => self.marks.push(self.stack.len()),
+                        b'0' if self.marks.last() != Some(&self.stack.len()) => drop(self.pop()?),
+                        _ => drop(self.pop_to_mark()?),
+                    }
+                    continue;
+                }
+                // NONE, NEWTRUE, NEWFALSE, BINFLOAT, BININT1, BININT2, BININT, LONG1
+                b'N' | 0x88 | 0x89 | b'G' => Value::Plain,
+                b'K' | b'M' => Value::Int(n as i64),
+                b'J' => Value::Int((n as u32 as i32).into()),
+                0x8a => match (self.number(n)? as i64, 64 - 8 * n.min(8) as u32) {
+                    _ if n > 8 => Value::Plain,
+                    (bits, unused) => Value::Int(bits.unbounded_shl(unused).unbounded_shr(unused)),
+                },
+                // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8; SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
+                0x8c | b'X' | 0x8d => str::from_utf8(self.take(n)?).map_or(Value::Plain, Value::Str),
+                b'C' | b'B' | 0x8e | 0x96 => self.take(n).map(|_| Value::Plain)?,
+                // EMPTY_LIST, EMPTY_TUPLE, EMPTY_SET, EMPTY_DICT; TUPLE, FROZENSET, TUPLE1, TUPLE2, TUPLE3
+                b']' | b')' | 0x8f => self.seq(Vec::new()),
+                b'}' => self.dict(),
+                b't' | 0x91 => self.pop_to_mark().map(|items| self.seq(items))?,
+                0x85..=0x87 => self.pop_some(usize::from(op - 0x84)).map(|items| self.seq(items))?,
+                // APPEND, APPENDS, ADDITEMS, SETITEM, SETITEMS
+                b'a' => self.pop_some(1).and_then(|items| self.fill(&items, false))?,
+                b'e' | 0x90 => self.pop_to_mark().and_then(|items| self.fill(&items, false))?,
+                b's' => self.pop_some(2).and_then(|items| self.fill(&items, true))?,
+                b'u' => self.pop_to_mark().and_then(|items| self.fill(&items, true))?,
+                // BINPUT, LONG_BINPUT, MEMOIZE; DUP, BINGET, LONG_BINGET
+                b'q' | b'r' | 0x94 => {
+                    let value = self.pop()?;
+                    self.memo.insert(if op == 0x94 { self.memo.len() as u64 } else { n }, value);
+                    value
+                }
+                b'2' => self.pop().inspect(|value| self.stack.push(*value))?,
+                b'h' | b'j' => *self.memo.get(&n).ok_or_else(|| Error::new("the pickle gets what it did not put"))?,
+                // GLOBAL, STACK_GLOBAL; REDUCE, NEWOBJ; BUILD (attributes, such as _metadata, are dropped); BINPERSID
+                b'c' => {
+                    self.line().and_then(|module| Ok((module, self.line()?))).and_then(|(m, n)| self.global(m, n))?
+                }
+                0x93 | b'R' | 0x81 | b'b' | b'Q' => {
+                    match (op, self.pop()?, if op == b'Q' { None } else { Some(self.pop()?) }) {
+                        (0x93, Value::Str(name), Some(Value::Str(module))) => self.global(module, name)?,
+                        (b'R' | 0x81, args, Some(callable)) => self.call(callable, args)?,
+                        (b'b', state @ Value::Opaque(_), _) => state,
+                        (b'b', _, Some(object)) => object,
+                        (b'Q', Value::Seq(id), _) => Value::Storage(id),
+                        _ => return fail("the pickle takes a name or an id from something else"),
+                    }
+                }
+                // STOP
+                b'.' => return self.pop(),
+                _ => return fail(format!("{op:#04x} is not an opcode that torch.save writes")),
+            };
+            self.stack.push(value);
+            let counts = [self.stack.len(), self.marks.len(), self.seqs.len(), self.dicts.len(), self.memo.len()];
+            if counts.into_iter().any(|n| n > OBJECTS) {
+                return fail(format!("the pickle has more than {OBJECTS} objects"));
+            }
+        }
+    }
+
+    /// The error that names an object of another class among `values` or directly inside them, or says `otherwise`.
+    fn refuse(&self, values: &[Value<'a>], otherwise: &str) -> Error {
+        let of = |value: &Value<'a>| if let Value::Opaque(id) = *value { Some(self.others[id]) } else { None };
+        let found = values.iter().find_map(|value| match *value {
+            Value::Seq(id) | Value::Storage(id) | Value::Tensor(id) | Value::Typed(id) => {
+                self.seqs[id].iter().find_map(of)
+            }
+            Value::Dict(id) => self.dicts[id].iter().find_map(|(key, value)| of(key).or_else(|| of(value))),
+            _ => of(value),
+        });
+        let what =
+            found.map(|(module, name)| format!("{module}.{name} is not read: only tensors and plain values are"));
+        Error::new(what.unwrap_or_else(|| otherwise.to_owned()))
+            .hint("in Python, torch.save(model.state_dict(), ...) writes a file of tensors alone")
+    }
+
+    /// The items of the state dict in what the pickle built.
+    fn state_dict(&self, top: Value<'a>) -> Result<&[(Value<'a>, Value<'a>)]> {
+        let Value::Dict(id) = top else {
+            return Err(self.refuse(&[top], "it is not a dictionary of tensors"));
+        };
+        match self.dicts[id].iter().rev().find(|(key, _)| matches!(key, Value::Str("state_dict"))) {
+            Some((_, Value::Dict(id))) => Ok(&self.dicts[*id]),
+            Some((_, state @ Value::Opaque(_))) => Err(self.refuse(&[*state], "")),
+            _ if self.others.is_empty() => Ok(&self.dicts[id]),
+            _ => Err(self.refuse(&[Value::Opaque(0)], "")),
+        }
+    }
+
+    /// Reads an item of the state dict, a tensor and its number of bytes; plain values are none.
+    fn entry(&self, name: &str, value: Value<'a>, archive: &mut Archive) -> Result<Option<(Entry, usize)>> {
+        let (args, typed) = match value {
+            Value::Plain | Value::Int(_) | Value::Str(_) => return Ok(None),
+            Value::Tensor(id) => (&*self.seqs[id], false),
+            Value::Typed(id) => (&*self.seqs[id], true),
+            _ => return Err(self.refuse(&[value], "it is neither a tensor nor a plain value")),
+        };
+        let malformed = || self.refuse(args, "the tensor is not pickled as torch.save does");
+        let [Value::Storage(id), Value::Int(offset), Value::Seq(shape), Value::Seq(strides), rest @ ..] = args else {
+            return Err(malformed());
+        };
+        let (kind, unit, key, len) = match (&*self.seqs[*id], rest) {
+            (_, rest) if rest.iter().any(|value| matches!(value, Value::Opaque(_))) => return Err(malformed()),
+            ([Value::Str("storage"), Value::Known(class), Value::Str(key), _, Value::Int(len), ..], rest) => {
+                match (class, rest.get(2)) {
+                    (Known::Storage(kind), _) if !typed => (*kind, kind.size(), key, *len),
+                    (Known::Untyped, Some(Value::Known(Known::Type(kind)))) if typed => (*kind, 1, key, *len),
+                    _ => return Err(malformed()),
+                }
+            }
+            _ => return Err(malformed()),
+        };
+        let number = |n: &Value| if let Value::Int(n) = n { usize::try_from(*n).ok() } else { None };
+        let numbers = |id: usize| match &*self.seqs[id] {
+            dims if dims.len() > RANK => None,
+            dims => dims.iter().map(number).collect::<Option<Vec<_>>>(),
+        };
+        let (Some(shape), Some(strides), Ok(offset)) = (numbers(*shape), numbers(*strides), usize::try_from(*offset))
+        else {
+            return Err(malformed());
+        };
+        let storage = archive.find(&format!("data/{key}"))?;
+        if usize::try_from(len).ok().and_then(|len| len.checked_mul(unit)) != Some(storage.len) {
+            return fail(format!("its storage {key} has {} bytes, not {len} elements", storage.len));
+        }
+        let (numel, _) = layout(&shape, &strides, offset, storage.len / kind.size())?;
+        Ok(Some((Entry { name: name.to_owned(), kind, shape, strides, offset, storage }, numel * kind.size())))
+    }
+}
