@@ -8,7 +8,9 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer, images};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use serde::Deserialize;
 
@@ -188,10 +190,12 @@ impl Preprocess {
 fn convolve(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
     let failed = |e: &dyn std::fmt::Display| Error::new(format!("cannot resize: {e}"));
-    let source = images::ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3);
-    let mut result = images::Image::new(width, height, PixelType::U8x3);
-    Resizer::new().resize(&source.map_err(|e| failed(&e))?, &mut result, &options).map_err(|e| failed(&e))?;
-    RgbImage::from_raw(width, height, result.into_vec()).ok_or_else(|| failed(&"wrong length"))
+    let mut pixels = vec![0; width as usize * height as usize * 3];
+    // Typed images, for the untyped ones compile the resizer once for every pixel type that it knows.
+    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw());
+    let mut result = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels).map_err(|e| failed(&e))?;
+    Resizer::new().resize_typed(&source.map_err(|e| failed(&e))?, &mut result, &options).map_err(|e| failed(&e))?;
+    RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed(&"wrong length"))
 }
 
 /// Decodes the whole image and drops it: finds corrupt files before a model runs.
