@@ -1,0 +1,47 @@
+//! `themo embed`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::positive;
+
+pub(super) const EXAMPLES: &str = "\
+The file holds `text_embeds` [texts, dim] and `image_embeds` [images, dim] in
+f32 and input order; its metadata key `image_names` is a JSON list.
+
+Examples:
+  themo embed --version-path logs/demo/version_0 --texts es.txt --output es.safetensors
+  themo embed --model data/demo/models/toy-clip --images photos --output im.safetensors
+  echo 'una luna azul' | themo embed --version-path logs/demo/version_0 \\
+      --texts - --output one.safetensors";
+
+/// The options of `themo embed`.
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// Folder of a run: Spanish texts through its student, images through the
+    /// CLIP it was trained on
+    #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
+    pub version_path: Option<PathBuf>,
+    /// Folder of a CLIP: its own text and image towers
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// One text a line; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub texts: Option<PathBuf>,
+    /// Folder of images (sorted by name), or a file with one path a line
+    #[arg(long, value_name = "PATH")]
+    pub images: Option<PathBuf>,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Give every vector length 1
+    #[arg(long)]
+    pub normalize: bool,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value = "128", value_parser = positive)]
+    pub batch_size: usize,
+    /// auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}

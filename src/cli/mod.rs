@@ -1,0 +1,166 @@
+//! The command line: definitions only. Arguments become settings in `commands`.
+
+mod embed;
+mod test;
+mod train;
+
+pub use embed::EmbedArgs;
+pub use test::{Task, TestArgs};
+pub use train::TrainArgs;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+
+/// Teaches a Spanish BERT to speak CLIP, and measures how well it does.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 80, args_override_self = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Only warnings and errors, no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Logging")]
+    pub quiet: bool,
+    /// More detail; twice for even more (RUST_LOG works too)
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Logging")]
+    pub verbose: u8,
+}
+
+impl Cli {
+    /// -1 for `-q`, else the number of `-v`.
+    pub fn verbosity(&self) -> i8 {
+        if self.quiet { -1 } else { self.verbose.min(2) as i8 }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a student on the teacher's text space
+    #[command(args_override_self = true, after_help = train::EXAMPLES)]
+    Train(Box<TrainArgs>),
+    /// Measure a trained student: retrieval and zero-shot classification
+    #[command(args_override_self = true, after_help = test::EXAMPLES)]
+    Test(TestArgs),
+    /// Write the vectors of texts and images to a file
+    #[command(args_override_self = true, after_help = embed::EXAMPLES)]
+    Embed(EmbedArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  themo train --config configs/demo.toml
+  themo test --version-path logs/demo/version_0";
+
+fn positive(text: &str) -> Result<usize> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::usage("it must be a whole number, 1 or more"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use clap::CommandFactory;
+    use toml::Table;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    fn settings(line: &str) -> Table {
+        match parse(line).unwrap().command {
+            Command::Train(args) => args.settings().unwrap(),
+            _ => panic!("not train"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_help_fits_80_columns() {
+        Cli::command().debug_assert();
+        for line in ["themo --help", "themo train --help", "themo train -h", "themo test --help", "themo embed --help"]
+        {
+            let help = parse(line).unwrap_err().to_string();
+            let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{line}: {wide:#?}");
+        }
+    }
+
+    #[test]
+    fn only_given_options_become_settings() {
+        assert!(settings("themo train --config a.toml").is_empty());
+        let given = settings("themo train --no-shuffle --pairs a --pairs b --learn-rate 8e-5 --batch-size 256 -v");
+        let expected = "shuffle = false\npairs = ['a', 'b']\nlearn-rate = 8e-5\nbatch-size = 256";
+        assert_eq!(given, expected.parse::<Table>().unwrap());
+    }
+
+    #[test]
+    fn every_option_is_a_key_of_the_configuration() {
+        let train = Cli::command().find_subcommand("train").unwrap().clone();
+        let mut line = "themo train".to_owned();
+        for arg in train.get_arguments().filter(|arg| arg.get_id() != "config") {
+            let value = match arg.get_id().as_str() {
+                "pooling" => " first",
+                "dropout" | "learn_rate" => " 0.5",
+                "device" => " cpu",
+                _ if arg.get_action().takes_values() => " 3",
+                _ => "",
+            };
+            line += &format!(" --{}{value}", arg.get_long().unwrap());
+        }
+        let given = settings(&line);
+        assert_eq!(given.len(), 22, "{line}");
+        Config::resolve(None, given).unwrap();
+    }
+
+    #[test]
+    fn stated_defaults_are_the_defaults() {
+        let help = parse("themo train --help").unwrap_err().to_string();
+        let words: Vec<_> = help.split_whitespace().collect();
+        let flat = words.join(" ");
+        let default = Table::try_from(Config::default()).unwrap();
+        for (key, value) in &default {
+            let value = match value {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Float(_) if key == "learn-rate" => "5e-4".to_owned(),
+                toml::Value::Integer(n) => n.to_string(),
+                _ => continue,
+            };
+            // The option's part of the help ends where the next option begins.
+            if let Some((_, part)) = flat.split_once(&format!("--{key} <")) {
+                let part = part.split(" --").next().unwrap();
+                assert!(part.contains(&format!("[default: {value}]")), "{key}: {part}");
+            }
+        }
+        assert_eq!(Config::default().learn_rate, 5e-4);
+    }
+
+    #[test]
+    fn tests_default_to_both_tasks() {
+        let wants = |line: &str| match parse(line).unwrap().command {
+            Command::Test(args) => [Task::Retrieval, Task::Classification].map(|task| args.wants(task)),
+            _ => panic!("not test"),
+        };
+        assert_eq!(wants("themo test --version-path a"), [true, true]);
+        assert_eq!(wants("themo test --version-path a --task retrieval"), [true, false]);
+        assert_eq!(wants("themo test --version-path a --task retrieval --task classification"), [true, true]);
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for line in [
+            "themo test",
+            "themo test --version-path a --batch-size 0",
+            "themo test --version-path a --task x",
+            "themo train --pooling max",
+            "themo train --batch-size x",
+            "themo train --seed 9223372036854775808",
+            "themo train -q -v",
+            "themo trian",
+            "themo",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert_eq!(parse("themo --version").unwrap_err().exit_code(), 0);
+        assert_eq!(parse("themo train -vv").unwrap().verbosity(), 2);
+        assert_eq!(parse("themo -q train").unwrap().verbosity(), -1);
+    }
+}

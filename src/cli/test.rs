@@ -1,0 +1,88 @@
+//! `themo test`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use toml::Table;
+
+use super::positive;
+use crate::error::{Error, Result};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  themo test --version-path logs/demo/version_0
+  themo test --version-path logs/demo/version_0 --with-teacher
+  themo test --version-path logs/demo/version_0 --task retrieval --json";
+
+/// What `themo test` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// Spanish captions to images and back (XTD10 on MSCOCO): recall@k
+    Retrieval,
+    /// Zero-shot ImageNet with Spanish class names: accuracy@k
+    Classification,
+}
+
+/// The options of `themo test`; what is not given is as the run was trained. The settings among them serialise under
+/// their keys of the configuration.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TestArgs {
+    /// Folder of the run, such as logs/demo/version_0
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
+    pub version_path: PathBuf,
+    /// What to measure; repeatable [default: both]
+    #[arg(long, value_enum, help_heading = "What")]
+    #[serde(skip)]
+    task: Vec<Task>,
+    /// Measure the teacher with English text too: the ceiling
+    #[arg(long, help_heading = "What")]
+    #[serde(skip)]
+    pub with_teacher: bool,
+    /// Print one JSON object instead of tables
+    #[arg(long, help_heading = "What")]
+    #[serde(skip)]
+    pub json: bool,
+
+    /// Folder with xtd10/, mscoco/ and imagenet/ [default: the run's]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    data_dir: Option<PathBuf>,
+    /// Spanish class names, one a line, or a table with gender and number
+    /// [default: the run's, else DATA_DIR/imagenet/classnames_es.txt, else the
+    /// bundled list of the 1000 ImageNet classes]
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    class_names: Option<PathBuf>,
+    /// Spanish prompt: {} is the class name, {un}, {el}, {del} and {al} the
+    /// article that agrees with it; `ensemble` averages the bundled prompts
+    /// [default: the run's]
+    #[arg(long, value_name = "TEXT", help_heading = "Data")]
+    prompt: Option<String>,
+    /// The teacher's English prompt [default: the run's]
+    #[arg(long, value_name = "TEXT", help_heading = "Data")]
+    english_prompt: Option<String>,
+
+    /// CLIP folder with the image tower [default: the run's teacher]
+    #[arg(long, value_name = "DIR", help_heading = "Computing")]
+    teacher: Option<String>,
+    /// Images or captions at once
+    #[arg(long, value_name = "N", default_value = "128", value_parser = positive, help_heading = "Computing")]
+    #[serde(skip)]
+    pub batch_size: usize,
+    /// auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto", help_heading = "Computing")]
+    device: String,
+}
+
+impl TestArgs {
+    /// The settings given, under the keys of the configuration.
+    pub fn settings(&self) -> Result<Table> {
+        Table::try_from(self).map_err(|e| Error::usage(e.to_string()).context("cannot use the options"))
+    }
+
+    /// Whether `task` is to be measured: all are if none was named.
+    pub fn wants(&self, task: Task) -> bool {
+        self.task.is_empty() || self.task.contains(&task)
+    }
+}

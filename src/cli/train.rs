@@ -1,0 +1,125 @@
+//! `themo train`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Serialize, Serializer};
+use toml::Table;
+
+use crate::error::{Error, Result};
+
+pub(super) const EXAMPLES: &str = "\
+Every option is also a key of the --config file, without the dashes
+(`batch-size = 256`; --no-shuffle is `shuffle = false`). Options win over the
+file, and the run folder keeps the outcome in config.toml.
+
+Examples:
+  The bundled demo, in a minute or two:
+    themo train --config configs/demo.toml
+  The same with another seed and a shorter run:
+    themo train --config configs/demo.toml --seed 1 --max-epochs 3
+  The published best run:
+    themo train --name best --batch-size 256 --learn-rate 8e-5
+  Your own pairs, one `Spanish TAB English` a line:
+    themo train --pairs train.tsv --val-pairs val.tsv";
+
+/// The options of `themo train`. All but `config` serialise under the key of the configuration that they set.
+#[derive(Debug, Default, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrainArgs {
+    /// TOML file of settings, which the options below override
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Runs go to LOG_DIR/NAME/version_N [default: default]
+    #[arg(long, help_heading = "Run")]
+    name: Option<String>,
+    /// Decides the order, new weights and dropout [default: 0]
+    // TOML's integers are signed.
+    #[arg(long, value_name = "N", help_heading = "Run", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    seed: Option<u64>,
+    /// Folder of all runs [default: logs]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    log_dir: Option<PathBuf>,
+    /// auto, cpu, cuda, cuda:N or metal [default: auto]
+    #[arg(long, help_heading = "Run")]
+    device: Option<String>,
+    /// Steps between two logged ones [default: 50]
+    #[arg(long, value_name = "STEPS", help_heading = "Run")]
+    log_every: Option<usize>,
+    /// Write tokens/s to metrics.csv too (then equal runs' files differ)
+    #[arg(long, help_heading = "Run")]
+    #[serde(skip_serializing_if = "is_false")]
+    log_speed: bool,
+
+    /// BERT folder or themo checkpoint to start from [default:
+    /// dccuchile/bert-base-spanish-wwm-uncased]
+    #[arg(long, value_name = "DIR", help_heading = "Models")]
+    student: Option<String>,
+    /// CLIP folder to learn from [default: openai/clip-vit-large-patch14]
+    #[arg(long, value_name = "DIR", help_heading = "Models")]
+    teacher: Option<String>,
+    /// Token states to one vector [default: mean]
+    #[arg(long, value_parser = ["mean", "first"], help_heading = "Models")]
+    pooling: Option<String>,
+    /// Dropout of the student, 0 to 1 [default: the student's own]
+    #[arg(long, value_name = "P", help_heading = "Models")]
+    dropout: Option<f64>,
+
+    /// Folder with wit/ and the evaluation data [default: data]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    data_dir: Option<PathBuf>,
+    /// Folder of teacher features, reused by later runs [default: data/cache]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    cache_dir: Option<PathBuf>,
+    /// Train on `Spanish TAB English` lines instead of WIT; repeatable
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pairs: Vec<PathBuf>,
+    /// Validate on such lines; repeatable
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    val_pairs: Vec<PathBuf>,
+    /// Tokens at which a caption is cut [default: 77]
+    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
+    max_sequence_length: Option<usize>,
+    /// Keep the pairs in the order of the files
+    #[arg(long, help_heading = "Data")]
+    #[serde(rename = "shuffle", skip_serializing_if = "is_false", serialize_with = "negated")]
+    no_shuffle: bool,
+
+    /// Pairs a step [default: 32]
+    #[arg(long, value_name = "PAIRS", help_heading = "Training")]
+    batch_size: Option<usize>,
+    /// AdamW's learning rate [default: 5e-4]
+    #[arg(long, value_name = "RATE", help_heading = "Training")]
+    learn_rate: Option<f64>,
+    /// Passes over the pairs at most; 0 saves the untrained student [default:
+    /// 1000]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    max_epochs: Option<usize>,
+    /// Steps at most, over all epochs [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    max_steps: Option<usize>,
+    /// Epochs without a better train/loss before stopping [default: 5]
+    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
+    patience: Option<usize>,
+    /// Tokens computed at once: less memory, same result [default: 4096]
+    #[arg(long, value_name = "TOKENS", help_heading = "Training")]
+    micro_batch_tokens: Option<usize>,
+}
+
+impl TrainArgs {
+    /// The options given, under the keys of the configuration.
+    pub fn settings(&self) -> Result<Table> {
+        Table::try_from(self).map_err(|e| Error::usage(e.to_string()).context("cannot use the options"))
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn negated<S: Serializer>(flag: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(!flag)
+}
