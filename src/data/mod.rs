@@ -10,6 +10,7 @@
 //! | [`image`] | one image file as CLIP wants it |
 //! | [`stream`] | many image files, decoded ahead of their use |
 //! | [`tokens`] | captions as token ids |
+//! | `sentencepiece` | the tokenizer of a SentencePiece file, for [`tokens`] |
 //! | [`targets`] | the teacher's features, computed once and memory-mapped |
 //!
 //! Damaged rows of training text are counted, reported once and skipped; a damaged file is an error that names it.
@@ -18,6 +19,7 @@ pub mod class_names;
 pub mod image;
 pub mod imagenet;
 pub mod pairs;
+mod sentencepiece;
 pub mod stream;
 pub mod targets;
 mod text;

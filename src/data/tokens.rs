@@ -6,11 +6,24 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationParams;
 
+use super::sentencepiece;
 use crate::error::{Error, Result, ResultExt};
 
 /// The files that make up a tokenizer, copied beside a checkpoint so that it stands on its own.
-pub const TOKENIZER_FILES: [&str; 6] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"];
+pub const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    SENTENCEPIECE_FILES[0],
+    SENTENCEPIECE_FILES[1],
+    SENTENCEPIECE_FILES[2],
+];
+
+/// The names under which SentencePiece models are shipped; XLM-R's is the first.
+const SENTENCEPIECE_FILES: [&str; 3] = ["sentencepiece.bpe.model", "tokenizer.model", "spiece.model"];
 
 /// A checkpoint's tokenizer, cutting at a maximal length and adding its special tokens; it never pads.
 pub struct TextTokenizer {
@@ -20,18 +33,18 @@ pub struct TextTokenizer {
 
 impl TextTokenizer {
     /// From the tokenizer's files in `folder`: `tokenizer.json`, else a BERT's `vocab.txt`, else CLIP's `vocab.json`
-    /// and `merges.txt`. Sequences hold at most `max_tokens` ids, the special ones included.
+    /// and `merges.txt`, else XLM-R's SentencePiece model. Sequences hold at most `max_tokens` ids, the special ones
+    /// included.
     pub fn from_folder(folder: &Path, max_tokens: usize) -> Result<Self> {
-        let (path, json) = assemble(folder)?;
-        let wrong = |e: tokenizers::Error| {
-            Error::new(e.to_string())
-                .context(format!("{} is not a usable tokenizer", path.display()))
+        let (path, tokenizer) = assemble(folder)?;
+        let wrong = |e: Error| {
+            e.context(format!("{} is not a usable tokenizer", path.display()))
                 .hint("fetch the model's tokenizer files again")
         };
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(wrong)?;
+        let mut tokenizer = tokenizer.map_err(wrong)?;
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
-        tokenizer.with_truncation(Some(truncation)).map_err(wrong)?;
+        tokenizer.with_truncation(Some(truncation)).map_err(|e| wrong(told(e)))?;
         Ok(Self { tokenizer, path })
     }
 
@@ -46,8 +59,13 @@ impl TextTokenizer {
     }
 }
 
-/// The main file of the tokenizer in `folder`, and the tokenizer as `tokenizer.json` would hold it.
-fn assemble(folder: &Path) -> Result<(PathBuf, Vec<u8>)> {
+/// An error of the tokenizers crate.
+fn told(e: tokenizers::Error) -> Error {
+    Error::new(e.to_string())
+}
+
+/// The main file of the tokenizer in `folder`, and what it makes. Only a file that cannot be read is an error by itself.
+fn assemble(folder: &Path) -> Result<(PathBuf, Result<Tokenizer>)> {
     let read = |name: &str| {
         let path = folder.join(name);
         let bytes = std::fs::read(&path)
@@ -55,27 +73,43 @@ fn assemble(folder: &Path) -> Result<(PathBuf, Vec<u8>)> {
             .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
         Ok::<_, Error>((path, bytes))
     };
-    let text = |name: &str| {
+    let json = |name: &str| -> Result<Value> {
         let (path, bytes) = read(name)?;
-        let text = String::from_utf8(bytes).map_err(|_| Error::new(format!("{} is not UTF-8", path.display())));
-        Ok::<_, Error>((path, text.hint(|| "fetch the file again")?))
+        serde_json::from_slice(&bytes).context(|| format!("{} is not JSON", path.display()))
     };
-    if !folder.join("tokenizer.json").exists() && folder.join("vocab.txt").exists() {
-        let (path, vocab) = text("vocab.txt")?;
-        let settings = match folder.join("tokenizer_config.json").exists() {
-            true => serde_json::from_slice(&read("tokenizer_config.json")?.1)
-                .context(|| format!("{} is not JSON", folder.join("tokenizer_config.json").display()))?,
-            false => Value::Null,
-        };
-        return Ok((path, bert_tokenizer(&vocab, &settings)?.to_string().into_bytes()));
+    let has = |name: &str| folder.join(name).exists();
+    if has("tokenizer.json") {
+        let (path, bytes) = read("tokenizer.json")?;
+        return Ok((path, from_json(&bytes)));
     }
-    if !folder.join("tokenizer.json").exists() && folder.join("merges.txt").exists() {
-        let (path, merges) = text("merges.txt")?;
-        let (vocab_path, vocab) = read("vocab.json")?;
-        let vocab = serde_json::from_slice(&vocab).context(|| format!("{} is not JSON", vocab_path.display()))?;
-        return Ok((path, clip_tokenizer(vocab, &merges)?.to_string().into_bytes()));
+    if has("vocab.txt") {
+        let (path, vocab) = read("vocab.txt")?;
+        let settings = if has("tokenizer_config.json") { json("tokenizer_config.json")? } else { Value::Null };
+        let made = utf8(vocab).and_then(|vocab| from_value(&bert_tokenizer(&vocab, &settings)?));
+        return Ok((path, made));
     }
-    read("tokenizer.json")
+    if has("merges.txt") {
+        let (path, merges) = read("merges.txt")?;
+        let vocab = json("vocab.json")?;
+        return Ok((path, utf8(merges).and_then(|merges| from_value(&clip_tokenizer(vocab, &merges)?))));
+    }
+    match SENTENCEPIECE_FILES.into_iter().find(|name| has(name)) {
+        Some(name) => read(name).map(|(path, bytes)| (path, sentencepiece::tokenizer(&bytes))),
+        None => Err(Error::new(format!("there is no tokenizer.json in {}", folder.display()))
+            .hint("a model folder holds config.json, model.safetensors and the tokenizer's files")),
+    }
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|_| Error::new("it is not UTF-8"))
+}
+
+fn from_value(json: &Value) -> Result<Tokenizer> {
+    from_json(json.to_string().as_bytes())
+}
+
+fn from_json(json: &[u8]) -> Result<Tokenizer> {
+    Tokenizer::from_bytes(json).map_err(told)
 }
 
 /// transformers' BertTokenizer. Special ids are where the vocabulary has them (BETO: [MASK] 0, [PAD] 1, [CLS] 4).
@@ -225,6 +259,19 @@ mod tests {
                     assert_eq!(tokenizer.encode(&[row["text"].as_str().unwrap()]).unwrap()[0], want, "{row}");
                 }
             }
+        }
+    }
+
+    /// `tests/golden/spm.py` asked transformers' XLMRobertaTokenizer for these.
+    #[test]
+    fn sentencepiece_ids_equal_transformers() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-xlmr-tokenizer");
+        let golden: Vec<Value> = serde_json::from_slice(&std::fs::read(folder.join("ids.json")).unwrap()).unwrap();
+        assert!(golden.len() > 20);
+        for row in golden {
+            let want: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+            let tokenizer = TextTokenizer::from_folder(&folder, row["max_length"].as_u64().unwrap_or(512) as usize);
+            assert_eq!(tokenizer.unwrap().encode(&[row["text"].as_str().unwrap()]).unwrap()[0], want, "{row}");
         }
     }
 

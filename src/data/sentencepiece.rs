@@ -1,0 +1,232 @@
+//! SentencePiece models (`sentencepiece.bpe.model`) as transformers' XLMRobertaTokenizer uses them.
+//!
+//! The file is a protobuf message, `ModelProto` of google/sentencepiece's `src/sentencepiece_model.proto`; the few
+//! fields needed are read here. The ids are fairseq's: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, then the model's pieces
+//! but for its first three, and `<mask>` last (`convert_slow_tokenizer.py` in transformers).
+
+use tokenizers::models::unigram::Unigram;
+use tokenizers::normalizers::Precompiled;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, Tokenizer};
+
+use crate::error::{Error, Result, ResultExt};
+
+/// The longest piece: a piece is a path in a tree, whose depth must stay bounded. Trainers write 16 characters at most.
+const LONGEST_PIECE: usize = 512;
+/// The longest text that a character may be normalised to; NFKC's longest has 33 bytes.
+const LONGEST_REPLACEMENT: usize = 128;
+
+/// `SentencePiece.Type`.
+const CONTROL: u64 = 3;
+const USER_DEFINED: u64 = 4;
+/// `TrainerSpec.ModelType`.
+const UNIGRAM: u64 = 1;
+
+struct Piece {
+    text: String,
+    score: f64,
+    kind: u64,
+}
+
+/// The tokenizer that a SentencePiece file of XLM-R's kind describes.
+pub(super) fn tokenizer(file: &[u8]) -> Result<Tokenizer> {
+    let (pieces, charsmap) = parse(file)?;
+    let first: Vec<&str> = pieces.iter().take(3).map(|piece| piece.text.as_str()).collect();
+    if first != ["<unk>", "<s>", "</s>"] {
+        return Err(Error::new(format!("its first pieces are {first:?}, not XLM-R's <unk>, <s>, </s>"))
+            .hint("only SentencePiece models of XLM-R's kind are read; save a tokenizer.json with transformers"));
+    }
+    let special = ["<s>", "<pad>", "</s>", "<unk>"];
+    let (mut vocab, mut added) = (Vec::with_capacity(pieces.len() + 2), Vec::new());
+    vocab.extend(special.map(|token| (token.to_owned(), 0.0)));
+    added.extend(special.map(|token| AddedToken::from(token, true)));
+    for Piece { text, score, kind } in pieces.into_iter().skip(3) {
+        if matches!(kind, CONTROL | USER_DEFINED) {
+            added.push(AddedToken::from(text.as_str(), kind == CONTROL).normalized(false));
+        }
+        vocab.push((text, score));
+    }
+    vocab.push(("<mask>".to_owned(), 0.0));
+    added.push(AddedToken::from("<mask>", true));
+
+    let told = |e: tokenizers::Error| Error::new(e.to_string());
+    let mut tokenizer = Tokenizer::new(Unigram::from(vocab, Some(3), false).map_err(told)?);
+    if !charsmap.is_empty() {
+        check_charsmap(charsmap).context(|| "its normalisation rules")?;
+        let rules = Precompiled::from(charsmap).map_err(|e| Error::new(e.to_string()))?;
+        tokenizer.with_normalizer(Some(rules)).map_err(told)?;
+    }
+    let words = Metaspace::new('▁', PrependScheme::Always, true);
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
+        PreTokenizerWrapper::WhitespaceSplit(WhitespaceSplit),
+        PreTokenizerWrapper::Metaspace(words),
+    ])));
+    let mut template = TemplateProcessing::builder();
+    template.special_tokens(vec![("<s>", 0), ("</s>", 2)]);
+    template.try_single("<s> $A </s>").map_err(Error::new)?;
+    template.try_pair("<s> $A </s> </s> $B </s>").map_err(Error::new)?;
+    tokenizer.with_post_processor(Some(template.build().map_err(|e| Error::new(e.to_string()))?));
+    tokenizer.add_tokens(added).map_err(told)?;
+    Ok(tokenizer)
+}
+
+/// The pieces and the normalisation rules of a `ModelProto`.
+fn parse(file: &[u8]) -> Result<(Vec<Piece>, &[u8])> {
+    let (mut pieces, mut charsmap) = (Vec::new(), &[][..]);
+    let mut fields = Fields(file);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(bytes)) => pieces.push(piece(bytes).context(|| format!("piece {}", pieces.len()))?),
+            (2, Value::Bytes(bytes)) => trainer(bytes)?,
+            (3, Value::Bytes(bytes)) => {
+                let mut fields = Fields(bytes);
+                while let Some(field) = fields.next()? {
+                    if let (2, Value::Bytes(bytes)) = field {
+                        charsmap = bytes;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((pieces, charsmap))
+}
+
+fn piece(message: &[u8]) -> Result<Piece> {
+    let mut piece = Piece { text: String::new(), score: 0.0, kind: 1 };
+    let mut fields = Fields(message);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes(text)) if text.len() > LONGEST_PIECE => {
+                return Err(Error::new(format!("it has {} bytes, more than the {LONGEST_PIECE} allowed", text.len())));
+            }
+            (1, Value::Bytes(text)) => {
+                piece.text = str::from_utf8(text).map_err(|_| Error::new("it is not UTF-8"))?.to_owned();
+            }
+            (2, Value::Four(bytes)) => piece.score = f32::from_le_bytes(bytes).into(),
+            (3, Value::Varint(kind)) => piece.kind = kind,
+            _ => {}
+        }
+    }
+    if piece.score.is_finite() { Ok(piece) } else { Err(Error::new("its score is not a number")) }
+}
+
+/// Refuses what is not a unigram model.
+fn trainer(message: &[u8]) -> Result<()> {
+    let mut fields = Fields(message);
+    while let Some(field) = fields.next()? {
+        if let (3, Value::Varint(kind)) = field
+            && kind != UNIGRAM
+        {
+            return Err(Error::new("it is not a unigram model, as XLM-R's is")
+                .hint("save a tokenizer.json with transformers, which is read"));
+        }
+    }
+    Ok(())
+}
+
+/// The fields of a protobuf message (https://protobuf.dev/programming-guides/encoding).
+struct Fields<'a>(&'a [u8]);
+
+enum Value<'a> {
+    Varint(u64),
+    Four([u8; 4]),
+    Eight,
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Fields<'a> {
+    /// Number and value of the next field; none at the end.
+    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let value = match tag & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => self.take(8).map(|_| Value::Eight)?,
+            2 => {
+                let length = self.varint()?;
+                Value::Bytes(self.take(usize::try_from(length).unwrap_or(usize::MAX))?)
+            }
+            5 => {
+                let mut four = [0; 4];
+                four.copy_from_slice(self.take(4)?);
+                Value::Four(four)
+            }
+            _ => return Err(broken()),
+        };
+        Ok(Some((tag >> 3, value)))
+    }
+
+    fn varint(&mut self) -> Result<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.take(1)?[0];
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(broken())
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(broken)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+fn broken() -> Error {
+    Error::new("it is not a whole SentencePiece model").hint("fetch the file again; it may have been cut short")
+}
+
+/// Whether every path through the rules stays inside them: [`Precompiled`] indexes without a check.
+///
+/// They are the length of a double array in bytes, the array (a unit of `Darts-clone` is 32 bits: see `double_array_unit`
+/// in its `darts.h`), and the replacements, each ended by a zero byte.
+fn check_charsmap(charsmap: &[u8]) -> Result<()> {
+    let broken = || Error::new("they are not whole").hint("fetch the file again; it may have been cut short");
+    let (length, rest) = charsmap.split_at_checked(4).ok_or_else(broken)?;
+    let length = length.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte));
+    let (units, replacements) = rest.split_at_checked(length / 4 * 4).ok_or_else(broken)?;
+    let units: Vec<usize> =
+        units.chunks_exact(4).map(|unit| unit.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte))).collect();
+    let replacements = str::from_utf8(replacements).map_err(|_| broken())?;
+    let offset = |unit: usize| (unit >> 10) << ((unit & 0x200) >> 6);
+    let mut base = offset(*units.first().ok_or_else(broken)?);
+    let (mut seen, mut open) = (vec![false; units.len()], Vec::new());
+    loop {
+        // A search goes from a base to `base ^ byte`, whichever byte the text has.
+        if base | 0xff >= units.len() {
+            return Err(broken());
+        }
+        for byte in 1..=0xff {
+            let at = base ^ byte;
+            let unit = units[at];
+            if unit & 0x8000_00ff != byte {
+                continue;
+            }
+            let next = base ^ byte ^ offset(unit);
+            if unit >> 8 & 1 == 1 {
+                let start = units.get(next).ok_or_else(broken)? & 0x7fff_ffff;
+                let ended = replacements.get(start..).and_then(|text| text.bytes().position(|byte| byte == 0));
+                if ended.is_none_or(|length| length > LONGEST_REPLACEMENT) {
+                    return Err(broken());
+                }
+            }
+            if !std::mem::replace(&mut seen[at], true) {
+                open.push(next);
+            }
+        }
+        match open.pop() {
+            Some(next) => base = next,
+            None => return Ok(()),
+        }
+    }
+}
