@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
+use themo::eval::TextEmbedder;
+use themo::eval::towers::MclipTexts;
 use themo::models::student::Head;
-use themo::models::{ClipText, ClipVision, Student, Tape};
+use themo::models::{ClipText, ClipVision, MclipConfig, Student, Tape};
 use themo::nn::{Compute, Dropout, Gradients, Params, Pooling, Tokens};
 use themo::train::loss;
 use themo::train::optimizer::{AdamW, AdamWConfig};
@@ -256,5 +258,24 @@ fn an_old_pytorch_model_bin_is_the_same_student() {
     for (a, b) in bin.params().iter().zip(safe.params().iter()) {
         let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!((a.name(), flat(a.var.as_tensor())), (b.name(), flat(b.var.as_tensor())));
+    }
+}
+
+/// `tests/golden/mclip.py` made the checkpoint and the embeddings.
+#[test]
+fn mclip_gives_the_embeddings_of_transformers() {
+    let bytes = std::fs::read(golden("mclip.safetensors")).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let texts: Vec<String> = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["texts"]).unwrap();
+    let want = &load("mclip.safetensors")["text_embeds"];
+    let folder = golden("tiny-mclip");
+    let config = MclipConfig::find(&folder).unwrap().unwrap();
+    assert!(MclipConfig::find(&golden("tiny-bert")).unwrap().is_none());
+    for compute in computes() {
+        let mclip = MclipTexts::load(&folder, &folder, &config, &compute).unwrap();
+        let got = Tensor::from_vec(mclip.embed(&texts).unwrap(), want.shape(), &Device::Cpu).unwrap();
+        assert_close("text_embeds", &got, want, 1e-5);
+        let too_long = Tokens::pack(&[vec![5; 39]], 0).unwrap();
+        assert!(mclip.mclip.embed(&too_long).unwrap_err().to_string().contains("38 positions"));
     }
 }

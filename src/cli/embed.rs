@@ -23,7 +23,7 @@ pub struct EmbedArgs {
     /// CLIP it was trained on
     #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
     pub version_path: Option<PathBuf>,
-    /// Folder of a CLIP: its own text and image towers
+    /// Folder of a CLIP: its own text and image towers; or of an M-CLIP: texts
     #[arg(long, value_name = "DIR")]
     pub model: Option<String>,
     /// One text a line; - reads standard input

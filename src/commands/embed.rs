@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use candle_core::Tensor;
+
 use crate::cli::EmbedArgs;
+use crate::commands::baseline::load_mclip;
 use crate::commands::test::run_config;
+use crate::config::Config;
 use crate::data::for_each_batch;
 use crate::data::tokens::TextTokenizer;
 use crate::error::{Error, Result, ResultExt};
-use crate::eval::ImageEmbedder;
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, normalise};
-use crate::models::{ClipText, Student};
+use crate::eval::{ImageEmbedder, TextEmbedder};
+use crate::models::{ClipText, MclipConfig, Student};
 use crate::nn::Compute;
 use crate::report::console::{print, progress};
 use crate::run_dir::{RunDir, write_atomic};
@@ -21,6 +25,13 @@ use crate::{device, hub};
 /// Texts tokenized and embedded between two steps of the progress bar.
 const TEXTS_AT_ONCE: usize = 1024;
 
+/// Whose vectors are asked for.
+enum Source {
+    Run(RunDir, Box<Config>),
+    Clip,
+    Mclip(MclipConfig),
+}
+
 /// Embeds what was asked for and writes one safetensors file.
 pub fn run(args: &EmbedArgs) -> Result<()> {
     if args.texts.is_none() && args.images.is_none() {
@@ -29,47 +40,47 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
     let images = args.images.as_deref().map(list_images).transpose()?;
     let compute = Compute::new(device::select(&args.device)?);
-    let (run, clip_dir) = match (&args.version_path, &args.model) {
+    let (source, folder) = match (&args.version_path, &args.model) {
         (Some(path), _) => {
             let run = RunDir::open(path)?;
             let config = run_config(&run, toml::Table::new())?;
-            let clip_dir = hub::model_folder(&config.teacher)?;
-            (Some((run, config)), clip_dir)
+            let folder = hub::model_folder(&config.teacher)?;
+            (Source::Run(run, config.into()), folder)
         }
-        (None, Some(model)) => (None, hub::model_folder(model)?),
+        (None, Some(model)) => {
+            let folder = hub::model_folder(model)?;
+            (MclipConfig::find(&folder)?.map_or(Source::Clip, Source::Mclip), folder)
+        }
         (None, None) => return Err(Error::usage("no model").hint("give --version-path DIR or --model DIR")),
     };
+    if let (Source::Mclip(_), Some(model), true) = (&source, &args.model, images.is_some()) {
+        return Err(Error::usage(format!("`{model}` is an M-CLIP, which embeds texts only")).hint(
+            "embed the images with --model and the CLIP whose space it shares, such as openai/clip-vit-base-patch32",
+        ));
+    }
 
     let (mut tensors, mut metadata) = (BTreeMap::new(), HashMap::new());
     if let Some(texts) = &texts {
-        let teacher = ClipText::load(&clip_dir, &compute)?;
-        let bar = progress(texts.len() as u64, "texts");
-        let mut rows = Vec::new();
-        let mut embed_all = |embed: &dyn Fn(&[String]) -> Result<Vec<f32>>| -> Result<()> {
-            for part in texts.chunks(TEXTS_AT_ONCE) {
-                rows.extend(embed(part)?);
-                bar.inc(part.len() as u64);
-            }
-            Ok(())
-        };
-        match &run {
-            Some((run, config)) => {
+        let rows = match &source {
+            Source::Run(run, config) => {
                 let checkpoint = find_best(&run.checkpoints())?;
                 let student = Student::from_checkpoint(&checkpoint, &compute)?;
                 let tokenizer = TextTokenizer::from_folder(&checkpoint, config.max_sequence_length)?;
+                let teacher = ClipText::load(&folder, &compute)?;
                 let towers = StudentTexts { student: &student, tokenizer: &tokenizer, teacher: &teacher };
-                embed_all(&|texts| towers.embed(texts))?;
+                embed_texts(texts, &towers, args.normalize)?
             }
-            None => {
-                let tokenizer = TextTokenizer::from_folder(&clip_dir, teacher.max_tokens())?;
-                let towers = TeacherTexts { tokenizer: &tokenizer, teacher: &teacher };
-                embed_all(&|texts| towers.embed(texts))?;
+            Source::Clip => {
+                let teacher = ClipText::load(&folder, &compute)?;
+                let tokenizer = TextTokenizer::from_folder(&folder, teacher.max_tokens())?;
+                embed_texts(texts, &TeacherTexts { tokenizer: &tokenizer, teacher: &teacher }, args.normalize)?
             }
-        }
-        tensors.insert("text_embeds", finish(rows, teacher.projection_dim(), args.normalize)?);
+            Source::Mclip(config) => embed_texts(texts, &load_mclip(&folder, config, &compute)?, args.normalize)?,
+        };
+        tensors.insert("text_embeds", rows);
     }
     if let Some((names, paths)) = &images {
-        let tower = TeacherImages::load(&clip_dir, &compute)?;
+        let tower = TeacherImages::load(&folder, &compute)?;
         let bar = progress(paths.len() as u64, "images");
         let mut rows = Vec::new();
         for_each_batch(paths, args.batch_size, &tower.preprocess, |range, pixels| {
@@ -88,7 +99,18 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     print(format!("{} to {}", counts.join(" and "), args.output.display()))
 }
 
-fn finish(mut rows: Vec<f32>, dim: usize, normalized: bool) -> Result<candle_core::Tensor> {
+/// All texts as rows `[texts, dim]`, in order.
+fn embed_texts(texts: &[String], towers: &dyn TextEmbedder, normalized: bool) -> Result<Tensor> {
+    let bar = progress(texts.len() as u64, "texts");
+    let mut rows = Vec::new();
+    for part in texts.chunks(TEXTS_AT_ONCE) {
+        rows.extend(towers.embed(part)?);
+        bar.inc(part.len() as u64);
+    }
+    finish(rows, towers.dim(), normalized)
+}
+
+fn finish(mut rows: Vec<f32>, dim: usize, normalized: bool) -> Result<Tensor> {
     if normalized {
         normalise(&mut rows, dim);
     }

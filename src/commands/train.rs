@@ -34,7 +34,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let dim = ClipConfig::from_folder(&teacher_dir)?.text_config.hidden_size;
     let student = Student::load(&student_dir, Head { pooling: config.pooling, dim }, config.seed, &compute)
         .hint(|| "--student takes the folder of a BERT, or a checkpoint folder of a themo run")?;
-    let most = student.config().max_position_embeddings;
+    let most = student.config().max_tokens();
     if config.max_sequence_length > most {
         return Err(Error::usage(format!(
             "--max-sequence-length {} is more than the student's {most} positions",

@@ -86,7 +86,7 @@ mod tests {
     fn templates_are_averaged() -> Result<()> {
         struct Fixed;
         impl TextEmbedder for Fixed {
-            fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>> {
+            fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
                 Ok(texts.iter().flat_map(|t| if t.starts_with('x') { [1.0, 0.0] } else { [0.0, 1.0] }).collect())
             }
             fn dim(&self) -> usize {

@@ -6,7 +6,7 @@
 //! | [`images`] | embeddings of many image files, in batches |
 //! | [`retrieval`] | XTD10: captions against images, both ways |
 //! | [`classification`] | ImageNet: images against prompts with class names |
-//! | [`towers`] | the student and the teacher's towers behind those traits |
+//! | [`towers`] | the student, the teacher's towers and the baseline behind those traits |
 //! | [`report`] | the figures as JSON, as a table and as files |
 //!
 //! Models come in through two traits, so that the same images, embedded once, serve several text encoders.
@@ -23,10 +23,15 @@ use crate::error::{Error, Result};
 
 /// Something that embeds texts into the space shared with images.
 pub trait TextEmbedder {
-    /// L2-normalised rows `[texts, dim]`.
-    fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>>;
+    /// Rows `[texts, dim]`, not normalised.
+    fn embed(&self, texts: &[String]) -> Result<Vec<f32>>;
     /// The width of the shared space.
     fn dim(&self) -> usize;
+
+    /// L2-normalised rows `[texts, dim]`.
+    fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>> {
+        towers::normalised(self.embed(texts)?, self.dim())
+    }
 }
 
 /// Something that embeds images into the space shared with texts.

@@ -1,4 +1,4 @@
-//! What is evaluated: the student and the teacher's own towers, as things that embed texts and images.
+//! What is evaluated: the student, the teacher's own towers and the baseline, as things that embed texts and images.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::{ImageEmbedder, TextEmbedder};
 use crate::data::image::Preprocess;
 use crate::data::tokens::{TextTokenizer, cut_by_tokens};
 use crate::error::{Error, Result};
-use crate::models::{ClipText, ClipVision, Student};
+use crate::models::{ClipText, ClipVision, Mclip, MclipConfig, Student};
 use crate::nn::{Compute, Tokens};
 
 /// Tokens embedded at a time; more would only take memory.
@@ -27,25 +27,56 @@ pub struct TeacherTexts<'a> {
     pub teacher: &'a ClipText,
 }
 
+/// Texts in many languages through M-CLIP, the baseline.
+pub struct MclipTexts {
+    pub mclip: Mclip,
+    pub tokenizer: TextTokenizer,
+}
+
 /// Images through the teacher's image tower.
 pub struct TeacherImages {
     pub vision: ClipVision,
     pub preprocess: Preprocess,
 }
 
-impl StudentTexts<'_> {
-    /// Rows in the shared space, one after another, not normalised.
-    pub fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
+impl TextEmbedder for StudentTexts<'_> {
+    fn dim(&self) -> usize {
+        self.teacher.projection_dim()
+    }
+
+    fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
         in_batches(&self.tokenizer.encode(texts)?, |tokens| self.teacher.project(&self.student.embed(tokens)?))
     }
 }
 
-impl TeacherTexts<'_> {
-    /// Rows in the shared space, one after another, not normalised.
-    pub fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
+impl TextEmbedder for TeacherTexts<'_> {
+    fn dim(&self) -> usize {
+        self.teacher.projection_dim()
+    }
+
+    fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
         let mut ids = self.tokenizer.encode(texts)?;
         ids.iter_mut().try_for_each(|ids| self.teacher.cut(ids))?;
         in_batches(&ids, |tokens| self.teacher.project(&self.teacher.pooled(tokens, None)?))
+    }
+}
+
+impl MclipTexts {
+    /// The M-CLIP in `folder` with the tokenizer of `tokenizer_folder`.
+    pub fn load(folder: &Path, tokenizer_folder: &Path, config: &MclipConfig, compute: &Compute) -> Result<Self> {
+        let mclip = Mclip::load(folder, config, compute)?;
+        let tokenizer = TextTokenizer::from_folder(tokenizer_folder, mclip.max_tokens())?;
+        Ok(Self { mclip, tokenizer })
+    }
+}
+
+impl TextEmbedder for MclipTexts {
+    fn dim(&self) -> usize {
+        self.mclip.dim()
+    }
+
+    fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
+        in_batches(&self.tokenizer.encode(texts)?, |tokens| self.mclip.embed(tokens))
     }
 }
 
@@ -71,26 +102,6 @@ impl TeacherImages {
         let shape = (pixels.len(), 3, height, width);
         let pixels = Tensor::from_vec(pixels.concat(), shape, &Device::Cpu)?;
         Ok(self.vision.embed(&pixels)?.flatten_all()?.to_vec1()?)
-    }
-}
-
-impl TextEmbedder for StudentTexts<'_> {
-    fn dim(&self) -> usize {
-        self.teacher.projection_dim()
-    }
-
-    fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>> {
-        normalised(self.embed(texts)?, self.dim())
-    }
-}
-
-impl TextEmbedder for TeacherTexts<'_> {
-    fn dim(&self) -> usize {
-        self.teacher.projection_dim()
-    }
-
-    fn embed_texts(&self, texts: &[String]) -> Result<Vec<f32>> {
-        normalised(self.embed(texts)?, self.dim())
     }
 }
 
@@ -124,7 +135,7 @@ pub fn normalise(rows: &mut [f32], dim: usize) {
     }
 }
 
-fn normalised(mut rows: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
+pub(super) fn normalised(mut rows: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
     normalise(&mut rows, dim);
     match rows.iter().position(|x| !x.is_finite()) {
         None => Ok(rows),

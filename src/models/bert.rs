@@ -1,4 +1,5 @@
-//! BERT's configuration and embeddings (Devlin et al. 2018), as transformers saves them.
+//! BERT's configuration and embeddings (Devlin et al. 2018), as transformers saves them; XLM-R (Conneau et al. 2020) is
+//! the same but for where its positions start.
 
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -12,6 +13,11 @@ use crate::nn::{Activation, Backend, Compute, Dropout, Gradients, Param, Params,
 /// What themo reads of a BERT's `config.json`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct BertConfig {
+    /// `bert`, `xlm-roberta`, ...
+    #[serde(default)]
+    pub model_type: String,
+    #[serde(default)]
+    pub pad_token_id: Option<u32>,
     pub vocab_size: usize,
     pub hidden_size: usize,
     pub num_hidden_layers: usize,
@@ -41,6 +47,19 @@ fn tiny() -> f64 {
 }
 fn tenth() -> f64 {
     0.1
+}
+
+impl BertConfig {
+    /// The position of a sequence's first token: RoBERTa and its kin (XLM-R) count from the padding's id plus one, for
+    /// padding itself has the position of that id (transformers' `create_position_ids_from_input_ids`).
+    fn first_position(&self) -> u32 {
+        if self.model_type.contains("roberta") { self.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 }
+    }
+
+    /// Tokens a sequence may have, the special ones included.
+    pub fn max_tokens(&self) -> usize {
+        self.max_position_embeddings.saturating_sub(self.first_position() as usize)
+    }
 }
 
 /// A BERT without its pooler: packed token ids to states.
@@ -87,14 +106,15 @@ impl Bert {
 
     fn with_lookups<R>(&self, tokens: &Tokens, work: impl FnOnce(&[Lookup]) -> Result<R>) -> Result<R> {
         let longest = tokens.rows.longest();
-        if longest > self.config.max_position_embeddings {
+        if longest > self.config.max_tokens() {
             return Err(Error::new(format!(
-                "a sequence of {longest} tokens does not fit the student's {} positions",
-                self.config.max_position_embeddings
+                "a sequence of {longest} tokens does not fit the model's {} positions",
+                self.config.max_tokens()
             ))
             .hint("lower --max-sequence-length"));
         }
-        let (positions, types) = (tokens.positions(), vec![0; tokens.ids.len()]);
+        let (first, types) = (self.config.first_position(), vec![0; tokens.ids.len()]);
+        let positions: Vec<u32> = tokens.positions().into_iter().map(|position| first + position).collect();
         work(&[
             Lookup { table: &self.word, indices: &tokens.ids },
             Lookup { table: &self.position, indices: &positions },

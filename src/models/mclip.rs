@@ -1,0 +1,128 @@
+//! M-CLIP's text tower (Carlsson et al. 2022, <https://github.com/FreddeFrallan/Multilingual-CLIP>,
+//! `multilingual_clip/pt_multilingual_clip.py`): XLM-R or another BERT, the mean over its token states, and a linear
+//! layer with bias straight into the space that CLIP shares with images.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::bert::{Bert, BertConfig};
+use super::weights::{Weights, read_json};
+use crate::error::{Error, Result, ResultExt};
+use crate::nn::{Backend, Compute, Linear, Params, Pooling, Tokens};
+
+/// An M-CLIP's `config.json`. It names the encoder and says what the linear layer does; the encoder's own settings are
+/// only there where somebody put them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MclipConfig {
+    /// The name of the encoder on the hub; its tokenizer is the M-CLIP's.
+    pub model_base: String,
+    /// Width of the encoder.
+    pub transformer_dimensions: usize,
+    /// Width of the shared space.
+    pub num_dims: usize,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+impl MclipConfig {
+    /// Reads `folder/config.json`; `None` if it is that of another kind of model.
+    pub fn find(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join("config.json");
+        let value: Value = read_json(&path)?;
+        if value.get("modelBase").is_none() {
+            return Ok(None);
+        }
+        let config = serde_json::from_value(value).context(|| format!("{} is not an M-CLIP's", path.display()))?;
+        Ok(Some(config))
+    }
+
+    /// The settings of the encoder: those in config.json, else what is known of the model that it names.
+    fn encoder(&self) -> Result<BertConfig> {
+        let named = self.model_base.to_lowercase();
+        let mut settings = self.other.clone();
+        settings.insert("model_type".into(), if named.contains("roberta") { "xlm-roberta" } else { "bert" }.into());
+        if !settings.contains_key("hidden_size") {
+            settings.extend(known_base(&named).ok_or_else(|| {
+                Error::new(format!("the sizes of `{}`, which this M-CLIP is built on, are not known", self.model_base))
+                    .hint("copy hidden_size, num_hidden_layers and the others from that model's config.json into this one")
+            })?);
+        }
+        let config: BertConfig = serde_json::from_value(Value::Object(settings))
+            .context(|| format!("the settings of `{}`", self.model_base))
+            .hint(|| "config.json must hold all settings of the encoder, or none")?;
+        if config.hidden_size != self.transformer_dimensions {
+            let (base, ours) = (config.hidden_size, self.transformer_dimensions);
+            return Err(Error::new(format!("`{}` is {base} wide, transformerDimensions is {ours}", self.model_base))
+                .hint("fetch config.json again"));
+        }
+        Ok(config)
+    }
+}
+
+/// The sizes in the config.json of the models that M-CLIPs are built on, by their lower-case names.
+fn known_base(name: &str) -> Option<Map<String, Value>> {
+    let sizes = match name.rsplit('/').next()? {
+        "xlm-roberta-large" => [250_002, 1024, 24, 16, 4096, 514, 1],
+        "xlm-roberta-base" => [250_002, 768, 12, 12, 3072, 514, 1],
+        "labse" => [501_153, 768, 12, 12, 3072, 512, 2],
+        _ => return None,
+    };
+    let keys = [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+    ];
+    let mut settings: Map<String, Value> =
+        keys.iter().map(|key| (*key).to_owned()).zip(sizes.map(Value::from)).collect();
+    settings.insert("layer_norm_eps".into(), if name == "labse" { 1e-12 } else { 1e-5 }.into());
+    Some(settings)
+}
+
+/// Texts in many languages to vectors in the space shared with CLIP's images.
+pub struct Mclip {
+    bert: Bert,
+    projection: Linear, // [num_dims, hidden]
+    dim: usize,
+    backend: Backend,
+}
+
+impl Mclip {
+    /// The text tower in `folder`, whose `config.json` is `config`.
+    pub fn load(folder: &Path, config: &MclipConfig, compute: &Compute) -> Result<Self> {
+        let failed = || format!("cannot load the M-CLIP in {}", folder.display());
+        let encoder = config.encoder().context(failed)?;
+        let mut weights = Weights::open(folder, &compute.device)?;
+        let mut params = Params::default();
+        let (dim, hidden) = (config.num_dims, encoder.hidden_size);
+        let projection = weights.linear(&["LinearTransformation"], dim, hidden, true, &mut params)?;
+        weights.find_prefix(&["transformer."], "embeddings.word_embeddings.weight");
+        let bert = Bert::load(encoder, compute, &mut weights, &mut params).context(failed)?;
+        weights.finish(|name| name.contains("pooler.") || name.ends_with("position_ids"))?;
+        Ok(Self { bert, projection, dim, backend: compute.backend })
+    }
+
+    /// Width of the shared space.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Tokens a text may have, the special ones included.
+    pub fn max_tokens(&self) -> usize {
+        self.bert.config.max_tokens()
+    }
+
+    /// Vectors `[batch, dim]` in the shared space, not normalised.
+    pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
+        let states = self.bert.forward(tokens, None, None)?;
+        let pooled = Pooling::Mean.forward(self.backend, &tokens.rows, &states)?;
+        self.projection.forward(self.backend, &pooled)
+    }
+}
