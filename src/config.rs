@@ -4,12 +4,14 @@
 //! is what a run folder keeps and `--config` accepts again. Relative paths mean the working folder, as flags do.
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::device;
 use crate::error::{Error, Result, ResultExt};
+use crate::interval::Interval;
 use crate::nn::Pooling;
 
 /// Everything that decides what a training run does.
@@ -56,6 +58,16 @@ pub struct Config {
     pub dropout: Option<f64>,
     /// Steps between two logged ones.
     pub log_every: usize,
+    /// How often `checkpoints/last` is written within an epoch.
+    pub checkpoint_every: Interval,
+    /// How many of the best checkpoints are kept.
+    pub keep_best: usize,
+    /// Only the first pairs of the training set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_train_pairs: Option<usize>,
+    /// Only as many pairs as fill so many batches, to see whether the student can learn them by heart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overfit_batches: Option<usize>,
     /// Whether metrics.csv has tokens/s. TensorBoard always does, but a reading of the clock would make the
     /// metrics.csv of two equal runs differ.
     pub log_speed: bool,
@@ -93,6 +105,10 @@ impl Default for Config {
             micro_batch_tokens: 4096,
             dropout: None,
             log_every: 50,
+            checkpoint_every: Interval::Time(Duration::from_secs(5 * 60)),
+            keep_best: 1,
+            limit_train_pairs: None,
+            overfit_batches: None,
             log_speed: false,
             prompt: "una imagen de {un} {name}".into(),
             english_prompt: "a picture of a {}".into(),
@@ -123,6 +139,9 @@ impl Config {
             ("patience", self.patience, 1),
             ("micro-batch-tokens", self.micro_batch_tokens, 1),
             ("log-every", self.log_every, 1),
+            ("keep-best", self.keep_best, 1),
+            ("limit-train-pairs", self.limit_train_pairs.unwrap_or(1), 1),
+            ("overfit-batches", self.overfit_batches.unwrap_or(1), 1),
         ];
         for (key, value, least) in least {
             let why = if least == 3 { " (two special tokens and one of text)" } else { "" };
@@ -215,6 +234,8 @@ fn examples() -> Result<Table> {
         pairs: vec!["train.tsv".into()],
         val_pairs: vec!["val.tsv".into()],
         max_steps: Some(1000),
+        limit_train_pairs: Some(1000),
+        overfit_batches: Some(1),
         dropout: Some(0.1),
         class_names: Some("classnames_es.txt".into()),
         ..Config::default()
@@ -288,6 +309,11 @@ mod tests {
             ("batch-size = 0", "batch-size cannot be 0", "1 or more"),
             ("max-sequence-length = 2", "max-sequence-length cannot be 2", "3 or more"),
             ("patience = 0", "patience cannot be 0", "1 or more"),
+            ("keep-best = 0", "keep-best cannot be 0", "1 or more"),
+            ("overfit-batches = 0", "overfit-batches cannot be 0", "1 or more"),
+            ("limit-train-pairs = 0", "limit-train-pairs cannot be 0", "1 or more"),
+            ("checkpoint-every = '5 minutes'", "checkpoint-every: `5 minutes` is no interval", "= \"5m\"`"),
+            ("checkpoint-every = 0", "checkpoint-every: `0` is no interval", "= \"5m\"`"),
             ("log-every = 0", "log-every cannot be 0", "1 or more"),
             ("micro-batch-tokens = 0", "micro-batch-tokens cannot be 0", "1 or more"),
             ("learn-rate = 0", "learn-rate cannot be 0", "positive"),

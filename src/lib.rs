@@ -10,13 +10,13 @@
 //! | `main.rs` | parses the arguments, runs a command, prints its error and hint |
 //! | [`cli`] | the command line, clap definitions only |
 //! | [`commands`] | one file a subcommand: arguments to [`config`], objects, library calls |
-//! | [`train`] | the fit loop and what only training needs: step, loss, optimizer, stopping, checkpoints |
+//! | [`train`] | the fit loop and what only training needs: step, loss, optimizer, stopping, checkpoints, the journal of a run |
 //! | [`eval`] | metrics (pure), retrieval, classification, the report |
 //! | [`report`] | events to progress bars, `metrics.csv` and TensorBoard |
 //! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), tokenizers, image preprocessing, the teacher feature cache |
 //! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image), checkpoint names and formats |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path |
-//! | [`config`], [`run_dir`], [`device`], [`hub`], [`rng`], [`error`] | leaves |
+//! | [`config`], [`run_dir`], [`device`], [`hub`], [`interval`], [`signals`], [`rng`], [`error`] | leaves |
 //!
 //! # One packed encoder, explicit backward
 //!
@@ -33,9 +33,11 @@ pub mod device;
 pub mod error;
 pub mod eval;
 pub mod hub;
+pub mod interval;
 pub mod models;
 pub mod nn;
 pub mod report;
 pub mod rng;
 pub mod run_dir;
+pub mod signals;
 pub mod train;

@@ -17,11 +17,11 @@ fn main() -> ExitCode {
     console::init(cli.verbosity());
     let result = match &cli.command {
         Command::Train(args) => commands::train::run(args),
-        Command::Test(args) => commands::test::run(args),
-        Command::Embed(args) => commands::embed::run(args),
+        Command::Test(args) => commands::test::run(args).map(|()| 0),
+        Command::Embed(args) => commands::embed::run(args).map(|()| 0),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             let hint = error.advice().map_or(String::new(), |hint| format!("\n\nhint: {hint}"));
             // A stderr that cannot be written leaves the exit code to tell.

@@ -1,48 +1,92 @@
 //! Run folders `LOG_DIR/NAME/version_N`, and files that are either old or new, never half written.
 //!
 //! A run takes the number after the highest one there and never writes into another run's folder, also when two
-//! runs start at once: the folder is made with one `mkdir`, which only one of them can win.
+//! runs start at once: the folder gets its number with one `rename`, which only one of them can win.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
 const PREFIX: &str = "version_";
 
+/// The file that a training process holds locked.
+const LOCK: &str = ".lock";
+
 /// How many existing versions a hint names.
 const LISTED: usize = 5;
 
 /// The folder of one run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Held by the process that trains in it.
+    lock: Option<File>,
 }
 
 impl RunDir {
-    /// Makes `log_dir/name/version_N` with N one above the highest that exists (0 for the first).
-    pub fn create(log_dir: &Path, name: &str) -> Result<Self> {
+    /// Makes `log_dir/name/version_N` with N one above the highest that exists (0 for the first). It appears with its
+    /// config.toml in it and locked, so that no folder is ever there that cannot be resumed.
+    pub fn create(log_dir: &Path, name: &str, config: &str) -> Result<Self> {
         let parent = log_dir.join(name);
-        fs::create_dir_all(&parent).map_err(|e| write_error(&parent, e))?;
+        let failed = |e| write_error(&parent, e);
+        fs::create_dir_all(&parent).map_err(failed)?;
+        let temporary = tempfile::Builder::new().prefix(".starting-").tempdir_in(&parent).map_err(failed)?;
+        // tempfile makes folders for the owner alone; a run is for whoever may read its parent.
+        #[cfg(unix)]
+        fs::metadata(&parent).and_then(|m| fs::set_permissions(temporary.path(), m.permissions())).map_err(failed)?;
+        let mut run = Self { path: temporary.path().to_owned(), lock: None };
+        write_atomic(&run.config(), config.as_bytes())?;
+        run.lock()?;
         loop {
-            let last = versions(&parent).map_err(|e| write_error(&parent, e))?.pop();
-            let path = parent.join(format!("{PREFIX}{}", last.map_or(0, |(n, _)| n.saturating_add(1))));
-            match fs::create_dir(&path) {
+            let last = versions(&parent).map_err(failed)?.pop();
+            run.path = parent.join(format!("{PREFIX}{}", last.map_or(0, |(n, _)| n.saturating_add(1))));
+            match fs::rename(temporary.path(), &run.path) {
                 Ok(()) => {
-                    sync_dir(&parent).map_err(|e| write_error(&parent, e))?;
-                    return Ok(Self { path });
+                    sync_dir(&parent).map_err(failed)?;
+                    return Ok(run);
                 }
                 // Another run took this number since we looked.
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(write_error(&path, e)),
+                Err(_) if run.path.exists() => {}
+                Err(e) => return Err(write_error(&run.path, e)),
             }
         }
     }
 
+    /// Marks the folder as one that this process trains in, as long as it lives; fails if another process does.
+    pub fn lock(&mut self) -> Result<()> {
+        let path = self.path.join(LOCK);
+        let options = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = options().map_err(|e| write_error(&path, e))?;
+        // `themo runs` may be looking, which takes no time.
+        for _ in 0..20 {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+                Err(TryLockError::Error(error)) => {
+                    tracing::warn!("{} cannot be locked ({error}): do not train twice in this folder", path.display());
+                    return Ok(());
+                }
+                Ok(()) => {
+                    self.lock = Some(file);
+                    return Ok(());
+                }
+            }
+        }
+        Err(Error::new(format!("another process is training in {}", self.path.display()))
+            .hint("wait until it is done, or stop it first"))
+    }
+
+    /// Whether a process trains in it now.
+    pub fn is_running(&self) -> bool {
+        let file = File::open(self.path.join(LOCK));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// The existing run folder at `path`: one that holds a `config.toml` or `checkpoints/`.
     pub fn open(path: &Path) -> Result<Self> {
-        let run = Self { path: path.to_owned() };
+        let run = Self { path: path.to_owned(), lock: None };
         if run.config().is_file() || run.checkpoints().is_dir() {
             return Ok(run);
         }
@@ -194,14 +238,27 @@ mod tests {
     fn runs_that_start_at_once_get_folders_of_their_own() {
         let dir = tempfile::tempdir().unwrap();
         let mut made: Vec<PathBuf> = std::thread::scope(|scope| {
-            let create = || (0..10).map(|_| RunDir::create(dir.path(), "a").unwrap().path).collect::<Vec<_>>();
+            let create = || (0..10).map(|_| RunDir::create(dir.path(), "a", "").unwrap().path).collect::<Vec<_>>();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         made.sort();
         made.dedup();
         assert_eq!(made.len(), 80);
-        assert!((0..80).all(|n| dir.path().join(format!("a/version_{n}")).is_dir()));
+        assert!((0..80).all(|n| dir.path().join(format!("a/version_{n}/config.toml")).is_file()));
+        assert_eq!(fs::read_dir(dir.path().join("a")).unwrap().count(), 80, "something is left over");
+    }
+
+    #[test]
+    fn one_process_at_a_time_trains_in_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), "a", "").unwrap();
+        let mut other = RunDir::open(run.path()).unwrap();
+        assert!(other.is_running());
+        assert!(other.lock().unwrap_err().to_string().contains("another process"));
+        drop(run);
+        assert!(!other.is_running());
+        other.lock().unwrap();
     }
 
     #[test]
@@ -210,9 +267,9 @@ mod tests {
         for entry in ["version_9", "version_10", "version_x", "other"] {
             fs::create_dir_all(dir.path().join("a").join(entry)).unwrap();
         }
-        let run = RunDir::create(dir.path(), "a").unwrap();
+        let run = RunDir::create(dir.path(), "a", "").unwrap();
         assert!(run.path().ends_with("a/version_11"));
-        assert!(RunDir::create(dir.path(), "b").unwrap().path().ends_with("b/version_0"));
+        assert!(RunDir::create(dir.path(), "b", "").unwrap().path().ends_with("b/version_0"));
     }
 
     #[test]
@@ -221,9 +278,8 @@ mod tests {
         let nothing = RunDir::open(&dir.path().join("logs/a/version_0")).unwrap_err();
         assert!(nothing.advice().unwrap().contains("themo train"), "{nothing:?}");
 
-        let run = RunDir::create(&dir.path().join("logs"), "a").unwrap();
-        write_atomic(&run.config(), b"").unwrap();
-        assert_eq!(RunDir::open(run.path()).unwrap(), run);
+        let run = RunDir::create(&dir.path().join("logs"), "a", "").unwrap();
+        assert_eq!(RunDir::open(run.path()).unwrap().path(), run.path());
         for wrong in ["logs", "logs/a", "logs/a/version_7", "logs/b/version_0", "logs/a/version_0/config.toml"] {
             let error = RunDir::open(&dir.path().join(wrong)).unwrap_err();
             assert!(error.to_string().contains(wrong));
@@ -253,7 +309,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        for error in [RunDir::create(&file, "a").unwrap_err(), write_atomic(&file.join("b"), b"").unwrap_err()] {
+        for error in [RunDir::create(&file, "a", "").unwrap_err(), write_atomic(&file.join("b"), b"").unwrap_err()] {
             assert!(error.to_string().contains(&file.display().to_string()));
             assert!(error.advice().is_some(), "{error:?}");
         }

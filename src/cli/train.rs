@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use toml::Table;
 
 use crate::error::{Error, Result};
+use crate::interval::Interval;
 
 pub(super) const EXAMPLES: &str = "\
 Every option is also a key of the --config file, without the dashes
@@ -20,6 +21,8 @@ Examples:
     themo train --config configs/demo.toml --seed 1 --max-epochs 3
   The published best run:
     themo train --name best --batch-size 256 --learn-rate 8e-5
+  Go on with a run that was stopped:
+    themo train --resume logs/demo/version_0
   Your own pairs, one `Spanish TAB English` a line:
     themo train --pairs train.tsv --val-pairs val.tsv";
 
@@ -31,6 +34,18 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Go on with a run that was stopped: its folder, whose configuration rules
+    #[arg(long, value_name = "DIR", help_heading = "Run", conflicts_with = "config")]
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
+    /// With --resume: let --learn-rate or --device differ from the run's
+    #[arg(long = "override", help_heading = "Run", requires = "resume")]
+    #[serde(skip)]
+    pub overriding: bool,
+    /// Try everything with one batch and write no run
+    #[arg(long, help_heading = "Run", conflicts_with = "resume")]
+    #[serde(skip)]
+    pub fast_dev_run: bool,
     /// Runs go to LOG_DIR/NAME/version_N [default: default]
     #[arg(long, help_heading = "Run")]
     name: Option<String>,
@@ -51,6 +66,13 @@ pub struct TrainArgs {
     #[arg(long, help_heading = "Run")]
     #[serde(skip_serializing_if = "is_false")]
     log_speed: bool,
+    /// Write checkpoints/last every so many steps, or so much time (30s, 10m,
+    /// 1h), besides the end of an epoch [default: 5m]
+    #[arg(long, value_name = "STEPS|TIME", help_heading = "Run")]
+    checkpoint_every: Option<Interval>,
+    /// How many of the best checkpoints to keep [default: 1]
+    #[arg(long, value_name = "K", help_heading = "Run")]
+    keep_best: Option<usize>,
 
     /// BERT folder or themo checkpoint to start from [default:
     /// dccuchile/bert-base-spanish-wwm-uncased]
@@ -80,6 +102,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     val_pairs: Vec<PathBuf>,
+    /// Train on the first pairs only
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    limit_train_pairs: Option<usize>,
+    /// Train on the first batches' pairs only, again and again
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    overfit_batches: Option<usize>,
     /// Tokens at which a caption is cut [default: 77]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     max_sequence_length: Option<usize>,

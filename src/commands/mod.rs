@@ -2,5 +2,6 @@
 
 pub mod baseline;
 pub mod embed;
+mod resume;
 pub mod test;
 pub mod train;

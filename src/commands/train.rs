@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::resume;
 use crate::cli::TrainArgs;
 use crate::config::Config;
 use crate::data::pairs::{self, Pair};
@@ -14,22 +15,42 @@ use crate::models::student::Head;
 use crate::models::weights::weight_files;
 use crate::models::{ClipText, Student};
 use crate::nn::{Compute, Tokens};
-use crate::report::Recorder;
 use crate::report::console::{print, progress};
-use crate::run_dir::{RunDir, write_atomic};
-use crate::train::checkpoint::Checkpoints;
-use crate::train::{Dataset, Summary, fit};
+use crate::run_dir::RunDir;
+use crate::signals::Signals;
+use crate::train::{Dataset, Journal, Start, State, Summary, fit};
 use crate::{device, hub};
 
 /// Captions embedded by the teacher between two writes to the cache.
 const TEACHER_TOKENS: usize = 4096;
 
-/// Trains a student and prints where it is and how to test it.
-pub fn run(args: &TrainArgs) -> Result<()> {
-    let config = Config::resolve(args.config.as_deref(), args.settings()?)?;
+/// Trains a student and prints where it is and how to test it; returns the exit code.
+pub fn run(args: &TrainArgs) -> Result<u8> {
+    let (mut config, resumed) = match &args.resume {
+        Some(path) => {
+            let (config, resumed) = resume::open(path, args.settings()?, args.overriding)?;
+            if let Some(done) = resumed.finished(&config) {
+                return print(done).map(|()| 0);
+            }
+            (config, Some(resumed))
+        }
+        None => (Config::resolve(args.config.as_deref(), args.settings()?)?, None),
+    };
+    if args.fast_dev_run {
+        (config.max_epochs, config.max_steps) = (1, Some(1));
+    }
     let compute = Compute::new(device::select(&config.device)?);
-    let (student_dir, teacher_dir) = (hub::model_folder(&config.student)?, hub::model_folder(&config.teacher)?);
-    let (train_pairs, val_pairs) = load_pairs(&config)?;
+    let checkpoint = resumed.as_ref().and_then(|resumed| resumed.checkpoint.clone());
+    let student_dir = match &checkpoint {
+        Some(folder) => folder.clone(),
+        None => hub::model_folder(&config.student)?,
+    };
+    let teacher_dir = hub::model_folder(&config.teacher)?;
+    let (train_pairs, val_pairs) = load_pairs(&config, args.fast_dev_run)?;
+    let state = match &resumed {
+        Some(resumed) => resumed.state(config.seed, identify(&train_pairs))?,
+        None => State::new(config.seed, identify(&train_pairs)),
+    };
 
     let dim = ClipConfig::from_folder(&teacher_dir)?.text_config.hidden_size;
     let student = Student::load(&student_dir, Head { pooling: config.pooling, dim }, config.seed, &compute)
@@ -58,50 +79,98 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     );
 
     // Before the teacher's long work, so that a folder that cannot be written is found out now.
-    let run = RunDir::create(Path::new(&config.log_dir), &config.name)?;
-    let train_in = |run: &RunDir| -> Result<Summary> {
-        write_atomic(&run.config(), config.to_toml()?.as_bytes())?;
-        let mut recorder = Recorder::create(run.path(), config.log_speed)?;
-        let mut checkpoints = Checkpoints::new(run.checkpoints(), &student_dir)?;
+    let is_new = resumed.is_none();
+    let run = match resumed {
+        _ if args.fast_dev_run => None,
+        Some(resumed) => Some(resumed.run),
+        None => Some(RunDir::create(Path::new(&config.log_dir), &config.name, &config.to_toml()?)?),
+    };
+    let signals = Signals::watch()?;
+    let train = || -> Result<Summary> {
+        let mut journal = match &run {
+            Some(run) => Journal::open(run, &student_dir, &config, &state)?,
+            None => Journal::none(),
+        };
         let key = Key::of_files(&teacher_files(&teacher_dir)?)?;
-        let mut teacher = Teacher { dir: &teacher_dir, compute: &compute, key, loaded: None };
-        let train = dataset(&config, &train_pairs, &tokenizer, &mut teacher)?;
+        let mut teacher = Teacher { dir: &teacher_dir, compute: &compute, key, loaded: None, signals: &signals };
+        let train = dataset(&config, train_pairs, &tokenizer, &mut teacher)?;
         let val = match val_pairs.is_empty() {
             true => None,
-            false => Some(dataset(&config, &val_pairs, &tokenizer, &mut teacher)?),
+            false => Some(dataset(&config, val_pairs, &tokenizer, &mut teacher)?),
         };
         drop(teacher);
-        fit(&config, &student, &train, val.as_ref(), &mut checkpoints, &mut recorder)
+        let should_stop = || signals.exit_code().is_some();
+        fit(&config, &student, &train, val.as_ref(), Start { state, checkpoint }, &mut journal, &should_stop)
     };
-    let summary = train_in(&run).inspect_err(|_| run.discard_if_unused())?;
-
-    let done = match summary.best_loss {
-        Some(loss) => format!(
-            "best train/loss {loss:.4} ({} epochs, {} steps, {:.1} s of training)",
-            summary.epochs, summary.steps, summary.training_secs
-        ),
-        None => format!("not trained: {} epochs", summary.epochs),
-    };
-    let run = run.path().display();
-    print(format!(
-        "{done}\n\
-         run folder      {run}\n\
-         checkpoint      {}\n\
-         test it with    themo test --version-path {run}\n\
-         from source     cargo run --release -- test --version-path {run}",
-        summary.checkpoint.display()
-    ))
+    match (train(), signals.exit_code()) {
+        (Ok(summary), code) => {
+            print(told(&summary, run.as_ref()))?;
+            Ok(code.filter(|_| summary.stopped).unwrap_or(0))
+        }
+        (Err(error), Some(code)) if error.to_string() == STOPPED => {
+            print(how_to_go_on(STOPPED.to_owned(), run.as_ref()))?;
+            Ok(code)
+        }
+        (Err(error), _) => {
+            run.filter(|_| is_new).inspect(RunDir::discard_if_unused);
+            Err(error)
+        }
+    }
 }
 
-/// The training text, and the validation text (which may be empty).
-fn load_pairs(config: &Config) -> Result<(Vec<Pair>, Vec<Pair>)> {
+/// What a run that has ended, or was stopped, says.
+fn told(summary: &Summary, run: Option<&RunDir>) -> String {
+    let Summary { epochs, steps, training_secs, .. } = summary;
+    let figures = format!("({epochs} epochs, {steps} steps, {training_secs:.1} s of training)");
+    if summary.stopped {
+        return how_to_go_on(format!("stopped {figures}"), run);
+    }
+    let done = match summary.best {
+        Some(loss) => format!("best train/loss {loss:.4} {figures}"),
+        None => format!("not trained: {epochs} epochs"),
+    };
+    match (run, &summary.checkpoint) {
+        (Some(run), Some(checkpoint)) => {
+            let run = run.path().display();
+            format!(
+                "{done}\n\
+                 run folder      {run}\n\
+                 checkpoint      {}\n\
+                 test it with    themo test --version-path {run}\n\
+                 from source     cargo run --release -- test --version-path {run}",
+                checkpoint.display()
+            )
+        }
+        _ => format!("{done}\nnothing was written"),
+    }
+}
+
+fn how_to_go_on(stopped: String, run: Option<&RunDir>) -> String {
+    match run.map(|run| run.path().display()) {
+        Some(run) => format!("{stopped}\nrun folder      {run}\ngo on with      themo train --resume {run}"),
+        None => stopped,
+    }
+}
+
+/// A fingerprint of the training pairs, so that a run is not resumed on others.
+fn identify(pairs: &[Pair]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for text in pairs.iter().flat_map(|pair| [&pair.es, &pair.en]) {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+/// The training text, and the validation text (which may be empty); one batch of each for `--fast-dev-run`.
+fn load_pairs(config: &Config, one_batch: bool) -> Result<(Vec<Pair>, Vec<Pair>)> {
     let from_files = |files: &[PathBuf]| -> Result<Vec<Pair>> {
         let all = files.iter().map(|file| pairs::read_tsv(file)).collect::<Result<Vec<_>>>()?;
         Ok(all.into_iter().flatten().collect())
     };
     let wit_dir = Path::new(&config.data_dir).join("wit");
-    let train = if config.pairs.is_empty() { wit::read_split(&wit_dir, "train")? } else { from_files(&config.pairs)? };
-    let val = if !config.val_pairs.is_empty() {
+    let mut train =
+        if config.pairs.is_empty() { wit::read_split(&wit_dir, "train")? } else { from_files(&config.pairs)? };
+    let mut val = if !config.val_pairs.is_empty() {
         from_files(&config.val_pairs)?
     } else if config.pairs.is_empty() && wit::has_split(&wit_dir, "val") {
         wit::read_split(&wit_dir, "val")?
@@ -109,6 +178,15 @@ fn load_pairs(config: &Config) -> Result<(Vec<Pair>, Vec<Pair>)> {
         tracing::warn!("no validation pairs: val/loss will not be measured (--val-pairs FILE.tsv gives some)");
         Vec::new()
     };
+    let most = [
+        config.limit_train_pairs,
+        config.overfit_batches.map(|batches| batches.saturating_mul(config.batch_size)),
+        one_batch.then_some(config.batch_size),
+    ];
+    most.into_iter().flatten().for_each(|most| train.truncate(most));
+    if one_batch {
+        val.truncate(config.batch_size);
+    }
     Ok((train, val))
 }
 
@@ -126,7 +204,11 @@ struct Teacher<'a> {
     compute: &'a Compute,
     key: Key,
     loaded: Option<(ClipText, TextTokenizer)>,
+    signals: &'a Signals,
 }
+
+/// The error of work that a signal has ended.
+const STOPPED: &str = "stopped before the first step";
 
 impl Teacher<'_> {
     fn get(&mut self) -> Result<&(ClipText, TextTokenizer)> {
@@ -140,13 +222,16 @@ impl Teacher<'_> {
 }
 
 /// Tokens of the Spanish captions and targets of the English ones, from the cache or computed into it.
-fn dataset(config: &Config, pairs: &[Pair], tokenizer: &TextTokenizer, teacher: &mut Teacher) -> Result<Dataset> {
+fn dataset(config: &Config, pairs: Vec<Pair>, tokenizer: &TextTokenizer, teacher: &mut Teacher) -> Result<Dataset> {
     let spanish: Vec<&str> = pairs.iter().map(|p| p.es.as_str()).collect();
     let english: Vec<&str> = pairs.iter().map(|p| p.en.as_str()).collect();
     let key = teacher.key.of_captions(&english);
     let dim = ClipConfig::from_folder(teacher.dir)?.text_config.hidden_size;
     let mut plan: Option<(Vec<Vec<u32>>, crate::report::console::Progress)> = None;
     let targets = Targets::open_or_compute(Path::new(&config.cache_dir), &key, pairs.len(), dim, |start| {
+        if teacher.signals.exit_code().is_some() {
+            return Err(Error::new(STOPPED));
+        }
         let (clip, clip_tokenizer) = teacher.get()?;
         if plan.is_none() {
             let mut ids = clip_tokenizer.encode(&english)?;
@@ -163,5 +248,5 @@ fn dataset(config: &Config, pairs: &[Pair], tokenizer: &TextTokenizer, teacher: 
     if targets.computed == 0 {
         tracing::info!("the teacher's features of {} captions are in the cache", pairs.len());
     }
-    Ok(Dataset { tokens: tokenizer.encode(&spanish)?, targets })
+    Ok(Dataset { tokens: tokenizer.encode(&spanish)?, targets, pairs })
 }

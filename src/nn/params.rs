@@ -1,9 +1,11 @@
 //! Parameters as one ordered list of named tensors, and gradients in the same order.
 
 use candle_core::{DType, Tensor, Var};
+use rayon::prelude::*;
 
 use super::Backend;
-use super::storage::edit;
+use super::math::simd;
+use super::storage::{Slice, edit};
 use crate::error::Result;
 
 /// A parameter as an operation uses it: its value and its place in the lists of [`Params`] and [`Gradients`].
@@ -118,6 +120,24 @@ impl Gradients {
         edit(&self.tensors[param.id], change)
     }
 
+    /// The norm of all gradients together, as `torch.nn.utils.clip_grad_norm_` has it; finite only if every gradient
+    /// is. On the fast path squares are added in f64, where those of f32 numbers cannot overflow, in a fixed order.
+    pub fn norm(&self, backend: Backend) -> Result<f64> {
+        const BLOCK: usize = 16 * 1024;
+        let mut sum = 0.0;
+        for gradient in &self.tensors {
+            sum += match backend {
+                Backend::Fast => {
+                    let gradient = Slice::new(gradient)?;
+                    let blocks: Vec<f64> = gradient.par_chunks(BLOCK).map(sum_of_squares).collect();
+                    blocks.iter().sum()
+                }
+                Backend::Plain => f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?),
+            };
+        }
+        Ok(sum.sqrt())
+    }
+
     /// The names of parameters whose gradient is not finite, or zero everywhere.
     pub fn suspicious(&self, params: &Params) -> Result<Vec<String>> {
         let mut found = Vec::new();
@@ -128,5 +148,45 @@ impl Gradients {
             }
         }
         Ok(found)
+    }
+}
+
+simd! {
+    fn sum_of_squares(values: &[f32]) -> f64 {
+        let mut lanes = [0.0f64; 16];
+        for chunk in values.chunks(16) {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane += f64::from(*value) * f64::from(*value);
+            }
+        }
+        lanes.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn the_norm_is_that_of_all_gradients_and_tells_of_any_that_is_not_finite() {
+        let mut params = Params::default();
+        let first = params.add(vec!["a".into()], &Tensor::zeros(40_000, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let second = params.add(vec!["b".into()], &Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let mut grads = Gradients::zeros(&params).unwrap();
+        grads.edit(&first, |g| g.iter_mut().for_each(|g| *g = 0.01)).unwrap();
+        grads.edit(&second, |g| g.copy_from_slice(&[0.0, 3.0, 0.0])).unwrap();
+        for backend in [Backend::Fast, Backend::Plain] {
+            let norm = grads.norm(backend).unwrap();
+            // candle adds f32 up in f32.
+            let tolerance = if backend == Backend::Fast { 1e-6 } else { 1e-4 };
+            assert!((norm / 13f64.sqrt() - 1.0).abs() < tolerance, "{norm}");
+        }
+        grads.edit(&first, |g| g[39_999] = f32::MAX).unwrap();
+        assert!(grads.norm(Backend::Fast).unwrap().is_finite());
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            grads.edit(&first, |g| g[20_000] = broken).unwrap();
+            assert!([Backend::Fast, Backend::Plain].iter().all(|b| !grads.norm(*b).unwrap().is_finite()));
+        }
     }
 }

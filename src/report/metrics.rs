@@ -2,32 +2,49 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::path::Path;
 
 use super::Logged;
+use super::append::AppendFile;
 use crate::error::Result;
 use crate::run_dir::write_error;
 
 /// An open metrics.csv.
 #[derive(Debug)]
 pub struct Metrics {
-    path: PathBuf,
-    file: File,
+    file: AppendFile,
+    rows: usize,
 }
 
 impl Metrics {
-    /// Starts the file with its header; `path` must not exist.
-    pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create_new(path).map_err(|e| write_error(path, e))?;
-        let mut metrics = Self { path: path.to_owned(), file };
+    /// Opens the file, cut back to its header and `rows` rows; starts it if there is none.
+    pub fn open(path: &Path, rows: usize) -> Result<Self> {
+        let failed = |e| write_error(path, e);
+        let options = || File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let (mut file, mut bytes) = (options().map_err(failed)?, Vec::new());
+        file.read_to_end(&mut bytes).map_err(failed)?;
         let columns = Logged::default().values().map(|(name, _)| name).join(",");
-        metrics.line(&format!("epoch,step,{columns}\n"))?;
+        let header = format!("epoch,step,{columns}\n");
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+        let mut kept = lines.next().filter(|line| *line == header.as_bytes()).map_or(0, <[u8]>::len);
+        let mut there = 0;
+        for line in lines.take(if kept > 0 { rows } else { 0 }) {
+            (kept, there) = (kept + line.len(), there + 1);
+        }
+        if there < rows {
+            tracing::warn!("{} has lost {} rows", path.display(), rows - there);
+        }
+        let mut metrics = Self { file: AppendFile::new(path, file, kept as u64)?, rows: there };
+        if kept == 0 {
+            metrics.file.push(header.as_bytes());
+            metrics.flush()?;
+        }
         Ok(metrics)
     }
 
     /// Adds the row of one step. Numbers have as many digits as it takes to read the same value back.
-    pub fn write(&mut self, logged: &Logged) -> Result<()> {
+    pub fn write(&mut self, logged: &Logged) {
         let mut row = format!("{},{}", logged.epoch, logged.step);
         for (_, value) in logged.values() {
             row.push(',');
@@ -37,12 +54,18 @@ impl Metrics {
             }
         }
         row.push('\n');
-        self.line(&row)
+        self.file.push(row.as_bytes());
+        self.rows += 1;
     }
 
-    /// One unbuffered write a line, so that readers never see half of one.
-    fn line(&mut self, line: &str) -> Result<()> {
-        self.file.write_all(line.as_bytes()).map_err(|e| write_error(&self.path, e))
+    /// Writes what waits.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.flush()
+    }
+
+    /// Rows below the header.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 }
 
@@ -54,10 +77,11 @@ mod tests {
     fn rows_are_there_at_once_and_read_back_exactly() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.csv");
-        let mut metrics = Metrics::create(&path).unwrap();
+        let mut metrics = Metrics::open(&path, 0).unwrap();
         let loss = f64::from(0.1f32) / 3.0;
-        metrics.write(&Logged { step: 50, train_loss: Some(loss), lr: Some(8e-5), ..Logged::default() }).unwrap();
-        metrics.write(&Logged { epoch: 1, step: 99, val_loss: Some(2.0), ..Logged::default() }).unwrap();
+        metrics.write(&Logged { step: 50, train_loss: Some(loss), lr: Some(8e-5), ..Logged::default() });
+        metrics.write(&Logged { epoch: 1, step: 99, val_loss: Some(2.0), ..Logged::default() });
+        metrics.flush().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "epoch,step,train/loss,val/loss,lr,tokens_per_sec");
@@ -65,14 +89,39 @@ mod tests {
         assert_eq!(cells[2].parse::<f64>().unwrap(), loss);
         assert_eq!((cells[0], cells[1], cells[3], cells[4], cells[5]), ("0", "50", "", "8e-5", ""));
         assert_eq!(lines[2], "1,99,,2.0,,");
-        assert!(Metrics::create(&path).unwrap_err().to_string().contains("metrics.csv"));
+    }
+
+    #[test]
+    fn a_resumed_run_cuts_the_file_back_to_whole_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.csv");
+        let mut metrics = Metrics::open(&path, 0).unwrap();
+        (1..=3).for_each(|step| metrics.write(&Logged { step, ..Logged::default() }));
+        metrics.flush().unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        for (tail, rows) in [("", 3), ("0,4,", 3), ("0,4,,,,\n0,5,,,,\n", 3), ("", 2), ("", 0)] {
+            std::fs::write(&path, whole.clone() + tail).unwrap();
+            let mut metrics = Metrics::open(&path, rows).unwrap();
+            metrics.write(&Logged { step: rows + 1, ..Logged::default() });
+            metrics.flush().unwrap();
+            let steps = (1..=rows + 1).map(|step| format!("0,{step},,,,\n")).collect::<String>();
+            assert!(std::fs::read_to_string(&path).unwrap().ends_with(&("tokens_per_sec\n".to_owned() + &steps)));
+        }
+        std::fs::write(&path, "epoch,st").unwrap();
+        assert_eq!(Metrics::open(&path, 0).unwrap().rows(), 0);
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("tokens_per_sec\n"));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_full_disk_is_named() {
+    fn a_full_disk_is_named_and_the_rows_wait() {
         let file = File::options().write(true).open("/dev/full").unwrap();
-        let error = Metrics { path: "/dev/full".into(), file }.write(&Logged::default()).unwrap_err();
-        assert!(error.to_string().contains("/dev/full") && error.advice().unwrap().contains("full"));
+        let mut metrics = Metrics { file: AppendFile::new(Path::new("/dev/full"), file, 0).unwrap(), rows: 0 };
+        metrics.write(&Logged::default());
+        for _ in 0..2 {
+            let error = metrics.flush().unwrap_err();
+            assert!(error.to_string().contains("/dev/full") && error.advice().unwrap().contains("full"));
+        }
+        assert_eq!(metrics.file.len(), "0,0,,,,\n".len() as u64);
     }
 }

@@ -3,11 +3,14 @@
 //! A [`Recorder`] writes every [`Logged`] step to `metrics.csv` and to a TensorBoard event file, at once and in full,
 //! so that a run that is stopped has lost none.
 
+mod append;
 pub mod console;
 pub mod metrics;
 pub mod tensorboard;
 
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use metrics::Metrics;
@@ -40,26 +43,64 @@ impl Logged {
     }
 }
 
+/// How far the files of a run were at some moment: what a resumed run cuts them back to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Position {
+    /// Rows of metrics.csv, without its header.
+    pub rows: usize,
+    /// Name and bytes of each event file.
+    pub events: Vec<(String, u64)>,
+}
+
 /// Writes logged steps to the files of one run.
 #[derive(Debug)]
 pub struct Recorder {
     metrics: Metrics,
     events: EventFile,
+    /// The event files of the sessions before this one.
+    earlier: Vec<(String, u64)>,
     log_speed: bool,
+    warned: bool,
 }
 
 impl Recorder {
-    /// Starts both files in the folder of a run. Without `log_speed`, metrics.csv leaves out the tokens/s: a reading
-    /// of the clock would make two equal runs' files differ.
-    pub fn create(run: &Path, log_speed: bool) -> Result<Self> {
-        Ok(Self { metrics: Metrics::create(&run.join("metrics.csv"))?, events: EventFile::create(run)?, log_speed })
+    /// Opens both files in the folder of a run, cut back to `position`, where step `step` comes next; a new run starts
+    /// at the default. Without `log_speed`, metrics.csv leaves out the tokens/s: a reading of the clock would make two
+    /// equal runs' files differ.
+    pub fn open(run: &Path, log_speed: bool, position: &Position, step: usize) -> Result<Self> {
+        let metrics = Metrics::open(&run.join("metrics.csv"), position.rows)?;
+        tensorboard::cut_back(run, &position.events)?;
+        let events = EventFile::create(run, step)?;
+        Ok(Self { metrics, events, earlier: position.events.clone(), log_speed, warned: false })
     }
 
-    /// Writes one step to both files.
-    pub fn record(&mut self, logged: &Logged) -> Result<()> {
+    /// Writes one step to both files. What cannot be written (a full disk) is kept, and tried again with the next.
+    pub fn record(&mut self, logged: &Logged) {
         let tokens_per_sec = logged.tokens_per_sec.filter(|_| self.log_speed);
-        self.metrics.write(&Logged { tokens_per_sec, ..*logged })?;
-        self.events.write(logged)
+        self.metrics.write(&Logged { tokens_per_sec, ..*logged });
+        self.events.write(logged);
+        match self.flush() {
+            Ok(()) => self.warned = false,
+            Err(error) if !self.warned => {
+                tracing::warn!("{error}; the run goes on and tries again");
+                self.warned = true;
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Fails if something is not written yet.
+    pub fn flush(&mut self) -> Result<()> {
+        let metrics = self.metrics.flush();
+        metrics.and(self.events.flush())
+    }
+
+    /// How far the files are.
+    pub fn position(&self) -> Position {
+        let mut events = self.earlier.clone();
+        events.push(self.events.position());
+        Position { rows: self.metrics.rows(), events }
     }
 }
 
@@ -71,8 +112,8 @@ mod tests {
     fn only_log_speed_puts_a_clock_into_metrics_csv() {
         for (log_speed, row) in [(false, "0,1,,,,\n"), (true, "0,1,,,,123.5\n")] {
             let dir = tempfile::tempdir().unwrap();
-            let mut recorder = Recorder::create(dir.path(), log_speed).unwrap();
-            recorder.record(&Logged { step: 1, tokens_per_sec: Some(123.5), ..Logged::default() }).unwrap();
+            let mut recorder = Recorder::open(dir.path(), log_speed, &Position::default(), 1).unwrap();
+            recorder.record(&Logged { step: 1, tokens_per_sec: Some(123.5), ..Logged::default() });
             assert!(std::fs::read_to_string(dir.path().join("metrics.csv")).unwrap().ends_with(row));
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         }

@@ -5,37 +5,47 @@
 //! `tensorflow/core/framework/summary.proto` (TensorBoard keeps copies under `tensorboard/compat/proto`).
 
 use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Logged;
+use super::append::AppendFile;
 use crate::error::Result;
 use crate::run_dir::write_error;
+
+const PREFIX: &str = "events.out.tfevents.";
 
 /// An open event file.
 #[derive(Debug)]
 pub struct EventFile {
-    path: PathBuf,
-    file: File,
+    file: AppendFile,
 }
 
 impl EventFile {
-    /// Starts `events.out.tfevents.SECONDS.HOST.PID.0` in the folder of a run.
-    pub fn create(run: &Path) -> Result<Self> {
+    /// Starts `events.out.tfevents.SECONDS.HOST.PID.0` in the folder of a run, after those that are there: TensorBoard
+    /// reads them in the order of their names. A reader that has seen later steps than `step` forgets them.
+    pub fn create(run: &Path, step: usize) -> Result<Self> {
+        let seconds = |name: &String| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok();
+        let latest: Option<u64> = names(run)?.iter().filter_map(seconds).max();
         let now = since_epoch();
-        let name = format!("events.out.tfevents.{}.{}.{}.0", now.as_secs(), host(), std::process::id());
-        let path = run.join(name);
+        let after = now.as_secs().max(latest.map_or(0, |latest| latest + 1));
+        let path = run.join(format!("{PREFIX}{after}.{}.{}.0", host(), std::process::id()));
         let file = File::create_new(&path).map_err(|e| write_error(&path, e))?;
-        let mut events = Self { path, file };
+        let mut events = Self { file: AppendFile::new(&path, file, 0)? };
         let mut version = event(now, 0);
         bytes(&mut version, 3, b"brain.Event:2"); // Event.file_version
-        events.frame(&version)?;
+        events.frame(&version);
+        if step > 0 {
+            let mut start = event(now, step as u64);
+            bytes(&mut start, 7, &[VARINT as u8 | 1 << 3, 1]); // Event.session_log, SessionLog.status = START
+            events.frame(&start);
+        }
+        events.flush()?;
         Ok(events)
     }
 
     /// Adds the values measured at one step.
-    pub fn write(&mut self, logged: &Logged) -> Result<()> {
+    pub fn write(&mut self, logged: &Logged) {
         let mut summary = Vec::new();
         for (tag, value) in logged.values() {
             let Some(value) = value else { continue };
@@ -46,23 +56,57 @@ impl EventFile {
             bytes(&mut summary, 1, &scalar); // Summary.value
         }
         if summary.is_empty() {
-            return Ok(());
+            return;
         }
         let mut event = event(since_epoch(), logged.step as u64);
         bytes(&mut event, 5, &summary); // Event.summary
-        self.frame(&event)
+        self.frame(&event);
     }
 
-    /// Writes one record: length, checksum of the length, data, checksum of the data.
-    fn frame(&mut self, data: &[u8]) -> Result<()> {
+    /// Writes what waits.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.flush()
+    }
+
+    /// The file's name and length.
+    pub fn position(&self) -> (String, u64) {
+        let name = self.file.path().file_name().map(|name| name.to_string_lossy().into_owned());
+        (name.unwrap_or_default(), self.file.len())
+    }
+
+    /// Adds one record: length, checksum of the length, data, checksum of the data.
+    fn frame(&mut self, data: &[u8]) {
         let length = (data.len() as u64).to_le_bytes();
         let mut frame = Vec::with_capacity(data.len() + 16);
         frame.extend(length);
         frame.extend(masked_crc(&length).to_le_bytes());
         frame.extend(data);
         frame.extend(masked_crc(data).to_le_bytes());
-        self.file.write_all(&frame).map_err(|e| write_error(&self.path, e))
+        self.file.push(&frame);
     }
+}
+
+/// The event files of a run.
+fn names(run: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(run).map_err(|e| write_error(run, e))?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter(|name| name.starts_with(PREFIX)).collect())
+}
+
+/// Cuts the event files of a run back to these, with these lengths; others are of steps that will be done again.
+pub fn cut_back(run: &Path, kept: &[(String, u64)]) -> Result<()> {
+    for name in names(run)? {
+        let path = run.join(&name);
+        let cut = match kept.iter().find(|(kept, _)| *kept == name) {
+            Some((_, length)) => File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|file| if file.metadata()?.len() > *length { file.set_len(*length) } else { Ok(()) }),
+            None => std::fs::remove_file(&path),
+        };
+        cut.map_err(|e| write_error(&path, e))?;
+    }
+    Ok(())
 }
 
 // Wire types, https://protobuf.dev/programming-guides/encoding/
@@ -172,12 +216,13 @@ mod tests {
     #[test]
     fn the_file_reads_back() {
         let dir = tempfile::tempdir().unwrap();
-        let mut events = EventFile::create(dir.path()).unwrap();
+        let mut events = EventFile::create(dir.path(), 0).unwrap();
         let logged = Logged { step: 300, train_loss: Some(0.25), lr: Some(5e-4), ..Logged::default() };
-        events.write(&logged).unwrap();
-        events.write(&Logged { step: 301, ..Logged::default() }).unwrap();
+        events.write(&logged);
+        events.write(&Logged { step: 301, ..Logged::default() });
+        events.flush().unwrap();
 
-        let frames = frames(&std::fs::read(&events.path).unwrap());
+        let frames = frames(&std::fs::read(events.file.path()).unwrap());
         assert_eq!(frames.len(), 2, "a step without values writes nothing");
         assert_eq!(fields(&frames[0])[2], (3, b"brain.Event:2".to_vec()));
         let event = fields(&frames[1]);
@@ -188,6 +233,29 @@ mod tests {
         let scalar = |tag: &str, value: f32| vec![(1, tag.as_bytes().to_vec()), (2, value.to_le_bytes().to_vec())];
         let values: Vec<_> = fields(&event[2].1).iter().map(|(_, value)| fields(value)).collect();
         assert_eq!(values, [scalar("train/loss", 0.25), scalar("lr", 5e-4)]);
+    }
+
+    #[test]
+    fn a_resumed_run_cuts_back_and_goes_on_in_a_later_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = |events: &mut EventFile, step| {
+            events.write(&Logged { step, train_loss: Some(0.5), ..Logged::default() });
+            events.flush().unwrap();
+        };
+        let mut first = EventFile::create(dir.path(), 0).unwrap();
+        log(&mut first, 1);
+        let kept = first.position();
+        log(&mut first, 2);
+        let lost = EventFile::create(dir.path(), 2).unwrap();
+        assert!(lost.position().0 > kept.0, "the second of a second comes after the first");
+        cut_back(dir.path(), std::slice::from_ref(&kept)).unwrap();
+        let second = EventFile::create(dir.path(), 2).unwrap();
+        let mut names = names(dir.path()).unwrap();
+        names.sort();
+        assert_eq!(names, [kept.0.clone(), second.position().0]);
+        assert_eq!(frames(&std::fs::read(dir.path().join(&kept.0)).unwrap()).len(), 2);
+        let start = fields(&frames(&std::fs::read(second.file.path()).unwrap())[1]);
+        assert_eq!(start[1..], [(2, 2u64.to_le_bytes().to_vec()), (7, vec![8, 1])]);
     }
 
     #[test]

@@ -1,138 +1,254 @@
-//! Checkpoints: folders that hold a student and all it needs, written whole or not at all.
+//! Checkpoints: folders that hold a student and all it takes to go on, written whole or not at all.
 //!
-//! `checkpoints/epoch=E_train-loss=L` is the best so far (the original's names), `checkpoints/last` the newest. Each
-//! holds `model.safetensors`, `themo.json`, the BERT's `config.json`, its tokenizer and `state.json`.
+//! `checkpoints/epoch=E_train-loss=L` is one of the best (the original's names), `checkpoints/last` the newest. Each
+//! holds `model.safetensors`, `themo.json`, the BERT's `config.json`, its tokenizer, the optimizer's moments in
+//! `optimizer.safetensors`, and `state.json`.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use candle_core::{Device, Tensor};
 
+use super::optimizer::AdamW;
+use super::retention::keep_best;
+use super::state::{Measured, State};
 use crate::data::tokens::TOKENIZER_FILES;
 use crate::error::{Error, Result, ResultExt};
 use crate::models::Student;
 use crate::models::student::HEAD_FILE;
 use crate::models::weights::read_json;
-
-/// Where in the run a checkpoint was made.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct State {
-    /// Epochs finished.
-    pub epochs: usize,
-    /// Steps done.
-    pub steps: usize,
-    /// Mean training loss of the last epoch; none before the first.
-    pub train_loss: Option<f64>,
-    /// Validation loss after it, where there is validation data.
-    pub val_loss: Option<f64>,
-}
+use crate::nn::Params;
 
 const LAST: &str = "last";
 const STATE_FILE: &str = "state.json";
+const MOMENTS_FILE: &str = "optimizer.safetensors";
+/// A folder that is being written, and one that steps aside for its successor.
+const WRITING: &str = ".writing-";
+const ASIDE: &str = ".old-";
 
 /// The checkpoints folder of a run.
 pub struct Checkpoints {
     dir: PathBuf,
     /// The folder the student came from: its configuration and tokenizer go into every checkpoint.
     source: PathBuf,
-    best: Option<PathBuf>,
+    /// How many of the best are kept.
+    most: usize,
+    /// The checkpoint written last and its number of steps: another of the same steps shares its files.
+    newest: Option<(usize, PathBuf)>,
 }
 
 impl Checkpoints {
-    /// Checkpoints in `dir` of a student loaded from `source`.
-    pub fn new(dir: PathBuf, source: &Path) -> Result<Self> {
+    /// Checkpoints in `dir` of a student loaded from `source`, of which the best `most` are kept. What a killed run
+    /// left half done is undone first.
+    pub fn open(dir: PathBuf, source: &Path, most: usize) -> Result<Self> {
         fs::create_dir_all(&dir).context(|| format!("cannot create {}", dir.display()))?;
-        Ok(Self { dir, source: source.to_owned(), best: None })
+        tidy(&dir).context(|| format!("cannot clean up {}", dir.display()))?;
+        Ok(Self { dir, source: source.to_owned(), most, newest: None })
+    }
+
+    /// Removes what was written after `steps`: the run goes back there.
+    pub fn cut_back(&self, steps: usize) -> Result<()> {
+        let later = list_best(&self.dir)?.into_iter().filter(|(_, state)| state.steps > steps);
+        self.remove(&later.map(|(path, _)| path).collect::<Vec<_>>())
     }
 
     /// Writes `last`.
-    pub fn save_last(&self, student: &Student, state: &State) -> Result<PathBuf> {
-        self.save(student, state, LAST)
+    pub fn save_last(&mut self, student: &Student, optimizer: &AdamW, state: &State) -> Result<PathBuf> {
+        self.save(student, optimizer, state, LAST)
     }
 
-    /// Writes a new best and then removes the one before it.
-    pub fn save_best(&mut self, student: &Student, state: &State) -> Result<PathBuf> {
-        let loss = state.train_loss.unwrap_or(f64::NAN);
-        let name = format!("epoch={}_train-loss={loss:.4}", state.epochs.saturating_sub(1));
-        let path = self.save(student, state, &name)?;
-        if let Some(old) = self.best.replace(path.clone()).filter(|old| *old != path) {
-            fs::remove_dir_all(&old).context(|| format!("cannot remove {}", old.display()))?;
+    /// Writes a checkpoint for the epoch just ended if it is among the best. The ones it displaces are returned, to
+    /// be removed when `last` is there too: until then a crash goes back behind them.
+    pub fn save_if_best(&mut self, student: &Student, optimizer: &AdamW, state: &State) -> Result<Vec<PathBuf>> {
+        let Some(new) = &state.measured else { return Ok(Vec::new()) };
+        let name = name_of(new);
+        let there: Vec<(String, Measured)> = list_best(&self.dir)?
+            .into_iter()
+            .filter_map(|(path, state)| Some((path.file_name()?.to_str()?.to_owned(), state.measured?)))
+            .filter(|(there, _)| *there != name)
+            .collect();
+        let decision = keep_best(&there, new, self.most);
+        if decision.keep {
+            self.save(student, optimizer, state, &name)?;
         }
-        Ok(path)
+        Ok(decision.drop.iter().map(|name| self.dir.join(name)).collect())
+    }
+
+    /// Removes checkpoints.
+    pub fn remove(&self, folders: &[PathBuf]) -> Result<()> {
+        for folder in folders {
+            fs::remove_dir_all(folder).context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        Ok(())
     }
 
     /// Writes everything beside the final place, synced, then renames.
-    fn save(&self, student: &Student, state: &State, name: &str) -> Result<PathBuf> {
+    fn save(&mut self, student: &Student, optimizer: &AdamW, state: &State, name: &str) -> Result<PathBuf> {
         let failed = || format!("cannot write the checkpoint {name} in {}", self.dir.display());
         let full = || "check the free space and the permissions; earlier checkpoints are untouched";
-        let temporary =
-            tempfile::Builder::new().prefix(".writing-").tempdir_in(&self.dir).context(failed).hint(full)?;
-        let fill = || -> Result<()> {
-            student.save(temporary.path())?;
-            fs::copy(self.source.join("config.json"), temporary.path().join("config.json"))?;
-            for file in TOKENIZER_FILES {
-                if self.source.join(file).exists() {
-                    fs::copy(self.source.join(file), temporary.path().join(file))?;
-                }
-            }
-            fs::write(temporary.path().join(STATE_FILE), serde_json::to_string_pretty(state)? + "\n")?;
-            for entry in fs::read_dir(temporary.path())? {
-                fs::File::open(entry?.path())?.sync_all()?;
-            }
-            Ok(())
-        };
-        fill().context(failed).hint(full)?;
+        let temporary = tempfile::Builder::new().prefix(WRITING).tempdir_in(&self.dir).context(failed).hint(full)?;
+        self.fill(temporary.path(), student, optimizer, state).context(failed).hint(full)?;
         let path = self.dir.join(name);
-        // A folder cannot replace another in one step: the old one steps aside, and is removed at the end.
-        let aside = self.dir.join(format!(".old-{name}"));
-        let swap = || -> Result<()> {
-            if aside.exists() {
-                fs::remove_dir_all(&aside)?;
-            }
-            if path.exists() {
-                fs::rename(&path, &aside)?;
-            }
-            // tempfile makes folders for the owner alone; a checkpoint is for whoever may read the run.
-            #[cfg(unix)]
-            fs::set_permissions(temporary.path(), fs::metadata(&self.dir)?.permissions())?;
-            fs::rename(temporary.path(), &path)?;
-            fs::File::open(&self.dir)?.sync_all()?;
-            if aside.exists() {
-                fs::remove_dir_all(&aside)?;
-            }
-            Ok(())
-        };
-        swap().context(failed).hint(full)?;
+        self.put(temporary.path(), &path, name).context(failed).hint(full)?;
+        self.newest = Some((state.steps, path.clone()));
         Ok(path)
     }
+
+    fn fill(&self, folder: &Path, student: &Student, optimizer: &AdamW, state: &State) -> Result<()> {
+        let twin = self.newest.as_ref().filter(|(steps, _)| *steps == state.steps);
+        let shared = twin.is_some_and(|(_, twin)| share(twin, folder).is_ok());
+        if !shared {
+            student.save(folder)?;
+            write_moments(optimizer, student.params(), &folder.join(MOMENTS_FILE))?;
+            fs::copy(self.source.join("config.json"), folder.join("config.json"))?;
+            for file in TOKENIZER_FILES {
+                if self.source.join(file).exists() {
+                    fs::copy(self.source.join(file), folder.join(file))?;
+                }
+            }
+        }
+        fs::write(folder.join(STATE_FILE), serde_json::to_string_pretty(state)? + "\n")?;
+        for entry in fs::read_dir(folder)? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the finished folder its name.
+    fn put(&self, temporary: &Path, path: &Path, name: &str) -> Result<()> {
+        // A folder cannot replace another in one step: the old one steps aside, and is removed at the end.
+        let aside = self.dir.join(format!("{ASIDE}{name}"));
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        if path.exists() {
+            fs::rename(path, &aside)?;
+        }
+        // tempfile makes folders for the owner alone; a checkpoint is for whoever may read the run.
+        #[cfg(unix)]
+        fs::set_permissions(temporary, fs::metadata(&self.dir)?.permissions())?;
+        if let Err(error) = fs::rename(temporary, path) {
+            if aside.exists() {
+                fs::rename(&aside, path)?;
+            }
+            return Err(error.into());
+        }
+        File::open(&self.dir)?.sync_all()?;
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        Ok(())
+    }
+}
+
+/// `epoch=E_train-loss=L`, as the original names them.
+fn name_of(measured: &Measured) -> String {
+    format!("epoch={}_{}={:.4}", measured.epoch, measured.monitor.replace('/', "-"), measured.value)
+}
+
+/// Hard links to the files of a checkpoint of the same step, all but the state: files are never changed once written.
+fn share(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_name() != STATE_FILE {
+            fs::hard_link(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Undoes what a killed run left half done: folders half written go; an old one whose successor never got its name
+/// comes back. The folder's run must be locked.
+pub fn tidy(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let name = name.to_string_lossy();
+        if name.starts_with(WRITING) {
+            fs::remove_dir_all(&path)?;
+        } else if let Some(name) = name.strip_prefix(ASIDE) {
+            if dir.join(name).exists() { fs::remove_dir_all(&path)? } else { fs::rename(&path, dir.join(name))? }
+        }
+    }
+    Ok(())
+}
+
+/// The best checkpoints of a folder with their states.
+fn list_best(dir: &Path) -> Result<Vec<(PathBuf, State)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).context(|| format!("cannot read {}", dir.display()))?.flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with("epoch=") && path.join(HEAD_FILE).exists() {
+            found.push((path.clone(), read_json(&path.join(STATE_FILE))?));
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found)
 }
 
 /// The checkpoint to test: the best one of a run's `checkpoints` folder, else `last`.
 pub fn find_best(dir: &Path) -> Result<PathBuf> {
-    let mut best: Option<(f64, PathBuf)> = None;
-    let entries =
-        fs::read_dir(dir).map(|entries| entries.filter_map(|e| e.ok()).collect::<Vec<_>>()).unwrap_or_default();
-    for entry in entries {
-        let (path, name) = (entry.path(), entry.file_name());
-        if !name.to_string_lossy().starts_with("epoch=") || !path.join(HEAD_FILE).exists() {
-            continue;
-        }
-        let state: State = read_json(&path.join(STATE_FILE))?;
-        let loss = state.train_loss.unwrap_or(f64::INFINITY);
-        if best.as_ref().is_none_or(|(b, _)| loss < *b) {
-            best = Some((loss, path));
+    let mut best: Option<(Measured, PathBuf)> = None;
+    for (path, state) in if dir.is_dir() { list_best(dir)? } else { Vec::new() } {
+        let Some(measured) = state.measured else { continue };
+        if best.as_ref().is_none_or(|(best, _)| measured.better_than(best)) {
+            best = Some((measured, path));
         }
     }
     if let Some((_, path)) = best {
         return Ok(path);
     }
+    find_last(dir).ok_or_else(|| {
+        Error::new(format!("no checkpoint in {}", dir.display()))
+            .hint("the run may have been stopped before its first epoch ended; train again, or choose another version")
+    })
+}
+
+/// The newest checkpoint of a run's `checkpoints` folder, if there is one.
+pub fn find_last(dir: &Path) -> Option<PathBuf> {
     // `.old-last` is what is left if a run was killed between the two renames of a replacement.
-    [LAST, ".old-last"].map(|name| dir.join(name)).into_iter().find(|path| path.join(HEAD_FILE).exists()).ok_or_else(
-        || {
-            Error::new(format!("no checkpoint in {}", dir.display())).hint(
-                "the run may have been stopped before its first epoch ended; train again, or choose another version",
-            )
-        },
-    )
+    let names = [LAST.to_owned(), format!("{ASIDE}{LAST}")];
+    names.into_iter().map(|name| dir.join(name)).find(|path| path.join(HEAD_FILE).exists())
+}
+
+/// The state of the checkpoint in `folder`.
+pub fn read_state(folder: &Path) -> Result<State> {
+    read_json(&folder.join(STATE_FILE)).hint(|| "this checkpoint cannot be gone on from; train again")
+}
+
+/// Reads the optimizer's moments after `steps` steps from the checkpoint that `student` was loaded from.
+pub fn restore(folder: &Path, student: &Student, steps: usize, optimizer: &mut AdamW) -> Result<()> {
+    let path = folder.join(MOMENTS_FILE);
+    let failed = || format!("cannot read the optimizer's moments from {}", path.display());
+    let tensors = candle_core::safetensors::load(&path, student.device()).context(failed)?;
+    for (slot, list) in optimizer.slots_mut(steps) {
+        for (entry, tensor) in student.params().iter().zip(list) {
+            let part = |(name, _)| {
+                let name = format!("{slot}.{name}");
+                tensors
+                    .get(&name)
+                    .ok_or_else(|| Error::new(format!("the tensor `{name}` is missing")).context(failed()))
+            };
+            let parts = entry.parts(tensor)?.into_iter().map(part).collect::<Result<Vec<_>>>()?;
+            let whole = Tensor::cat(&parts, 0)?;
+            if whole.shape() != tensor.shape() {
+                return Err(Error::new(format!("`{}` has another shape", entry.name())).context(failed()));
+            }
+            *tensor = whole;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the optimizer's tensors as `SLOT.PARAMETER`.
+fn write_moments(optimizer: &AdamW, params: &Params, path: &Path) -> Result<()> {
+    let mut tensors = BTreeMap::new();
+    for (slot, list) in optimizer.slots() {
+        for (entry, tensor) in params.iter().zip(list) {
+            for (name, part) in entry.parts(tensor)? {
+                tensors.insert(format!("{slot}.{name}"), part.to_device(&Device::Cpu)?.contiguous()?);
+            }
+        }
+    }
+    fs::write(path, safetensors::serialize(tensors, None)?).context(|| format!("cannot write {}", path.display()))
 }

@@ -2,12 +2,15 @@
 
 use candle_core::{Device, Tensor};
 
+use crate::data::pairs::Pair;
 use crate::data::targets::Targets;
 use crate::error::Result;
 use crate::rng;
 
 /// What a student is trained on, or validated with.
 pub struct Dataset {
+    /// The captions.
+    pub pairs: Vec<Pair>,
     /// Token ids of each Spanish caption.
     pub tokens: Vec<Vec<u32>>,
     /// The teacher's feature of each English caption.

@@ -4,57 +4,73 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::Dataset;
-use super::checkpoint::{Checkpoints, State};
+use super::checkpoint;
+use super::journal::Journal;
 use super::optimizer::{AdamW, AdamWConfig};
+use super::state::{Limit, Measured, State};
 use super::step::{loss_and_gradients, validate};
-use super::stopping::EarlyStopping;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::models::Student;
 use crate::nn::{Dropout, Gradients};
+use crate::report::Logged;
 use crate::report::console::progress;
-use crate::report::{Logged, Recorder};
 
 /// How a run ended.
 pub struct Summary {
-    /// The smallest mean training loss of an epoch.
-    pub best_loss: Option<f64>,
-    /// The checkpoint to test.
-    pub checkpoint: PathBuf,
-    /// Epochs and steps done.
+    /// The best value of the monitored metric.
+    pub best: Option<f64>,
+    /// The checkpoint to test; none if the run wrote nothing.
+    pub checkpoint: Option<PathBuf>,
+    /// Epochs (one that was not finished counts) and steps done.
     pub epochs: usize,
     pub steps: usize,
     /// Time spent in training steps.
     pub training_secs: f64,
+    /// The run was asked to stop before its end.
+    pub stopped: bool,
 }
 
-/// Trains `student` on `train` until the epochs or steps are used up or the loss stops falling, recording metrics
-/// and keeping the best and the last checkpoint.
+/// Where a run begins.
+pub struct Start {
+    /// A new one, or that of the checkpoint.
+    pub state: State,
+    /// The checkpoint folder to go on from, whose student has been loaded.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Trains `student` on `train` until a limit of `config` is reached or `should_stop` says so, leaving metrics and
+/// checkpoints in `journal`. From a checkpoint it goes on as if it had never stopped.
 pub fn fit(
-    config: &Config, student: &Student, train: &Dataset, val: Option<&Dataset>, checkpoints: &mut Checkpoints,
-    recorder: &mut Recorder,
+    config: &Config, student: &Student, train: &Dataset, val: Option<&Dataset>, start: Start, journal: &mut Journal,
+    should_stop: &dyn Fn() -> bool,
 ) -> Result<Summary> {
     let mut grads = Gradients::zeros(student.params())?;
     let mut optimizer = AdamW::new(AdamWConfig::default(), student.params())?;
-    let mut stopping = EarlyStopping::new(config.patience);
+    if let Some(folder) = &start.checkpoint {
+        checkpoint::restore(folder, student, start.state.steps, &mut optimizer)?;
+    }
+    let mut state = State { finished: false, ..start.state };
     let (hidden_dropout, attention_dropout) = match config.dropout {
         Some(p) => (p, p),
         None => (student.config().hidden_dropout_prob, student.config().attention_probs_dropout_prob),
     };
-    let mut state = State { epochs: 0, steps: 0, train_loss: None, val_loss: None };
-    let mut training_secs = 0.0;
-    let mut best = None;
     let (mut since_logged, mut tokens_since_logged) = (0.0, 0);
 
-    for epoch in 0..config.max_epochs {
+    // A run that was killed at the end of an epoch, before that was recorded, has the end still to come.
+    while state.batches > 0 || state.limit(config).is_none() {
+        let epoch = state.epoch;
         let order = train.order(config.seed, epoch, config.shuffle);
-        let (mut loss_sum, mut samples, mut epoch_secs, mut epoch_tokens) = (0.0, 0, 0.0, 0);
-        let bar = progress(train.len().div_ceil(config.batch_size) as u64, &format!("epoch {epoch}"));
-        for batch in order.chunks(config.batch_size) {
-            if config.max_steps.is_some_and(|max| state.steps >= max) {
+        let batches = order.len().div_ceil(config.batch_size);
+        let bar = progress(batches as u64, &format!("epoch {epoch}"));
+        bar.set(state.batches as u64);
+        let (mut epoch_secs, mut epoch_tokens) = (0.0, 0);
+        for batch in order.chunks(config.batch_size).skip(state.batches) {
+            if state.limit(config) == Some(Limit::Steps) {
                 break;
             }
             let began = Instant::now();
+            let learn_rate = config.learn_rate;
             let dropout =
                 Dropout::new(config.seed, state.steps as u64, hidden_dropout as f32, attention_dropout as f32);
             grads.clear(student.backend())?;
@@ -63,80 +79,103 @@ pub fn fit(
             if state.steps == 0 {
                 audit(student, &grads)?;
             }
-            if !loss.is_finite() {
-                return Err(diverged(loss, epoch, state.steps, config.learn_rate));
+            let norm = grads.norm(student.backend())?;
+            if !loss.is_finite() || !norm.is_finite() {
+                let report = journal.write_diverged(train, batch, &state, learn_rate, loss, norm);
+                return Err(diverged(loss, norm, &state, learn_rate, report));
             }
-            optimizer.step(student.backend(), student.params(), &grads, config.learn_rate)?;
-            state.steps += 1;
+            optimizer.step(student.backend(), student.params(), &grads, learn_rate)?;
 
             let (secs, tokens) =
                 (began.elapsed().as_secs_f64(), batch.iter().map(|i| train.tokens[*i].len()).sum::<usize>());
+            state.add_step(loss, batch.len(), secs);
             (epoch_secs, epoch_tokens) = (epoch_secs + secs, epoch_tokens + tokens);
             (since_logged, tokens_since_logged) = (since_logged + secs, tokens_since_logged + tokens);
-            loss_sum += loss * batch.len() as f64;
-            samples += batch.len();
             bar.inc(1);
             bar.message(format!("loss {loss:.4}, {:.0} tokens/s", epoch_tokens as f64 / epoch_secs));
             if state.steps.is_multiple_of(config.log_every) {
-                recorder.record(&Logged {
+                journal.record(&Logged {
                     epoch,
                     step: state.steps,
                     train_loss: Some(loss),
                     val_loss: None,
-                    lr: Some(config.learn_rate),
+                    lr: Some(learn_rate),
                     tokens_per_sec: Some(tokens_since_logged as f64 / since_logged),
-                })?;
+                });
                 (since_logged, tokens_since_logged) = (0.0, 0);
+            }
+            let stop = should_stop();
+            // At the end of the epoch a checkpoint follows anyway.
+            let due = state.batches < batches && config.checkpoint_every.due(state.steps, journal.since_saved());
+            if stop || due {
+                state.recorded = journal.position();
+                journal.save_last(student, &optimizer, &state);
+            }
+            if stop {
+                journal.finish()?;
+                return Ok(summary(&state, journal, true));
             }
         }
         drop(bar);
-        training_secs += epoch_secs;
-        if samples == 0 {
-            break; // the steps were used up at the end of the epoch before
-        }
 
-        let train_loss = loss_sum / samples as f64;
+        let train_loss = state.loss_sum / state.pairs as f64;
         let val_loss = val.map(|data| validate(student, data, config.micro_batch_tokens)).transpose()?;
-        let tokens_per_sec = epoch_tokens as f64 / epoch_secs;
-        recorder.record(&Logged {
+        let tokens_per_sec = (epoch_secs > 0.0).then(|| epoch_tokens as f64 / epoch_secs);
+        state.recorded = journal.position();
+        journal.record(&Logged {
             epoch,
             step: state.steps,
             train_loss: Some(train_loss),
             val_loss,
             lr: Some(config.learn_rate),
-            tokens_per_sec: Some(tokens_per_sec),
-        })?;
-        (state.epochs, state.train_loss, state.val_loss) = (epoch + 1, Some(train_loss), val_loss);
-        let decision = stopping.observe(train_loss);
+            tokens_per_sec,
+        });
+        // An epoch that the steps did not suffice for is closed for now; with more of them it would go on.
+        let unfinished = (state.batches < batches).then(|| State { finished: true, ..state.clone() });
+        let is_best = state.stopping.observe(train_loss);
+        let monitor = "train/loss".to_owned();
+        state.end_epoch(Measured { epoch, train_loss, val_loss, monitor, value: train_loss, maximise: false });
+        state.recorded = journal.position();
+        state.finished = state.limit(config).is_some();
         let validated = val_loss.map_or(String::new(), |v| format!(", val/loss {v:.4}"));
         tracing::info!(
-            "epoch {epoch}: train/loss {train_loss:.4}{validated}{}, {epoch_secs:.1} s, {tokens_per_sec:.0} tokens/s",
-            if decision.is_best { " (best)" } else { "" }
+            "epoch {epoch}: train/loss {train_loss:.4}{validated}{}, {epoch_secs:.1} s, {:.0} tokens/s",
+            if is_best { " (best)" } else { "" },
+            tokens_per_sec.unwrap_or_default()
         );
-        if decision.is_best {
-            best = Some(checkpoints.save_best(student, &state)?);
-        }
-        checkpoints.save_last(student, &state)?;
-        if decision.stop {
+        journal.save_epoch(student, &optimizer, &state, unfinished.as_ref().unwrap_or(&state));
+        if state.limit(config) == Some(Limit::Patience) {
             tracing::info!("train/loss has not improved for {} epochs: stopping", config.patience);
-            break;
         }
-        if config.max_steps.is_some_and(|max| state.steps >= max) {
-            break;
+        if should_stop() && !state.finished {
+            journal.finish()?;
+            return Ok(summary(&state, journal, true));
         }
     }
-    let checkpoint = match best {
-        Some(path) => path,
-        None => checkpoints.save_last(student, &state)?, // no epoch was asked for
-    };
-    let (best_loss, State { epochs, steps, .. }) = (stopping.best(), state);
-    Ok(Summary { best_loss, checkpoint, epochs, steps, training_secs })
+    if state.steps == 0 {
+        state.finished = true;
+        journal.save_last(student, &optimizer, &state); // no epoch was asked for
+    }
+    journal.finish()?;
+    Ok(summary(&state, journal, false))
 }
 
-fn diverged(loss: f64, epoch: usize, steps: usize, learn_rate: f64) -> Error {
-    Error::new(format!("the training loss became {loss} in epoch {epoch}, step {}", steps + 1)).hint(format!(
-        "the learning rate {learn_rate} may be too high; a checkpoint of an earlier epoch is from before this"
-    ))
+fn summary(state: &State, journal: &Journal, stopped: bool) -> Summary {
+    Summary {
+        best: state.stopping.best(),
+        checkpoint: journal.best(),
+        epochs: state.epochs(),
+        steps: state.steps,
+        training_secs: state.training_secs,
+        stopped,
+    }
+}
+
+fn diverged(loss: f64, norm: f64, state: &State, learn_rate: f64, report: Option<PathBuf>) -> Error {
+    let what = if loss.is_finite() { format!("gradient's norm became {norm}") } else { format!("loss became {loss}") };
+    let report = report.map_or(String::new(), |path| format!("; {} names the batch's captions", path.display()));
+    Error::new(format!("the training {what} in epoch {}, step {}", state.epoch, state.steps + 1))
+        .hint(format!("the learning rate {learn_rate} may be too high; the checkpoints are from before this{report}"))
 }
 
 /// Before the first update: no gradient may be missing or broken, or the run would train something else than it says.

@@ -3,11 +3,15 @@
 pub mod checkpoint;
 pub mod dataset;
 pub mod fit;
-
+pub mod journal;
 pub mod loss;
 pub mod optimizer;
+pub mod retention;
+pub mod state;
 pub mod step;
 pub mod stopping;
 
 pub use dataset::Dataset;
-pub use fit::{Summary, fit};
+pub use fit::{Start, Summary, fit};
+pub use journal::Journal;
+pub use state::State;

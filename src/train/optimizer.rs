@@ -41,6 +41,17 @@ impl AdamW {
         Ok(Self { config, step: 0, first: zeros()?, second: zeros()? })
     }
 
+    /// What a checkpoint keeps: named lists of tensors in the order of the parameters (torch's names).
+    pub fn slots(&self) -> [(&'static str, &[Tensor]); 2] {
+        [("exp_avg", &self.first), ("exp_avg_sq", &self.second)]
+    }
+
+    /// The same to be filled from a checkpoint made after `steps` steps.
+    pub fn slots_mut(&mut self, steps: usize) -> [(&'static str, &mut Vec<Tensor>); 2] {
+        self.step = steps as i32;
+        [("exp_avg", &mut self.first), ("exp_avg_sq", &mut self.second)]
+    }
+
     /// Updates every parameter in place.
     pub fn step(&mut self, backend: Backend, params: &Params, grads: &Gradients, learn_rate: f64) -> Result<()> {
         self.step += 1;

@@ -1,0 +1,95 @@
+//! `themo train --resume`: which run, with which settings, from where.
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::commands::test::run_config;
+use crate::config::Config;
+use crate::error::{Error, Result, ResultExt};
+use crate::run_dir::{RunDir, write_atomic};
+use crate::train::State;
+use crate::train::checkpoint::{find_last, read_state, tidy};
+
+/// Settings that a resumed run may change: they decide when it ends and what it leaves, not what it computes.
+const FREE: [&str; 6] = ["max-epochs", "max-steps", "patience", "checkpoint-every", "keep-best", "cache-dir"];
+
+/// Settings that it may change with `--override`.
+const OVERRIDABLE: [&str; 2] = ["learn-rate", "device"];
+
+/// A run to go on with, locked by this process.
+pub struct Resumed {
+    pub run: RunDir,
+    /// Its newest checkpoint; none if it was killed before the first.
+    pub checkpoint: Option<PathBuf>,
+    found: Option<State>,
+}
+
+/// Locks the run at `path` and reads where it is; its config.toml takes over what `flags` may change.
+pub fn open(path: &Path, flags: Table, overriding: bool) -> Result<(Config, Resumed)> {
+    let doing = || format!("cannot resume {}", path.display());
+    let mut run = RunDir::open(path)?;
+    let old = run_config(&run, Table::new())?;
+    let new = run_config(&run, flags.clone())?;
+    refuse_contradictions(&old, &new, &flags, overriding).context(doing)?;
+    run.lock()?;
+    if run.checkpoints().is_dir() {
+        tidy(&run.checkpoints()).context(doing)?;
+    }
+    let checkpoint = find_last(&run.checkpoints());
+    let found = checkpoint.as_deref().map(read_state).transpose().context(doing)?;
+    if new != old {
+        write_atomic(&run.config(), new.to_toml()?.as_bytes())?;
+    }
+    Ok((new, Resumed { run, checkpoint, found }))
+}
+
+fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: bool) -> Result<()> {
+    let table = |config: &Config| Table::try_from(config).map_err(|e| Error::new(e.to_string()));
+    let (old, new) = (table(old)?, table(new)?);
+    for key in flags.keys().filter(|key| old.get(*key) != new.get(*key) && !FREE.contains(&key.as_str())) {
+        let shown = |table: &Table| table.get(key).map_or("not set".to_owned(), Value::to_string);
+        let what = format!("the run has --{key} {}, not {}", shown(&old), shown(&new));
+        if !OVERRIDABLE.contains(&key.as_str()) {
+            return Err(Error::usage(what).hint(format!(
+                "leave --{key} out, or start a new run; a resumed one may change only {}, and with --override {}",
+                FREE.join(", "),
+                OVERRIDABLE.join(", ")
+            )));
+        }
+        if !overriding {
+            return Err(
+                Error::usage(what).hint("add --override if the rest of the run is to differ from its beginning")
+            );
+        }
+        tracing::warn!("{key} is {} from here on, it was {}", shown(&new), shown(&old));
+    }
+    Ok(())
+}
+
+impl Resumed {
+    /// What to say if there is nothing left to do.
+    pub fn finished(&self, config: &Config) -> Option<String> {
+        let state = self.found.as_ref().filter(|state| state.finished && state.limit(config).is_some())?;
+        let run = self.run.path().display();
+        Some(format!(
+            "{run} is finished: {} epochs, {} steps\n\
+             test it with    themo test --version-path {run}\n\
+             go on with      themo train --resume {run} --max-epochs N (or --max-steps, --patience)",
+            state.epochs(),
+            state.steps
+        ))
+    }
+
+    /// The state to go on from; fails if the run was about other training pairs than those of the fingerprint `data`.
+    pub fn state(&self, seed: u64, data: String) -> Result<State> {
+        let Some(state) = self.found.clone() else { return Ok(State::new(seed, data)) };
+        if state.data != data {
+            return Err(Error::new("the training pairs are not those that the run began with")
+                .context(format!("cannot resume {}", self.run.path().display()))
+                .hint("put the files back as they were; checkpoints/last can start a new run with --student"));
+        }
+        tracing::info!("going on after step {} in epoch {}", state.steps, state.epoch);
+        Ok(state)
+    }
+}

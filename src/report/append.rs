@@ -1,0 +1,64 @@
+//! A file that grows by whole records, and outlives a full disk.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::run_dir::write_error;
+
+/// An open file at whose end records are written.
+#[derive(Debug)]
+pub struct AppendFile {
+    path: PathBuf,
+    file: File,
+    /// Where the last whole record ends.
+    end: u64,
+    /// Records that could not be written yet.
+    waiting: Vec<u8>,
+}
+
+impl AppendFile {
+    /// Writes to `file`, opened from `path`, from byte `end` on; what is behind it goes.
+    pub fn new(path: &Path, file: File, end: u64) -> Result<Self> {
+        let cut = || -> io::Result<()> {
+            if file.metadata()?.len() > end {
+                file.set_len(end)?;
+            }
+            (&file).seek(SeekFrom::Start(end))?;
+            Ok(())
+        };
+        cut().map_err(|e| write_error(path, e))?;
+        Ok(Self { path: path.to_owned(), file, end, waiting: Vec::new() })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length with all that waits.
+    pub fn len(&self) -> u64 {
+        self.end + self.waiting.len() as u64
+    }
+
+    /// Adds a record, which [`Self::flush`] writes.
+    pub fn push(&mut self, record: &[u8]) {
+        self.waiting.extend(record);
+    }
+
+    /// Writes what waits with one unbuffered write, so that readers never see half a record; what fails stays waiting.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.file.write_all(&self.waiting) {
+            // Half of it may be there; if this fails too, a resume cuts it off.
+            let _ = self.file.set_len(self.end).and_then(|()| self.file.seek(SeekFrom::Start(self.end)));
+            return Err(write_error(&self.path, error));
+        }
+        self.end += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
+}

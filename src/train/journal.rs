@@ -1,0 +1,135 @@
+//! What a run leaves on disk while it trains: metrics, checkpoints, and the report of a divergence.
+//!
+//! A full disk does not stop a run: what could not be written is warned about and tried again at the next occasion,
+//! and only [`Journal::finish`] fails, if the end of the run is still missing then.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Dataset;
+use super::checkpoint::{Checkpoints, find_best, find_last};
+use super::optimizer::AdamW;
+use super::state::State;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::models::Student;
+use crate::report::{Logged, Position, Recorder};
+use crate::run_dir::{RunDir, write_atomic};
+
+/// The files of one run, or none where nothing is to be left (`--fast-dev-run`).
+pub struct Journal {
+    files: Option<Files>,
+    /// When `last` was written, or the run began.
+    saved: Instant,
+    /// Why the newest state is not on disk.
+    unsaved: Option<Error>,
+}
+
+struct Files {
+    run: PathBuf,
+    recorder: Recorder,
+    checkpoints: Checkpoints,
+}
+
+impl Journal {
+    /// Writes nothing.
+    pub fn none() -> Self {
+        Self { files: None, saved: Instant::now(), unsaved: None }
+    }
+
+    /// Opens the files in the folder of a run, cut back to `state`. `source` is the folder the student came from.
+    pub fn open(run: &RunDir, source: &Path, config: &Config, state: &State) -> Result<Self> {
+        let checkpoints = Checkpoints::open(run.checkpoints(), source, config.keep_best)?;
+        checkpoints.cut_back(state.steps)?;
+        let recorder = Recorder::open(run.path(), config.log_speed, &state.recorded, state.steps)?;
+        let files = Files { run: run.path().to_owned(), recorder, checkpoints };
+        Ok(Self { files: Some(files), ..Self::none() })
+    }
+
+    /// Writes a row of metrics.
+    pub fn record(&mut self, logged: &Logged) {
+        if let Some(files) = &mut self.files {
+            files.recorder.record(logged);
+        }
+    }
+
+    /// How far the metrics are: what `state.recorded` must be when it is saved.
+    pub fn position(&self) -> Position {
+        self.files.as_ref().map(|files| files.recorder.position()).unwrap_or_default()
+    }
+
+    /// How long ago `last` was written.
+    pub fn since_saved(&self) -> Duration {
+        self.saved.elapsed()
+    }
+
+    /// Writes `last`.
+    pub fn save_last(&mut self, student: &Student, optimizer: &AdamW, state: &State) {
+        self.saved = Instant::now();
+        let Some(files) = &mut self.files else { return };
+        let saved = files.checkpoints.save_last(student, optimizer, state);
+        self.note(saved.map(drop));
+    }
+
+    /// Writes what is kept after an epoch: the student that `ended` describes if it is among the best, and `last`
+    /// with the state to go on from.
+    pub fn save_epoch(&mut self, student: &Student, optimizer: &AdamW, ended: &State, last: &State) {
+        self.saved = Instant::now();
+        let Some(Files { checkpoints, .. }) = &mut self.files else { return };
+        let mut save = || {
+            let displaced = checkpoints.save_if_best(student, optimizer, ended)?;
+            checkpoints.save_last(student, optimizer, last)?;
+            checkpoints.remove(&displaced)
+        };
+        let saved = save();
+        self.note(saved);
+    }
+
+    fn note(&mut self, saved: Result<()>) {
+        self.unsaved = saved.err();
+        if let Some(error) = &self.unsaved {
+            tracing::warn!("{error}; the run goes on");
+        }
+    }
+
+    /// Reports the batch with which a run went wrong; returns where.
+    pub fn write_diverged(
+        &self, data: &Dataset, batch: &[usize], state: &State, learn_rate: f64, loss: f64, gradient_norm: f64,
+    ) -> Option<PathBuf> {
+        let files = self.files.as_ref()?;
+        let caption = |i: &usize| json!({"pair": i, "es": data.pairs[*i].es, "en": data.pairs[*i].en});
+        let number = |value: f64| if value.is_finite() { json!(value) } else { json!(value.to_string()) };
+        let report = json!({
+            "epoch": state.epoch,
+            "step": state.steps + 1,
+            "learn-rate": learn_rate,
+            "loss": number(loss),
+            "gradient-norm": number(gradient_norm),
+            "captions": batch.iter().map(caption).collect::<Vec<_>>(),
+        });
+        let path = files.run.join("diverged.json");
+        match write_atomic(&path, format!("{report:#}\n").as_bytes()) {
+            Ok(()) => Some(path),
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        }
+    }
+
+    /// The checkpoint to test.
+    pub fn best(&self) -> Option<PathBuf> {
+        let dir = self.files.as_ref()?.run.join("checkpoints");
+        find_best(&dir).ok().or_else(|| find_last(&dir))
+    }
+
+    /// Fails if the end of the run is not on disk.
+    pub fn finish(&mut self) -> Result<()> {
+        if let Some(error) = self.unsaved.take() {
+            return Err(error);
+        }
+        self.files.as_mut().map_or(Ok(()), |files| files.recorder.flush())
+    }
+}

@@ -1,0 +1,142 @@
+//! Where a run is: all that the next step depends on, but for weights and moments.
+
+use serde::{Deserialize, Serialize};
+
+use super::stopping::EarlyStopping;
+use crate::config::Config;
+use crate::report::Position;
+
+/// The state of a run between two steps, as `state.json` in a checkpoint keeps it. Order and dropout masks are
+/// functions of the seed and these counters, so nothing else has to be saved for them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct State {
+    pub seed: u64,
+    /// Identifies the training pairs.
+    pub data: String,
+    /// Steps done since the start of the run.
+    pub steps: usize,
+    /// The epoch of the next step, counted from 0: as many have ended.
+    pub epoch: usize,
+    /// Batches of this epoch that are done; if all are, the epoch's end is still to come.
+    pub batches: usize,
+    /// Sum of the losses of this epoch's pairs so far, and how many pairs they were.
+    pub loss_sum: f64,
+    pub pairs: usize,
+    /// Best value of the monitored metric and how long it has been waited for a better one.
+    pub stopping: EarlyStopping,
+    /// What was measured at the end of the last epoch; nothing before the first.
+    pub measured: Option<Measured>,
+    /// The run had reached its limits when this was written.
+    pub finished: bool,
+    /// How far metrics.csv and the event files were.
+    pub recorded: Position,
+    /// Time spent in training steps.
+    pub training_secs: f64,
+}
+
+/// The end of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Measured {
+    /// Counted from 0.
+    pub epoch: usize,
+    /// Mean loss over the epoch's pairs.
+    pub train_loss: f64,
+    pub val_loss: Option<f64>,
+    /// The metric by which the best checkpoint is chosen, and its value.
+    pub monitor: String,
+    pub value: f64,
+    /// Whether more of it is better.
+    pub maximise: bool,
+}
+
+impl Measured {
+    /// Whether this is better than `other`; no number is worse than any.
+    pub fn better_than(&self, other: &Self) -> bool {
+        let worth = |m: &Self| match m.value {
+            value if value.is_nan() => f64::NEG_INFINITY,
+            value if m.maximise => value,
+            value => -value,
+        };
+        worth(self) > worth(other)
+    }
+}
+
+/// Why a run has ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Epochs,
+    Steps,
+    Patience,
+}
+
+impl State {
+    /// The start of a run.
+    pub fn new(seed: u64, data: String) -> Self {
+        Self { seed, data, ..Self::default() }
+    }
+
+    /// Which limit of the configuration is reached, if any.
+    pub fn limit(&self, config: &Config) -> Option<Limit> {
+        if config.max_steps.is_some_and(|max| self.steps >= max) {
+            Some(Limit::Steps)
+        } else if self.epoch >= config.max_epochs {
+            Some(Limit::Epochs)
+        } else if self.stopping.exhausted(config.patience) {
+            Some(Limit::Patience)
+        } else {
+            None
+        }
+    }
+
+    /// Epochs done; one that was begun counts.
+    pub fn epochs(&self) -> usize {
+        self.epoch + usize::from(self.batches > 0)
+    }
+
+    /// Counts a step over `pairs` pairs with this mean loss.
+    pub fn add_step(&mut self, loss: f64, pairs: usize, secs: f64) {
+        self.steps += 1;
+        self.batches += 1;
+        self.loss_sum += loss * pairs as f64;
+        self.pairs += pairs;
+        self.training_secs += secs;
+    }
+
+    /// Ends the epoch.
+    pub fn end_epoch(&mut self, measured: Measured) {
+        self.measured = Some(measured);
+        (self.epoch, self.batches, self.loss_sum, self.pairs) = (self.epoch + 1, 0, 0.0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(value: f64, maximise: bool) -> Measured {
+        Measured { epoch: 0, train_loss: 1.0, val_loss: None, monitor: "m".into(), value, maximise }
+    }
+
+    #[test]
+    fn better_follows_the_direction_and_no_number_is_worst() {
+        assert!(measured(1.0, false).better_than(&measured(2.0, false)));
+        assert!(!measured(1.0, true).better_than(&measured(2.0, true)));
+        assert!(!measured(1.0, true).better_than(&measured(1.0, true)));
+        assert!(measured(9.0, false).better_than(&measured(f64::NAN, false)));
+        assert!(!measured(f64::NAN, true).better_than(&measured(-9.0, true)));
+    }
+
+    #[test]
+    fn numbers_survive_json_to_the_bit() {
+        let mut state = State::new(7, "x".into());
+        let mut loss = 0.1;
+        for _ in 0..1000 {
+            loss = (loss * 1.9371_f64).fract() + 1e-9;
+            state.add_step(loss, 3, loss);
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
+    }
+}
