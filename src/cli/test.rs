@@ -13,7 +13,13 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   themo test --version-path logs/demo/version_0
   themo test --version-path logs/demo/version_0 --with-teacher
-  themo test --version-path logs/demo/version_0 --task retrieval --json";
+  themo test --version-path logs/demo/version_0 --task retrieval --json
+  themo test --baseline                  M-CLIP, from the cache the second time
+  themo test --version-path logs/default/version_0 --baseline \\
+      --baseline-model M-CLIP/XLM-Roberta-Large-Vit-L-14
+  themo test --baseline --published";
+
+const DEFAULT_BASELINE: &str = "M-CLIP/XLM-Roberta-Large-Vit-B-32";
 
 /// What `themo test` measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,17 +36,26 @@ pub enum Task {
 #[serde(rename_all = "kebab-case")]
 pub struct TestArgs {
     /// Folder of the run, such as logs/demo/version_0
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", required_unless_present = "baseline")]
     #[serde(skip)]
-    pub version_path: PathBuf,
+    pub version_path: Option<PathBuf>,
     /// What to measure; repeatable [default: both]
     #[arg(long, value_enum, help_heading = "What")]
     #[serde(skip)]
     task: Vec<Task>,
     /// Measure the teacher with English text too: the ceiling
-    #[arg(long, help_heading = "What")]
+    #[arg(long, requires = "version_path", help_heading = "What")]
     #[serde(skip)]
     pub with_teacher: bool,
+    /// Measure M-CLIP too, or alone without --version-path; the result is kept
+    /// in the cache
+    #[arg(long, help_heading = "What")]
+    #[serde(skip)]
+    pub baseline: bool,
+    /// Print published figures and where they come from; needs no data
+    #[arg(long, requires = "baseline", conflicts_with = "version_path", help_heading = "What")]
+    #[serde(skip)]
+    pub published: bool,
     /// Print one JSON object instead of tables
     #[arg(long, help_heading = "What")]
     #[serde(skip)]
@@ -62,10 +77,22 @@ pub struct TestArgs {
     /// The teacher's English prompt [default: the run's]
     #[arg(long, value_name = "TEXT", help_heading = "Data")]
     english_prompt: Option<String>,
+    /// Folder of cached results [default: the run's, else data/cache]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    cache_dir: Option<PathBuf>,
 
     /// CLIP folder with the image tower [default: the run's teacher]
     #[arg(long, value_name = "DIR", help_heading = "Computing")]
     teacher: Option<String>,
+    /// The baseline: an M-CLIP
+    #[arg(long, value_name = "MODEL", default_value = DEFAULT_BASELINE, requires = "baseline", help_heading = "Computing")]
+    #[serde(skip)]
+    pub baseline_model: String,
+    /// CLIP with the baseline's image tower [default: as its name says, such as
+    /// openai/clip-vit-base-patch32 for ...Vit-B-32]
+    #[arg(long, value_name = "MODEL", requires = "baseline", help_heading = "Computing")]
+    #[serde(skip)]
+    pub vision: Option<String>,
     /// Images or captions at once
     #[arg(long, value_name = "N", default_value = "128", value_parser = positive, help_heading = "Computing")]
     #[serde(skip)]

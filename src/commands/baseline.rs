@@ -1,24 +1,137 @@
-//! The baseline: M-CLIP with CLIP's images.
+//! The baseline of `themo test`: M-CLIP with CLIP's images. What it reaches follows from the models, the data and the
+//! protocol, so it is measured once and kept under a name made of all these.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::TestArgs;
+use crate::commands::evaluation::{Language, Sets};
+use crate::commands::train::model_files;
+use crate::config::Config;
+use crate::data::digest::{Digests, Key};
 use crate::data::tokens::TOKENIZER_FILES;
-use crate::error::{Result, ResultExt};
-use crate::eval::towers::MclipTexts;
+use crate::error::{Error, Result, ResultExt};
+use crate::eval::report::Report;
+use crate::eval::towers::{MclipTexts, TeacherImages};
+use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::hub;
 use crate::models::MclipConfig;
 use crate::nn::Compute;
+use crate::run_dir::write_atomic;
 
-/// The M-CLIP in `folder`, with its own tokenizer's files, or those of the model that it is built on.
+/// Changes whenever the same models and data would give other figures than before.
+const PROTOCOL: &str = "themo baseline, protocol 1";
+
+/// The baseline's figures on `sets`, from the cache or measured now and kept there.
+pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute) -> Result<Report> {
+    let name = &args.baseline_model;
+    let vision_name = match &args.vision {
+        Some(vision) => vision,
+        None => vision_of(name)?,
+    };
+    let folder = hub::model_folder(name)?;
+    let mclip = MclipConfig::find(&folder)?.ok_or_else(|| {
+        Error::new(format!("`{name}` is not an M-CLIP: its config.json has no modelBase"))
+            .hint("--baseline-model takes an M-CLIP, such as M-CLIP/XLM-Roberta-Large-Vit-B-32")
+    })?;
+    let vision = hub::model_folder(vision_name)?;
+
+    let mut files = model_files(&folder)?;
+    files.extend(model_files(&vision)?);
+    let tokenizer = tokenizer_folder(&folder, &mclip)?;
+    files.extend(TOKENIZER_FILES.map(|name| tokenizer.join(name)).into_iter().filter(|path| path.exists()));
+    files.push(vision.join("preprocessor_config.json"));
+    let mut digests = Digests::open(&config.cache_dir);
+    let models = digests.of(&files).hint(|| "fetch the model's files again")?;
+    let mut place = |task: &str, identify: &dyn Fn(&mut Key, &mut Digests) -> Result<()>| -> Result<PathBuf> {
+        let mut key = Key::new(PROTOCOL);
+        key.add(task);
+        key.add_all(&models);
+        identify(&mut key, &mut digests)?;
+        Ok(config.cache_dir.join(format!("baseline-{task}-{}.json", key.name())))
+    };
+    let retrieval = sets.retrieval.as_ref();
+    let retrieval = retrieval.map(|set| Ok::<_, Error>((set, place("retrieval", &|k, d| set.identify(k, d))?)));
+    let classification = sets.classification.as_ref();
+    let classification =
+        classification.map(|set| Ok::<_, Error>((set, place("classification", &|k, d| set.identify(k, d))?)));
+    let (retrieval, classification) = (retrieval.transpose()?, classification.transpose()?);
+    digests.save()?;
+
+    let mut report = Report {
+        retrieval: retrieval.as_ref().and_then(|(_, path)| read(path)),
+        classification: classification.as_ref().and_then(|(_, path)| read(path)),
+        ..Report::default()
+    };
+    let retrieval = retrieval.filter(|_| report.retrieval.is_none());
+    let classification = classification.filter(|_| report.classification.is_none());
+    if retrieval.is_none() && classification.is_none() {
+        tracing::info!("the baseline {name} on these data is in the cache {}", config.cache_dir.display());
+        return Ok(report);
+    }
+    tracing::info!("measuring the baseline {name}, images through {vision_name}");
+    let texts = load_mclip(&folder, &mclip, compute)?;
+    let images = TeacherImages::load(&vision, compute)?;
+    if texts.dim() != images.dim() {
+        let (ours, theirs) = (texts.dim(), images.dim());
+        return Err(Error::new(format!("`{name}` embeds texts in {ours} numbers, `{vision_name}` images in {theirs}"))
+            .hint("--vision must be the CLIP whose space this M-CLIP was trained on"));
+    }
+    if let Some((set, path)) = retrieval {
+        let embedded = set.embed_images(&images, args.batch_size)?;
+        report.retrieval = Some(keep(&path, set.score(&texts, &embedded, Language::Spanish)?)?);
+    }
+    if let Some((set, path)) = classification {
+        let embedded = set.embed_images(&images, args.batch_size)?;
+        report.classification = Some(keep(&path, set.score(&texts, &embedded, Language::Spanish)?)?);
+    }
+    Ok(report)
+}
+
+/// The scores kept at `path`, if there are any.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = std::fs::read(path).ok()?;
+    serde_json::from_slice(&bytes)
+        .inspect_err(|e| tracing::warn!("{} is damaged ({e}); measuring again", path.display()))
+        .ok()
+}
+
+fn keep<T: Serialize>(path: &Path, scores: T) -> Result<T> {
+    write_atomic(path, (serde_json::to_string_pretty(&scores)? + "\n").as_bytes())?;
+    Ok(scores)
+}
+
+/// The CLIP whose images an M-CLIP's name says it is for.
+fn vision_of(mclip: &str) -> Result<&'static str> {
+    let name = mclip.to_lowercase();
+    if name.contains("vit-b-16plus") {
+        let what = format!("`{mclip}` is not supported: its image tower is open_clip's ViT-B-16-plus-240");
+        return Err(
+            Error::new(what).hint("choose M-CLIP/XLM-Roberta-Large-Vit-B-32 or M-CLIP/XLM-Roberta-Large-Vit-L-14")
+        );
+    }
+    let known = [("vit-b-32", "openai/clip-vit-base-patch32"), ("vit-l-14", "openai/clip-vit-large-patch14")];
+    known.iter().find(|(part, _)| name.contains(part)).map(|(_, vision)| *vision).ok_or_else(|| {
+        Error::usage(format!("the name `{mclip}` does not say which CLIP's images it is for"))
+            .hint("give that CLIP with --vision")
+    })
+}
+
+/// The M-CLIP in `folder`.
 pub fn load_mclip(folder: &Path, config: &MclipConfig, compute: &Compute) -> Result<MclipTexts> {
+    MclipTexts::load(folder, &tokenizer_folder(folder, config)?, config, compute)
+}
+
+/// Where an M-CLIP's tokenizer is: in its folder, or in that of the model that it is built on.
+fn tokenizer_folder(folder: &Path, config: &MclipConfig) -> Result<PathBuf> {
     let mut vocabularies =
         TOKENIZER_FILES.iter().filter(|name| !name.ends_with("_config.json") && !name.ends_with("_map.json"));
-    let complete = vocabularies.any(|name| folder.join(name).exists());
-    let tokenizer = match complete {
-        true => folder.to_owned(),
-        false => hub::model_folder(&config.model_base)
-            .context(|| format!("{} has no tokenizer; it is that of `{}`", folder.display(), config.model_base))
-            .hint(|| format!("put tokenizer.json or sentencepiece.bpe.model of `{}` there", config.model_base))?,
-    };
-    MclipTexts::load(folder, &tokenizer, config, compute)
+    if vocabularies.any(|name| folder.join(name).exists()) {
+        return Ok(folder.to_owned());
+    }
+    hub::model_folder(&config.model_base)
+        .context(|| format!("{} has no tokenizer; it is that of `{}`", folder.display(), config.model_base))
+        .hint(|| format!("put tokenizer.json or sentencepiece.bpe.model of `{}` there", config.model_base))
 }

@@ -1,7 +1,9 @@
-//! One file a subcommand: turns arguments into a configuration, builds the objects, calls the library.
+//! One file a subcommand: turns arguments into a configuration, builds the objects, calls the library. (`baseline` and
+//! `evaluation` are parts of `test`.)
 
 pub mod baseline;
 pub mod embed;
+pub mod evaluation;
 mod resume;
 pub mod test;
 pub mod train;

@@ -91,7 +91,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
             Some(run) => Journal::open(run, &student_dir, &config, &state)?,
             None => Journal::none(),
         };
-        let key = Key::of_files(&teacher_files(&teacher_dir)?)?;
+        let key = Key::of_files(&model_files(&teacher_dir)?)?;
         let mut teacher = Teacher { dir: &teacher_dir, compute: &compute, key, loaded: None, signals: &signals };
         let train = dataset(&config, train_pairs, &tokenizer, &mut teacher)?;
         let val = match val_pairs.is_empty() {
@@ -190,8 +190,8 @@ fn load_pairs(config: &Config, one_batch: bool) -> Result<(Vec<Pair>, Vec<Pair>)
     Ok((train, val))
 }
 
-/// The files on which the teacher's features depend.
-fn teacher_files(dir: &Path) -> Result<Vec<PathBuf>> {
+/// The files on which a model's outputs for texts depend.
+pub fn model_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = weight_files(dir)?;
     files.push(dir.join("config.json"));
     files.extend(TOKENIZER_FILES.map(|name| dir.join(name)).into_iter().filter(|path| path.exists()));

@@ -11,11 +11,13 @@
 //! | [`stream`] | many image files, decoded ahead of their use |
 //! | [`tokens`] | captions as token ids |
 //! | `sentencepiece` | the tokenizer of a SentencePiece file, for [`tokens`] |
+//! | [`digest`] | digests of files, and names for what depends on them |
 //! | [`targets`] | the teacher's features, computed once and memory-mapped |
 //!
 //! Damaged rows of training text are counted, reported once and skipped; a damaged file is an error that names it.
 
 pub mod class_names;
+pub mod digest;
 pub mod image;
 pub mod imagenet;
 pub mod pairs;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::images::Embedded;
 use super::metrics::{AtK, ranks};
@@ -12,7 +12,7 @@ use crate::data::first_few;
 use crate::error::{Error, Result};
 
 /// accuracy@k. Ties count against the model; of several labels the best counts.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassificationScores {
     /// The share of images with a label among the first k classes.
     #[serde(flatten)]
@@ -22,7 +22,7 @@ pub struct ClassificationScores {
     /// How many classes.
     pub classes: usize,
     /// How many images could not be read.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero", default)]
     pub skipped: usize,
 }
 

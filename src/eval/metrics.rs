@@ -3,7 +3,10 @@
 //! Ties count against the model: of equal scores the wrong candidate is taken to come first, so a model that gives
 //! every candidate the same score has nothing right. A score that is not a number counts as the worst for the model.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
+use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::nn::math::simd;
@@ -39,6 +42,17 @@ impl Serialize for AtK {
             map.serialize_entry(&format!("{}@{k}", self.name), &value)?;
         }
         map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for AtK {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let shares = BTreeMap::<String, f64>::deserialize(deserializer)?;
+        let named = |name: &'static str| -> Option<Self> {
+            let [one, five, ten] = KS.map(|k| shares.get(&format!("{name}@{k}")).copied());
+            Some(Self { name, values: [one?, five?, ten?] })
+        };
+        named("recall").or_else(|| named("accuracy")).ok_or_else(|| D::Error::custom("neither recall@k nor accuracy@k"))
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`retrieval`] | XTD10: captions against images, both ways |
 //! | [`classification`] | ImageNet: images against prompts with class names |
 //! | [`towers`] | the student, the teacher's towers and the baseline behind those traits |
+//! | [`published`] | what others published on the same sets |
 //! | [`report`] | the figures as JSON, as a table and as files |
 //!
 //! Models come in through two traits, so that the same images, embedded once, serve several text encoders.
@@ -14,6 +15,7 @@
 pub mod classification;
 pub mod images;
 pub mod metrics;
+pub mod published;
 pub mod report;
 pub mod retrieval;
 pub mod towers;

@@ -11,7 +11,8 @@ use super::retrieval::RetrievalScores;
 use crate::error::Result;
 use crate::run_dir::write_atomic;
 
-/// What was measured, and what the teacher reaches in its own language on the same images. Displays as a table.
+/// What was measured, and what the teacher reaches in its own language on the same images, and the baseline with images
+/// of its own. Displays as a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// XTD10 retrieval.
@@ -23,15 +24,20 @@ pub struct Report {
     /// The teacher's figures, the ceiling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<Box<Report>>,
+    /// The baseline's figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Box<Report>>,
 }
 
-/// Scores with the teacher's of the same task beside them.
+/// Scores with the teacher's and the baseline's of the same task beside them.
 #[derive(Serialize)]
-struct WithTeacher<'a, T: Serialize> {
+struct Compared<'a, T: Serialize> {
     #[serde(flatten)]
     ours: &'a T,
     #[serde(skip_serializing_if = "Option::is_none")]
     teacher: Option<&'a T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline: Option<&'a T>,
 }
 
 impl Report {
@@ -43,38 +49,39 @@ impl Report {
     /// Writes `retrieval.json` and `classification.json`, as far as they were measured, into `folder`. Each is written
     /// beside its place and renamed: a crash leaves the old file or the new one.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let teacher = self.teacher.as_deref();
-        if let Some(ours) = &self.retrieval {
-            let teacher = teacher.and_then(|t| t.retrieval.as_ref());
-            write_json(&folder.join("retrieval.json"), &WithTeacher { ours, teacher })?;
+        if let Some(compared) = self.compare(|report| report.retrieval.as_ref()) {
+            write_json(&folder.join("retrieval.json"), &compared)?;
         }
-        if let Some(ours) = &self.classification {
-            let teacher = teacher.and_then(|t| t.classification.as_ref());
-            write_json(&folder.join("classification.json"), &WithTeacher { ours, teacher })?;
+        if let Some(compared) = self.compare(|report| report.classification.as_ref()) {
+            write_json(&folder.join("classification.json"), &compared)?;
         }
         Ok(())
+    }
+
+    /// The scores of one task, if it was measured.
+    fn compare<T: Serialize>(&self, task: impl Fn(&Self) -> Option<&T>) -> Option<Compared<'_, T>> {
+        let (teacher, baseline) = (self.teacher.as_deref(), self.baseline.as_deref());
+        Some(Compared { ours: task(self)?, teacher: teacher.and_then(&task), baseline: baseline.and_then(task) })
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let teacher = self.teacher.as_deref();
-        if let Some(ours) = &self.retrieval {
-            let teacher = teacher.and_then(|t| t.retrieval.as_ref());
-            let title = format!("Retrieval, {} captions, {} images", ours.captions, ours.images);
-            heading(f, &title, ours.text_to_image.name)?;
-            rows(f, "text to image", &ours.text_to_image, teacher.map(|t| &t.text_to_image))?;
-            rows(f, "image to text", &ours.image_to_text, teacher.map(|t| &t.image_to_text))?;
+        if let Some(compared) = self.compare(|report| report.retrieval.as_ref()) {
+            let title = format!("Retrieval, {} captions, {} images", compared.ours.captions, compared.ours.images);
+            heading(f, &title, compared.ours.text_to_image.name)?;
+            rows(f, "text to image", &compared, |scores| &scores.text_to_image)?;
+            rows(f, "image to text", &compared, |scores| &scores.image_to_text)?;
             writeln!(f)?;
         }
-        if let Some(ours) = &self.classification {
-            let teacher = teacher.and_then(|t| t.classification.as_ref());
-            let mut title = format!("Classification, {} images, {} classes", ours.images, ours.classes);
-            if ours.skipped > 0 {
-                write!(title, ", {} skipped", ours.skipped)?;
+        if let Some(compared) = self.compare(|report| report.classification.as_ref()) {
+            let ClassificationScores { images, classes, skipped, .. } = compared.ours;
+            let mut title = format!("Classification, {images} images, {classes} classes");
+            if *skipped > 0 {
+                write!(title, ", {skipped} skipped")?;
             }
-            heading(f, &title, ours.accuracy.name)?;
-            rows(f, "zero-shot", &ours.accuracy, teacher.map(|t| &t.accuracy))?;
+            heading(f, &title, compared.ours.accuracy.name)?;
+            rows(f, "zero-shot", &compared, |scores| &scores.accuracy)?;
             writeln!(f)?;
         }
         f.write_str("Ties count against the model.")
@@ -88,23 +95,31 @@ fn heading(f: &mut fmt::Formatter<'_>, title: &str, measure: &str) -> fmt::Resul
     writeln!(f)
 }
 
-fn rows(f: &mut fmt::Formatter<'_>, name: &str, ours: &AtK, teacher: Option<&AtK>) -> fmt::Result {
+fn rows<T: Serialize>(
+    f: &mut fmt::Formatter<'_>, name: &str, compared: &Compared<T>, at: impl Fn(&T) -> &AtK,
+) -> fmt::Result {
     let mut row = |name: &str, cells: [String; 3]| {
         write!(f, "  {name:24}")?;
         cells.iter().try_for_each(|cell| write!(f, "{cell:>13}"))?;
         writeln!(f)
     };
     let plain = |at: &AtK| at.values.map(|value| format!("{value:.4}"));
+    let ours = at(compared.ours);
     row(name, plain(ours))?;
-    if let Some(teacher) = teacher {
-        row("  teacher, in English", plain(teacher))?;
-        row("  share of the teacher", std::array::from_fn(|k| share(ours.values[k], teacher.values[k])))?;
+    for (scores, name, share_name) in [
+        (compared.teacher, "  teacher, in English", "  share of the teacher"),
+        (compared.baseline, "  baseline", "  share of the baseline"),
+    ] {
+        if let Some(theirs) = scores.map(&at) {
+            row(name, plain(theirs))?;
+            row(share_name, std::array::from_fn(|k| share(ours.values[k], theirs.values[k])))?;
+        }
     }
     Ok(())
 }
 
-fn share(ours: f64, teacher: f64) -> String {
-    if teacher > 0.0 { format!("{:.1}%", 100.0 * ours / teacher) } else { "-".into() }
+fn share(ours: f64, theirs: f64) -> String {
+    if theirs > 0.0 { format!("{:.1}%", 100.0 * ours / theirs) } else { "-".into() }
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
@@ -129,7 +144,7 @@ mod tests {
                 classes: 1000,
                 skipped: 0,
             }),
-            teacher: None,
+            ..Report::default()
         };
         Report { teacher: Some(Box::new(ours.clone())), ..ours }
     }
@@ -152,9 +167,24 @@ mod tests {
     }
 
     #[test]
+    fn scores_are_read_back_as_they_were() -> Result<()> {
+        let Report { retrieval, classification, .. } = report();
+        assert_eq!(serde_json::from_str::<RetrievalScores>(RETRIEVAL).ok(), retrieval);
+        assert_eq!(serde_json::from_str::<ClassificationScores>(CLASSIFICATION).ok(), classification);
+        for share in (0..240).map(|n| n as f64 / 240.0) {
+            let at = AtK { name: "recall", values: [share; 3] };
+            assert_eq!(serde_json::from_str::<AtK>(&serde_json::to_string(&at)?)?, at);
+        }
+        assert!(serde_json::from_str::<AtK>(r#"{"recall@1":0.5}"#).is_err());
+        Ok(())
+    }
+
+    #[test]
     fn the_table_fits_a_terminal() {
-        let text = report().to_string();
+        let baseline = Some(Box::new(Report { teacher: None, ..report() }));
+        let text = Report { baseline, ..report() }.to_string();
         println!("{text}");
+        assert_eq!(text.matches("share of the baseline").count(), 3);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("Ties count against the model") && text.contains("100.0%"));
         assert!(!Report { teacher: None, ..report() }.to_string().contains("teacher"));

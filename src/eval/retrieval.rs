@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::{AtK, ranks};
 use super::{ImageEmbedder, expect_rows, images};
@@ -11,7 +11,7 @@ use crate::data::{first_few, image};
 use crate::error::{Error, Result};
 
 /// recall@k both ways. Ties count against the model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetrievalScores {
     /// Each caption looks for its image among all.
     pub text_to_image: AtK,

@@ -1,0 +1,149 @@
+//! What `themo test` measures on: the sets of the data folder, their images through a tower, and texts scored on them.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Task, TestArgs};
+use crate::config::Config;
+use crate::data::class_names::{self, ClassName};
+use crate::data::digest::{Digests, Key};
+use crate::data::imagenet::{self, ImageNet};
+use crate::data::xtd10::{self, Retrieval};
+use crate::error::Result;
+use crate::eval::classification::{ClassificationScores, classify, embed_classes, embed_readable_images};
+use crate::eval::images::Embedded;
+use crate::eval::report::Report;
+use crate::eval::retrieval::{RetrievalScores, embed_all_images, score};
+use crate::eval::{ImageEmbedder, TextEmbedder};
+use crate::report::console::progress;
+
+/// The default prompt where an article cannot agree with the class names.
+const NO_ARTICLE: &str = "una imagen de {}";
+
+/// Which captions and prompts are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    Spanish,
+    English,
+}
+
+/// The sets that are asked for; all that they need was there when they were read.
+pub struct Sets {
+    pub retrieval: Option<RetrievalSet>,
+    pub classification: Option<ClassificationSet>,
+}
+
+/// The sets' images in the space of an image tower.
+pub struct Images {
+    retrieval: Option<Vec<f32>>,
+    classification: Option<Embedded>,
+}
+
+impl Sets {
+    /// The sets of the tasks in `args`, with English texts only if the teacher is measured.
+    pub fn load(args: &TestArgs, config: &Config) -> Result<Self> {
+        let retrieval = args.wants(Task::Retrieval).then(|| RetrievalSet::load(&config.data_dir, args.with_teacher));
+        let classification = args.wants(Task::Classification).then(|| ClassificationSet::load(config));
+        Ok(Self { retrieval: retrieval.transpose()?, classification: classification.transpose()? })
+    }
+
+    /// All images through `tower`.
+    pub fn embed_images(&self, tower: &dyn ImageEmbedder, batch_size: usize) -> Result<Images> {
+        let retrieval = self.retrieval.as_ref().map(|set| set.embed_images(tower, batch_size));
+        let classification = self.classification.as_ref().map(|set| set.embed_images(tower, batch_size));
+        Ok(Images { retrieval: retrieval.transpose()?, classification: classification.transpose()? })
+    }
+
+    /// The figures of `texts` against `images`.
+    pub fn measure(&self, texts: &dyn TextEmbedder, images: &Images, language: Language) -> Result<Report> {
+        let retrieval = self.retrieval.as_ref().zip(images.retrieval.as_ref());
+        let classification = self.classification.as_ref().zip(images.classification.as_ref());
+        Ok(Report {
+            retrieval: retrieval.map(|(set, images)| set.score(texts, images, language)).transpose()?,
+            classification: classification.map(|(set, images)| set.score(texts, images, language)).transpose()?,
+            ..Report::default()
+        })
+    }
+}
+
+/// XTD10's captions and MSCOCO images.
+pub struct RetrievalSet {
+    spanish: Retrieval,
+    english: Vec<String>, // empty unless the teacher is measured
+}
+
+impl RetrievalSet {
+    fn load(data_dir: &Path, with_english: bool) -> Result<Self> {
+        let spanish = xtd10::load(data_dir, "es")?;
+        let english = if with_english { xtd10::load(data_dir, "en")?.captions } else { Vec::new() };
+        Ok(Self { spanish, english })
+    }
+
+    /// The embeddings `[images, dim]`.
+    pub fn embed_images(&self, tower: &dyn ImageEmbedder, batch_size: usize) -> Result<Vec<f32>> {
+        let bar = progress(self.spanish.images.len() as u64, "retrieval images");
+        embed_all_images(&self.spanish.images, tower, batch_size, &|done, _| bar.set(done))
+    }
+
+    /// The scores of `texts` against what [`Self::embed_images`] gave.
+    pub fn score(&self, texts: &dyn TextEmbedder, images: &[f32], language: Language) -> Result<RetrievalScores> {
+        let captions = if language == Language::Spanish { &self.spanish.captions } else { &self.english };
+        score(&texts.embed_texts(captions)?, images, texts.dim(), &self.spanish.image_of)
+    }
+
+    /// Adds to `key` all that the scores on Spanish captions depend on, but for the models.
+    pub fn identify(&self, key: &mut Key, digests: &mut Digests) -> Result<()> {
+        key.add_all(&self.spanish.captions);
+        key.add_all(&digests.of(&self.spanish.images)?);
+        key.add(&format!("{:?}", self.spanish.image_of));
+        Ok(())
+    }
+}
+
+/// ImageNet's images, and the prompts of its classes.
+pub struct ClassificationSet {
+    spanish: Vec<Vec<String>>, // for each template, the prompts of all classes
+    english: Vec<Vec<String>>,
+    paths: Vec<PathBuf>,
+    labels: Vec<Vec<usize>>,
+}
+
+impl ClassificationSet {
+    fn load(config: &Config) -> Result<Self> {
+        let ImageNet { images, classes } = imagenet::load(&config.data_dir)?;
+        let fill = |names: &[ClassName], template: &String| names.iter().map(|name| name.fill(template)).collect();
+        let names = class_names::load(config.class_names().as_deref(), &classes)?;
+        let mut templates = class_names::templates(&config.prompt)?;
+        if config.prompt == Config::default().prompt && names.iter().any(|name| name.grammar.is_none()) {
+            templates = vec![NO_ARTICLE.to_owned()];
+            tracing::warn!("the class names come without gender: the prompt is `{NO_ARTICLE}`");
+        }
+        let spanish = templates.iter().map(|template| fill(&names, template)).collect::<Result<_>>()?;
+        // The original's rule: the first of an English class's names.
+        let names: Vec<ClassName> = classes.iter().map(|class| ClassName::plain(&class.names[0])).collect();
+        let english = vec![fill(&names, &config.english_prompt)?];
+        let (paths, labels) = images.into_iter().unzip();
+        Ok(Self { spanish, english, paths, labels })
+    }
+
+    /// The embeddings of the images that can be read.
+    pub fn embed_images(&self, tower: &dyn ImageEmbedder, batch_size: usize) -> Result<Embedded> {
+        let bar = progress(self.paths.len() as u64, "classification images");
+        embed_readable_images(&self.paths, tower, batch_size, &|done, _| bar.set(done))
+    }
+
+    /// The scores of `texts` against what [`Self::embed_images`] gave.
+    pub fn score(
+        &self, texts: &dyn TextEmbedder, images: &Embedded, language: Language,
+    ) -> Result<ClassificationScores> {
+        let prompts = if language == Language::Spanish { &self.spanish } else { &self.english };
+        classify(&embed_classes(texts, prompts)?, images, texts.dim(), &self.labels)
+    }
+
+    /// Adds to `key` all that the scores with Spanish prompts depend on, but for the models.
+    pub fn identify(&self, key: &mut Key, digests: &mut Digests) -> Result<()> {
+        self.spanish.iter().for_each(|prompts| key.add_all(prompts));
+        key.add_all(&digests.of(&self.paths)?);
+        key.add(&format!("{:?}", self.labels));
+        Ok(())
+    }
+}
