@@ -1,26 +1,22 @@
 //! CLIP's image preprocessing: the pixels PIL and transformers' `CLIPImageProcessor` give a model.
 //!
-//! Decode by content (not by extension), to RGB, resize the shorter side with PIL's antialiased bicubic filter, centre
-//! crop, rescale, normalise; the settings are the checkpoint's own `preprocessor_config.json`. EXIF rotation and colour
-//! profiles are not applied, and an alpha channel is dropped, as `Image.convert("RGB")` does.
+//! Decode (see `image_decode.rs`), resize the shorter side with PIL's antialiased bicubic filter, centre crop, rescale,
+//! normalise; the settings are the checkpoint's own `preprocessor_config.json`. EXIF rotation and colour profiles are
+//! not applied.
 //! Source: transformers `models/clip/image_processing_clip.py`, `image_transforms.py`.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::RgbImage;
 use serde::Deserialize;
 
+use super::image_decode::{MAX_PIXELS, decode};
 use crate::error::{Error, Result, ResultExt};
 
 const HINT: &str = "give a whole JPEG, PNG, WebP or GIF file";
-/// Bounds against decompression bombs: the side, PIL's own limit on the area, and the memory of the decoded image.
-const MAX_SIDE: u32 = 20_000;
-const MAX_PIXELS: u64 = 178_956_970;
-const MAX_DECODED_BYTES: u64 = 1 << 30;
 
 /// What to do to an image before a CLIP image tower sees it.
 #[derive(Clone, Debug)]
@@ -201,52 +197,6 @@ fn convolve(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
 /// Decodes the whole image and drops it: finds corrupt files before a model runs.
 pub fn check(path: &Path) -> Result<()> {
     decode(path).map(drop).context(|| format!("cannot use the image {}", path.display())).hint(|| HINT)
-}
-
-fn decode(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path)?;
-    if bytes.is_empty() {
-        return Err(Error::new("the file is empty"));
-    }
-    let failed = |e: image::ImageError| Error::new(e.to_string());
-    let mut reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format()?;
-    match reader.format() {
-        None => return Err(Error::new("not a JPEG, PNG, WebP or GIF file")),
-        // The decoder alone accepts a file cut among its pixels, and makes up the rest; PIL refuses it.
-        Some(ImageFormat::Jpeg) if !has_jpeg_end(&bytes) => return Err(Error::new("the JPEG data are truncated")),
-        Some(_) => {}
-    }
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(MAX_SIDE), Some(MAX_SIDE));
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(failed)?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS || decoder.total_bytes() > MAX_DECODED_BYTES {
-        return Err(Error::new(format!("{width}x{height} pixels are more than themo decodes")));
-    }
-    if width == 0 || height == 0 {
-        return Err(Error::new("no pixels"));
-    }
-    Ok(DynamicImage::from_decoder(decoder).map_err(failed)?.into_rgb8())
-}
-
-/// Whether an end-of-image marker follows the first scan. Segments before it are skipped by their lengths, for a
-/// thumbnail in one of them has an end of its own.
-fn has_jpeg_end(bytes: &[u8]) -> bool {
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    while let [0xff, marker, tail @ ..] = rest {
-        rest = match (marker, tail) {
-            (0xda, _) => return tail.windows(2).any(|pair| pair == [0xff, 0xd9]),
-            (0xff, _) => &rest[1..],
-            (_, [high, low, ..]) => {
-                tail.get(usize::from(u16::from_be_bytes([*high, *low])).max(2)..).unwrap_or_default()
-            }
-            _ => return false,
-        };
-    }
-    // Not the structure expected: leave the judgement to the decoder.
-    !rest.is_empty()
 }
 
 #[cfg(test)]

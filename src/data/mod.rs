@@ -19,6 +19,7 @@
 pub mod class_names;
 pub mod digest;
 pub mod image;
+mod image_decode;
 pub mod imagenet;
 pub mod pairs;
 mod sentencepiece;

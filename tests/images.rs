@@ -1,0 +1,83 @@
+//! Images load, or are refused, as PIL does it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use themo::data::{Preprocess, image};
+use themo::error::{Error, Result};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn preprocess(json: &str) -> Result<Preprocess> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("preprocessor_config.json");
+    std::fs::write(&path, json)?;
+    Preprocess::from_file(&path)
+}
+
+/// Mean and greatest absolute difference.
+fn difference(ours: &[u8], theirs: &[u8]) -> (f64, u8) {
+    assert_eq!(ours.len(), theirs.len());
+    let differences = || ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b));
+    (differences().map(f64::from).sum::<f64>() / ours.len() as f64, differences().max().unwrap_or(0))
+}
+
+/// The files of `tests/golden/awkward` (from the test suites of Pillow and image-rs) against what `awkward.py` made of
+/// them with PIL: pixels as decoded, pixels of the image made small, or the reason why PIL refuses the file.
+#[test]
+fn awkward_files_load_or_fail_as_in_pil() -> Result<()> {
+    let bytes = std::fs::read(golden("awkward.safetensors"))?;
+    let tensors = SafeTensors::deserialize(&bytes)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)?;
+    let refused = header.metadata().clone().unwrap_or_default();
+    let raw = preprocess(r#"{"do_resize": false, "crop_size": 32}"#)?;
+    let small = preprocess(r#"{"size": 16, "crop_size": 16}"#)?;
+    let (mut loaded, mut failed) = (0, 0);
+    for entry in std::fs::read_dir(golden("awkward"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(reason) = refused.get(&name) {
+            let error = raw.load_rgb8(&path).expect_err(&format!("PIL says: {reason}"));
+            println!("{error} (PIL: {reason})");
+            assert!(image::check(&path).is_err() && error.to_string().contains(&name) && error.advice().is_some());
+            failed += 1;
+            continue;
+        }
+        let compare = |preprocess: &Preprocess, what: &str| -> Result<(f64, u8)> {
+            let ours = preprocess.load_rgb8(&path)?;
+            Ok(difference(ours.as_raw(), tensors.tensor(&format!("{name}/{what}"))?.data()))
+        };
+        let (decoded, (mean, max)) = (compare(&raw, "decoded")?, compare(&small, "small")?);
+        println!("{name}: decoded {decoded:?}, made small ({mean:.3}, {max})");
+        assert_eq!(decoded, (0.0, 0), "{name}");
+        // Some of its Huffman codes are invalid: what stands in their place is anybody's guess, in 4% of the blocks.
+        assert!(max <= 1 || name == "bad_exif.jpg" && mean < 8.0, "{name}: mean {mean}, max {max}");
+        loaded += 1;
+    }
+    assert_eq!((loaded, failed), (26, 7));
+    Ok(())
+}
+
+/// What images_full.py compares with transformers: reads image paths from the file THEMO_IMAGES, one a line, and writes
+/// the pixels to THEMO_PIXELS as a safetensors file, with the errors in its metadata.
+#[test]
+#[ignore = "run by tests/golden/images_full.py"]
+fn pixels_for_comparison() -> Result<()> {
+    let variable = |name: &str| std::env::var(name).map_err(|e| Error::new(format!("{name}: {e}")));
+    let preprocess = Preprocess::from_file(Path::new(&variable("THEMO_PREPROCESSOR")?))?;
+    let (height, width) = preprocess.output_size();
+    let (mut pixels, mut errors) = (Vec::new(), HashMap::new());
+    for path in std::fs::read_to_string(variable("THEMO_IMAGES")?)?.lines() {
+        match preprocess.load_rgb8(Path::new(path)) {
+            Ok(image) => pixels.push((path.to_owned(), image.into_raw())),
+            Err(error) => drop(errors.insert(path.to_owned(), error.to_string())),
+        }
+    }
+    let view = |data| TensorView::new(Dtype::U8, vec![height, width, 3], data);
+    let views = pixels.iter().map(|(path, data)| Ok((path, view(data)?))).collect::<Result<Vec<_>>>()?;
+    Ok(std::fs::write(variable("THEMO_PIXELS")?, safetensors::serialize(views, Some(errors))?)?)
+}
