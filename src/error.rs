@@ -101,3 +101,12 @@ impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
         self.map_err(|e| e.into().hint(hint()))
     }
 }
+
+/// The first three of many things for a message: `a, b, c and 7 more`.
+pub(crate) fn first_few<T: std::fmt::Display>(items: &[T]) -> String {
+    let shown: Vec<_> = items.iter().take(3).map(T::to_string).collect();
+    match items.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

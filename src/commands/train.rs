@@ -12,7 +12,7 @@ use crate::data::wit;
 use crate::error::{Error, Result, ResultExt};
 use crate::models::clip::ClipConfig;
 use crate::models::student::Head;
-use crate::models::weights::weight_files;
+use crate::models::weight_file::weight_files;
 use crate::models::{ClipText, Student};
 use crate::nn::{Compute, Tokens};
 use crate::report::console::{print, progress};

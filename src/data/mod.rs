@@ -34,11 +34,4 @@ pub use image::Preprocess;
 pub use pairs::Pair;
 pub use stream::for_each_batch;
 
-/// The first three of many things for a message: `a, b, c and 7 more`.
-pub(crate) fn first_few<T: std::fmt::Display>(items: &[T]) -> String {
-    let shown: Vec<_> = items.iter().take(3).map(T::to_string).collect();
-    match items.len() - shown.len() {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
+pub(crate) use crate::error::first_few;

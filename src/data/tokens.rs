@@ -262,7 +262,7 @@ mod tests {
         }
     }
 
-    /// `tests/golden/spm.py` asked transformers' XLMRobertaTokenizer for these.
+    /// `tests/golden/tokens_small.py` asked transformers' XLMRobertaTokenizer for these.
     #[test]
     fn sentencepiece_ids_equal_transformers() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-xlmr-tokenizer");
@@ -272,6 +272,22 @@ mod tests {
             let want: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
             let tokenizer = TextTokenizer::from_folder(&folder, row["max_length"].as_u64().unwrap_or(512) as usize);
             assert_eq!(tokenizer.unwrap().encode(&[row["text"].as_str().unwrap()]).unwrap()[0], want, "{row}");
+        }
+    }
+
+    /// Also made by `tests/golden/tokens_small.py`.
+    #[test]
+    fn a_berts_settings_mean_what_transformers_means() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokens_settings.json");
+        let golden: Vec<Value> = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(demo("toy-beto").join("vocab.txt"), folder.path().join("vocab.txt")).unwrap();
+        assert_eq!(golden.len(), 40);
+        for row in golden {
+            std::fs::write(folder.path().join("tokenizer_config.json"), row["settings"].to_string()).unwrap();
+            let want: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+            let tokenizer = TextTokenizer::from_folder(folder.path(), 77).unwrap();
+            assert_eq!(tokenizer.encode(&[row["text"].as_str().unwrap()]).unwrap()[0], want, "{row}");
         }
     }
 

@@ -97,7 +97,7 @@ impl Bert {
             },
             backend,
             "embeddings.LayerNorm",
-            &bert_layers("", config.num_hidden_layers),
+            bert_layers("", config.num_hidden_layers),
             weights,
             params,
         )?;

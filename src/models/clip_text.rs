@@ -40,7 +40,7 @@ impl ClipText {
             config.text_encoder()?,
             backend,
             "text_model.encoder.layers.0.layer_norm1",
-            &clip_layers("text_model", text.num_hidden_layers, "final_layer_norm"),
+            clip_layers("text_model", text.num_hidden_layers, "final_layer_norm"),
             &mut weights,
             &mut params,
         )?;

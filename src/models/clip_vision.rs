@@ -33,7 +33,8 @@ impl ClipVision {
         let vision = &config.vision_config;
         let (hidden, patch) = (vision.hidden_size, vision.patch_size);
         if patch == 0 || vision.image_size < patch {
-            return Err(Error::new(format!("patches of {patch} pixels do not fit images of {}", vision.image_size)));
+            return Err(Error::new(format!("patches of {patch} pixels do not fit images of {}", vision.image_size))
+                .hint("fetch the model's config.json again"));
         }
         let grid = vision.image_size / patch;
         let mut weights = Weights::open(folder, &compute.device)?;
@@ -43,7 +44,10 @@ impl ClipVision {
         let patches = Linear { weight: params.add(vec!["patches".into()], &kernel.flatten_from(1)?)?, bias: None };
         let class = weights.take("vision_model.embeddings.class_embedding", &[hidden])?.reshape((1, 1, hidden))?;
         let position = weights
-            .take("vision_model.embeddings.position_embedding.weight", &[1 + grid * grid, hidden])?
+            .take(
+                "vision_model.embeddings.position_embedding.weight",
+                &[grid.saturating_mul(grid).saturating_add(1), hidden],
+            )?
             .unsqueeze(0)?;
         // (transformers' spelling)
         let pre_norm = weights.layer_norm("vision_model.pre_layrnorm", hidden, vision.layer_norm_eps, &mut params)?;
@@ -51,7 +55,7 @@ impl ClipVision {
             config.vision_encoder()?,
             backend,
             "vision_model.encoder.layers.0.layer_norm1",
-            &clip_layers("vision_model", vision.num_hidden_layers, "post_layernorm"),
+            clip_layers("vision_model", vision.num_hidden_layers, "post_layernorm"),
             &mut weights,
             &mut params,
         )?;

@@ -7,10 +7,12 @@
 use candle_core::Tensor;
 
 use super::weights::{LayerNames, Weights};
-use crate::error::Result;
+use crate::error::{Error, Result, ResultExt};
 use crate::nn::attention::{Attended, Attention};
 use crate::nn::layer_norm::Normed;
 use crate::nn::{Activation, Backend, Dropout, Gradients, LayerNorm, Linear, Params, Rows, Site};
+
+const CONFIG: &str = "fetch the model's config.json again";
 
 /// The settings in which towers differ.
 #[derive(Clone, Copy, Debug)]
@@ -65,17 +67,24 @@ pub struct Encoder {
 impl Encoder {
     /// Takes the parameters from `weights` under the names given for each layer.
     pub fn load(
-        config: EncoderConfig, backend: Backend, first_norm: &str, names: &[LayerNames], weights: &mut Weights,
-        params: &mut Params,
+        config: EncoderConfig, backend: Backend, first_norm: &str, names: impl Iterator<Item = LayerNames>,
+        weights: &mut Weights, params: &mut Params,
     ) -> Result<Self> {
         let EncoderConfig { hidden, intermediate, eps, .. } = config;
+        if hidden == 0 || intermediate == 0 || !(eps.is_finite() && eps >= 0.0) {
+            return Err(Error::new(format!(
+                "an encoder cannot have a hidden size of {hidden}, an intermediate size of {intermediate} and an \
+                 epsilon of {eps}"
+            ))
+            .hint(CONFIG));
+        }
         let first_norm = weights.layer_norm(first_norm, hidden, eps, params)?;
-        let mut layers = Vec::with_capacity(config.layers);
-        for (index, names) in names.iter().enumerate() {
+        let mut layers = Vec::new(); // (what config.json says of their number is not known to be true yet)
+        for (index, names) in names.enumerate() {
             let qkv: Vec<&str> = names.qkv.iter().map(String::as_str).collect();
             layers.push(Layer {
                 qkv: weights.linear(&qkv, hidden, hidden, true, params)?,
-                attention: Attention::new(hidden, config.heads, config.causal, index)?,
+                attention: Attention::new(hidden, config.heads, config.causal, index).hint(|| CONFIG)?,
                 out: weights.linear(&[&names.out], hidden, hidden, true, params)?,
                 norm_attention: weights.layer_norm(&names.norm_attention, hidden, eps, params)?,
                 up: weights.linear(&[&names.up], intermediate, hidden, true, params)?,
@@ -150,7 +159,7 @@ impl Encoder {
         let dfirst = self.drop(&dinput, Site::Embeddings, rows, dropout)?;
         match &tape.first {
             Some(first) => self.first_norm.backward(backend, first, &dfirst, dstream.as_ref(), grads),
-            None => Err(crate::error::Error::new("backward without a recorded forward pass")),
+            None => Err(Error::new("backward without a recorded forward pass")),
         }
     }
 

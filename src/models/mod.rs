@@ -8,6 +8,7 @@ pub mod encoder;
 pub mod mclip;
 pub mod pickle;
 pub mod student;
+pub mod weight_file;
 pub mod weights;
 
 pub use clip_text::ClipText;

@@ -24,6 +24,9 @@ pub struct Head {
 /// Name of the file that makes a folder a themo checkpoint.
 pub const HEAD_FILE: &str = "themo.json";
 
+/// The name of the projection in checkpoints of either Themo.
+const PROJECTION: &str = "projection.weight";
+
 /// Spanish sentences to vectors `[batch, dim]` in the teacher's text latent space (before its projection).
 pub struct Student {
     bert: Bert,
@@ -75,27 +78,44 @@ impl Student {
         Self::build(folder, read_json(&folder.join(HEAD_FILE))?, true, 0, compute)
     }
 
+    /// A student from a checkpoint of the Python Themo (a file of PyTorch Lightning, with `transformer.*` and
+    /// `projection.weight` in its state dict) whose BERT has the configuration in the folder `bert`.
+    pub fn from_lightning(file: &Path, bert: &Path, pooling: Pooling, compute: &Compute) -> Result<Self> {
+        let weights = Weights::open(file, &compute.device)?;
+        let Some(&[dim, _]) = weights.shape(PROJECTION) else {
+            return Err(Error::new(format!("{} has no {PROJECTION}", file.display()))
+                .hint("this is no checkpoint of Themo; a BERT or a run of themo is given as a folder"));
+        };
+        Self::fill(bert, weights, Head { pooling, dim }, true, 0, compute)
+    }
+
     fn build(folder: &Path, head: Head, trained: bool, seed: u64, compute: &Compute) -> Result<Self> {
+        Self::fill(folder, Weights::open(folder, &compute.device)?, head, trained, seed, compute)
+    }
+
+    fn fill(
+        folder: &Path, mut weights: Weights, head: Head, trained: bool, seed: u64, compute: &Compute,
+    ) -> Result<Self> {
         let config: BertConfig = read_json(&folder.join("config.json"))?;
         let hidden = config.hidden_size;
-        let mut weights = Weights::open(folder, &compute.device)?;
         let prefixes: &[&str] = if trained { &["transformer."] } else { &["", "bert.", "transformer."] };
         weights.find_prefix(prefixes, "embeddings.word_embeddings.weight");
         let mut params = Params::default();
         let bert = Bert::load(config, compute, &mut weights, &mut params)
             .context(|| format!("cannot load the student from {}", folder.display()))?;
-        let name = "projection.weight";
-        let weight = if trained {
-            weights.take_whole(name, &[head.dim, hidden])?
-        } else {
-            let scale = (hidden as f64).powf(-0.5);
-            let key = rng::mix(0x7072_6f6a, seed);
-            let draws = (0..(head.dim * hidden) as u64).map(|i| (rng::normal(key, i) * scale) as f32).collect();
-            Tensor::from_vec(draws, (head.dim, hidden), &compute.device)?
-        };
-        let projection = Linear { weight: params.add(vec![name.into()], &weight)?, bias: None };
+        let trained = if trained { Some(weights.take_whole(PROJECTION, &[head.dim, hidden])?) } else { None };
         // A BERT's pooler, its language-model heads and old versions' position ids are no part of a student.
         weights.finish(|n| ["pooler.", "cls.", "position_ids"].iter().any(|part| n.contains(part)))?;
+        let weight = match trained {
+            Some(weight) => weight,
+            None => {
+                let scale = (hidden as f64).powf(-0.5);
+                let key = rng::mix(0x7072_6f6a, seed);
+                let draws = (0..(head.dim * hidden) as u64).map(|i| (rng::normal(key, i) * scale) as f32).collect();
+                Tensor::from_vec(draws, (head.dim, hidden), &compute.device)?
+            }
+        };
+        let projection = Linear { weight: params.add(vec![PROJECTION.into()], &weight)?, bias: None };
         Ok(Self { bert, head, projection, backend: compute.backend, device: compute.device.clone(), params })
     }
 
@@ -124,11 +144,15 @@ impl Student {
         &self.device
     }
 
+    /// Pooled states `[batch, hidden]`, without dropout.
+    pub fn pooled(&self, tokens: &Tokens) -> Result<Tensor> {
+        let states = self.bert.forward(tokens, None, None)?;
+        self.head.pooling.forward(self.backend, &tokens.rows, &states)
+    }
+
     /// Sentence vectors `[batch, dim]`, without dropout.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
-        let states = self.bert.forward(tokens, None, None)?;
-        let pooled = self.head.pooling.forward(self.backend, &tokens.rows, &states)?;
-        self.projection.forward(self.backend, &pooled)
+        self.projection.forward(self.backend, &self.pooled(tokens)?)
     }
 
     /// Sentence vectors with what [`Self::backward`] needs.
@@ -153,7 +177,7 @@ impl Student {
     /// `themo.json` into `folder`.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let rename = |name: &str| match name {
-            "projection.weight" => name.to_owned(),
+            PROJECTION => name.to_owned(),
             _ => format!("transformer.{name}"),
         };
         save(&self.params, rename, &folder.join("model.safetensors"))?;

@@ -1,18 +1,12 @@
 //! Checkpoints: reading safetensors and PyTorch's files, writing safetensors, and the names that parameters have in each format.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use memmap2::Mmap;
-use safetensors::SafeTensors;
-use safetensors::tensor::Metadata;
-use serde::Deserialize;
 
-use super::pickle::{Checkpoint, Kind};
-use crate::error::{Error, Result, ResultExt};
+use super::weight_file::{WeightFile, weight_files};
+use crate::error::{Error, Result, ResultExt, first_few};
 use crate::nn::{LayerNorm, Linear, Param, Params};
 
 /// The names of one encoder layer's modules; tensors are `NAME.weight` and `NAME.bias`.
@@ -26,8 +20,8 @@ pub struct LayerNames {
 }
 
 /// transformers' BertModel (and XLM-R), below `prefix`.
-pub fn bert_layers(prefix: &str, layers: usize) -> Vec<LayerNames> {
-    let layer = |i| {
+pub fn bert_layers(prefix: &str, layers: usize) -> impl Iterator<Item = LayerNames> {
+    let layer = move |i| {
         let at = format!("{prefix}encoder.layer.{i}");
         LayerNames {
             qkv: ["query", "key", "value"].map(|part| format!("{at}.attention.self.{part}")),
@@ -38,13 +32,13 @@ pub fn bert_layers(prefix: &str, layers: usize) -> Vec<LayerNames> {
             norm_mlp: format!("{at}.output.LayerNorm"),
         }
     };
-    (0..layers).map(layer).collect()
+    (0..layers).map(layer)
 }
 
 /// A tower of transformers' CLIPModel: what follows a layer's feed-forward block is the next layer's first norm, or
 /// `final_norm`.
-pub fn clip_layers(tower: &str, layers: usize, final_norm: &str) -> Vec<LayerNames> {
-    let layer = |i| {
+pub fn clip_layers(tower: &str, layers: usize, final_norm: &str) -> impl Iterator<Item = LayerNames> {
+    let layer = move |i| {
         let at = format!("{tower}.encoder.layers.{i}");
         LayerNames {
             qkv: ["q_proj", "k_proj", "v_proj"].map(|part| format!("{at}.self_attn.{part}")),
@@ -59,101 +53,12 @@ pub fn clip_layers(tower: &str, layers: usize, final_norm: &str) -> Vec<LayerNam
             },
         }
     };
-    (0..layers).map(layer).collect()
+    (0..layers).map(layer)
 }
 
-/// Shape, type and little-endian elements of a tensor.
-type Raw<'a> = (Vec<usize>, DType, Cow<'a, [u8]>);
-
-/// One file of a checkpoint.
-struct WeightFile {
-    path: PathBuf,
-    content: Content,
-}
-
-enum Content {
-    Safetensors { map: Mmap, metadata: Metadata, data_start: usize },
-    Pickle(Checkpoint),
-}
-
-impl WeightFile {
-    fn open(path: PathBuf) -> Result<Self> {
-        if path.extension().is_some_and(|end| end == "bin" || end == "ckpt" || end == "pt") {
-            let content = Content::Pickle(Checkpoint::open(&path)?);
-            return Ok(Self { path, content });
-        }
-        let file = File::open(&path).context(|| format!("cannot open {}", path.display()))?;
-        // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
-        let map = unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))?;
-        let (header_bytes, metadata) = SafeTensors::read_metadata(&map)
-            .context(|| format!("{} is not a whole safetensors file", path.display()))
-            .hint(|| "fetch the file again; it may have been cut short")?;
-        Ok(Self { path, content: Content::Safetensors { map, metadata, data_start: header_bytes + 8 } })
-    }
-
-    fn names(&self) -> Vec<String> {
-        match &self.content {
-            Content::Safetensors { metadata, .. } => metadata.offset_keys(),
-            Content::Pickle(checkpoint) => checkpoint.entries().iter().map(|entry| entry.name.clone()).collect(),
-        }
-    }
-
-    /// A tensor, where the file has it.
-    fn read(&self, name: &str) -> Result<Option<Raw<'_>>> {
-        let unsupported = |kind: String| Error::new(format!("`{name}` has the type {kind}, which is not supported"));
-        match &self.content {
-            Content::Safetensors { map, metadata, data_start } => {
-                let Some(info) = metadata.info(name) else { return Ok(None) };
-                let dtype = DType::try_from(info.dtype).map_err(|_| unsupported(format!("{:?}", info.dtype)))?;
-                let data = &map[*data_start..][info.data_offsets.0..info.data_offsets.1];
-                Ok(Some((info.shape.clone(), dtype, Cow::Borrowed(data))))
-            }
-            Content::Pickle(checkpoint) => {
-                let Some(entry) = checkpoint.entries().iter().find(|entry| entry.name == name) else { return Ok(None) };
-                let dtype = match entry.kind {
-                    Kind::F32 => DType::F32,
-                    Kind::F16 => DType::F16,
-                    Kind::BF16 => DType::BF16,
-                    Kind::F64 => DType::F64,
-                    other => return Err(unsupported(format!("{other:?}"))),
-                };
-                Ok(Some((entry.shape.clone(), dtype, Cow::Owned(checkpoint.bytes(entry)?))))
-            }
-        }
-    }
-}
-
-/// `model.safetensors.index.json`: which file holds each tensor.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// The files of weights in a model folder: `model.safetensors`, or the parts that its index names, or the same of
-/// `pytorch_model.bin`.
-pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    for name in ["model.safetensors", "pytorch_model.bin"] {
-        if folder.join(name).exists() {
-            return Ok(vec![folder.join(name)]);
-        }
-        let index = folder.join(format!("{name}.index.json"));
-        if !index.exists() {
-            continue;
-        }
-        let parts: BTreeSet<String> = read_json::<Index>(&index)?.weight_map.into_values().collect();
-        let plain = |part: &String| !part.is_empty() && !part.contains(['/', '\\']) && part != "..";
-        return match parts.iter().find(|part| !plain(part)) {
-            Some(part) => Err(Error::new(format!("{} names a file outside its folder: {part}", index.display()))
-                .hint("fetch the file again from a place you trust")),
-            None => Ok(parts.iter().map(|part| folder.join(part)).collect()),
-        };
-    }
-    Ok(vec![folder.join("model.safetensors")]) // opening it will tell that it is missing
-}
-
-/// The tensors of a checkpoint folder, taken by name; what is missing or left over is told at the end, all at once.
+/// The tensors of a checkpoint, taken by name; what is missing or left over is told at the end, all at once.
 pub struct Weights {
-    folder: PathBuf,
+    path: PathBuf,
     files: Vec<WeightFile>,
     device: Device,
     prefix: String,
@@ -161,30 +66,41 @@ pub struct Weights {
     names: BTreeMap<String, usize>,
     taken: BTreeSet<String>,
     missing: Vec<String>,
+    /// Bytes that missing tensors may still take: together no more than the files have, whatever a configuration asks.
+    spare: usize,
 }
 
 impl Weights {
-    /// Opens the files of weights in `folder`. Tensors will be f32 on `device`.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self> {
-        let files = weight_files(folder)?
+    /// Opens the files of weights in the folder `path`, or the file `path`. Tensors will be f32 on `device`.
+    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        let paths = if path.is_file() { vec![path.to_owned()] } else { weight_files(path)? };
+        let files = paths
             .into_iter()
             .map(WeightFile::open)
             .collect::<Result<Vec<_>>>()
             .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
         let mut names = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
-            names.extend(file.names().into_iter().map(|name| (modern(&name), i)));
+            for name in file.names() {
+                if names.insert(modern(&name), i).is_some() {
+                    return Err(Error::new(format!(
+                        "the tensor `{name}` is there twice; the second is in {}",
+                        file.path.display()
+                    ))
+                    .hint("the files of several models may be mixed; fetch them again into an empty folder"));
+                }
+            }
         }
+        let spare = files.iter().map(WeightFile::len).sum();
         let (taken, missing) = (BTreeSet::new(), Vec::new());
-        Ok(Self {
-            folder: folder.to_owned(),
-            files,
-            device: device.clone(),
-            prefix: String::new(),
-            names,
-            taken,
-            missing,
-        })
+        let (path, device) = (path.to_owned(), device.clone());
+        Ok(Self { path, files, device, prefix: String::new(), names, taken, missing, spare })
+    }
+
+    /// The shape of a tensor by its full name, where there is one.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        let file = &self.files[*self.names.get(name)?];
+        file.shape(name).or_else(|| file.shape(&old(name)))
     }
 
     /// Reads names below the first of `prefixes` under which `probe` exists; returns the prefix.
@@ -204,6 +120,11 @@ impl Weights {
     pub fn take_whole(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let Some(file) = self.names.get(name).map(|i| &self.files[*i]) else {
             self.missing.push(name.to_owned());
+            let bytes = shape.iter().try_fold(4usize, |bytes, dim| bytes.checked_mul(*dim));
+            let Some(spare) = bytes.and_then(|bytes| self.spare.checked_sub(bytes)) else {
+                return Err(self.unfit(vec![self.told_missing()]));
+            };
+            self.spare = spare;
             return Ok(Tensor::zeros(shape, DType::F32, &self.device)?);
         };
         let failed = |what: String| Error::new(what).context(file.path.display().to_string());
@@ -251,26 +172,25 @@ impl Weights {
 
     /// Fails if a tensor was missing, or if one is left that `ignore` does not know.
     pub fn finish(self, ignore: impl Fn(&str) -> bool) -> Result<()> {
-        let some = |names: &[&String]| {
-            let shown: Vec<&str> = names.iter().take(5).map(|n| n.as_str()).collect();
-            let more = names.len().saturating_sub(5);
-            shown.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
-        };
-        let missing: Vec<&String> = self.missing.iter().collect();
         let unexpected: Vec<&String> = self.names.keys().filter(|n| !self.taken.contains(*n) && !ignore(n)).collect();
         let mut faults = Vec::new();
-        if !missing.is_empty() {
-            faults.push(format!("missing tensors: {}", some(&missing)));
+        if !self.missing.is_empty() {
+            faults.push(self.told_missing());
         }
         if !unexpected.is_empty() {
-            faults.push(format!("unexpected tensors: {}", some(&unexpected)));
+            faults.push(format!("unexpected tensors: {}", first_few(&unexpected)));
         }
-        if faults.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(faults.join("; "))
-            .context(format!("the weights in {} do not fit config.json", self.folder.display()))
-            .hint("check that this is the right kind of model and that its files belong together"))
+        if faults.is_empty() { Ok(()) } else { Err(self.unfit(faults)) }
+    }
+
+    fn told_missing(&self) -> String {
+        format!("missing tensors: {}", first_few(&self.missing))
+    }
+
+    fn unfit(&self, faults: Vec<String>) -> Error {
+        Error::new(faults.join("; "))
+            .context(format!("the weights in {} do not fit config.json", self.path.display()))
+            .hint("check that this is the right kind of model and that its files belong together")
     }
 }
 

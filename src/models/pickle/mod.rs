@@ -94,6 +94,12 @@ impl Checkpoint {
         Ok(Self { path: path.to_owned(), map, entries })
     }
 
+    /// Bytes of the file.
+    #[allow(clippy::len_without_is_empty)] // a file of nothing is no checkpoint
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
     /// The tensors, in the state dict's order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

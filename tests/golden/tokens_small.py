@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Makes tiny-xlmr-tokenizer/: a SentencePiece model of XLM-R's kind on the demo's captions, and what transformers makes
-of some texts with it.
+"""Makes tiny-xlmr-tokenizer/, a SentencePiece model of XLM-R's kind on the demo's captions with what transformers makes
+of some texts with it, and tokens_settings.json, what it makes of texts with the demo's vocab.txt and the settings that a
+tokenizer_config.json may have.
 
-    python tests/golden/spm.py      # needs sentencepiece, protobuf and transformers
+    python tests/golden/tokens_small.py      # needs sentencepiece, protobuf and transformers
 
 Last run with sentencepiece 0.2.3, transformers 5.24.0. The normalisation is a few rules of nmt_nfkc, XLM-R's, because
 all of them would make the file 240 kB larger; tokens_full.py compares with all of them.
 """
 import io
+import itertools
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import sentencepiece
-from transformers import XLMRobertaTokenizer
+from transformers import BertTokenizer, XLMRobertaTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "tests/golden/tiny-xlmr-tokenizer"
@@ -47,6 +51,21 @@ def main():
         "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n", encoding="utf-8")
     for row in rows:
         print(row["text"], tokenizer.convert_ids_to_tokens(row["ids"]))
+
+    rows = []
+    for lower, strip, chinese in itertools.product([True, False], [None, False, True], [True, False]):
+        settings = {"do_lower_case": lower, "strip_accents": strip, "tokenize_chinese_chars": chinese}
+        if not chinese and (strip or not lower):
+            continue
+        folder = Path(tempfile.mkdtemp())
+        shutil.copy(ROOT / "data/demo/models/toy-beto/vocab.txt", folder)
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "BertTokenizer"}))
+        bert = BertTokenizer.from_pretrained(folder)
+        rows += [{"settings": settings, "text": text, "ids": bert(text).input_ids} for text in [
+            "un corazón MARRÓN pequeño", "Un Triángulo", "una\u0301 corazo\u0301n", "日un", "[PAD] un [MASK]"]]
+        shutil.rmtree(folder)
+    (OUT.parent / "tokens_settings.json").write_text(
+        "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n", encoding="utf-8")
     print(len(model.getvalue()), "bytes")
 
 

@@ -1,0 +1,182 @@
+//! Files of weights: safetensors and PyTorch's, one or several with an index, as named tensors in memory maps.
+//!
+//! Nothing here trusts a file: what a header claims is compared with the file's size before memory is taken for it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use candle_core::DType;
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::pickle::{Checkpoint, Kind};
+use super::weights::read_json;
+use crate::error::{Error, Result, ResultExt};
+
+/// The largest header of a safetensors file; models of thousands of tensors have less than 1 MiB.
+const HEADER: u64 = 16 << 20;
+
+/// Shape, type and little-endian elements of a tensor.
+pub(super) type Raw<'a> = (Vec<usize>, DType, Cow<'a, [u8]>);
+
+/// One file of a checkpoint.
+pub(super) struct WeightFile {
+    /// Where it is.
+    pub path: PathBuf,
+    content: Content,
+}
+
+enum Content {
+    Safetensors { map: Mmap, metadata: Metadata, data_start: usize },
+    Pickle(Checkpoint),
+}
+
+impl WeightFile {
+    pub fn open(path: PathBuf) -> Result<Self> {
+        if path.extension().is_some_and(|end| end == "bin" || end == "ckpt" || end == "pt") {
+            let content = Content::Pickle(Checkpoint::open(&path)?);
+            return Ok(Self { path, content });
+        }
+        let file = File::open(&path).context(|| format!("cannot open {}", path.display()))?;
+        // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
+        let map = unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))?;
+        let (data_start, metadata) = header(&map)
+            .context(|| format!("{} is not a whole safetensors file", path.display()))
+            .hint(|| "fetch the file again; it may have been cut short")?;
+        Ok(Self { path, content: Content::Safetensors { map, metadata, data_start } })
+    }
+
+    /// Bytes of the file.
+    pub fn len(&self) -> usize {
+        match &self.content {
+            Content::Safetensors { map, .. } => map.len(),
+            Content::Pickle(checkpoint) => checkpoint.len(),
+        }
+    }
+
+    /// The tensors, in the file's order.
+    pub fn names(&self) -> Vec<String> {
+        match &self.content {
+            Content::Safetensors { metadata, .. } => metadata.offset_keys(),
+            Content::Pickle(checkpoint) => checkpoint.entries().iter().map(|entry| entry.name.clone()).collect(),
+        }
+    }
+
+    /// The shape of a tensor, where the file has it.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        match &self.content {
+            Content::Safetensors { metadata, .. } => metadata.info(name).map(|info| &*info.shape),
+            Content::Pickle(checkpoint) => {
+                checkpoint.entries().iter().find(|entry| entry.name == name).map(|entry| &*entry.shape)
+            }
+        }
+    }
+
+    /// A tensor, where the file has it.
+    pub fn read(&self, name: &str) -> Result<Option<Raw<'_>>> {
+        let unsupported = |kind: String| Error::new(format!("`{name}` has the type {kind}, which is not supported"));
+        match &self.content {
+            Content::Safetensors { map, metadata, data_start } => {
+                let Some(info) = metadata.info(name) else { return Ok(None) };
+                let dtype = match info.dtype {
+                    Dtype::F32 => DType::F32,
+                    Dtype::F16 => DType::F16,
+                    Dtype::BF16 => DType::BF16,
+                    Dtype::F64 => DType::F64,
+                    other => return Err(unsupported(format!("{other:?}"))),
+                };
+                let data = &map[*data_start..][info.data_offsets.0..info.data_offsets.1];
+                Ok(Some((info.shape.clone(), dtype, Cow::Borrowed(data))))
+            }
+            Content::Pickle(checkpoint) => {
+                let Some(entry) = checkpoint.entries().iter().find(|entry| entry.name == name) else { return Ok(None) };
+                let dtype = match entry.kind {
+                    Kind::F32 => DType::F32,
+                    Kind::F16 => DType::F16,
+                    Kind::BF16 => DType::BF16,
+                    Kind::F64 => DType::F64,
+                    other => return Err(unsupported(format!("{other:?}"))),
+                };
+                Ok(Some((entry.shape.clone(), dtype, Cow::Owned(checkpoint.bytes(entry)?))))
+            }
+        }
+    }
+}
+
+/// Where the data of a safetensors file begins, and what its header tells.
+fn header(file: &[u8]) -> Result<(usize, Metadata)> {
+    let length = file.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+    if length > HEADER {
+        return Err(Error::new(format!("its header has {length} bytes, more than the {HEADER} that are read")));
+    }
+    // It checks that the tensors lie one after another, without holes, and are as long as their shapes tell.
+    let (length, metadata) = SafeTensors::read_metadata(file)?;
+    let data_start = length + 8;
+    // It adds these without a look at the overflow.
+    if data_start.checked_add(metadata.data_len()) != Some(file.len()) {
+        return Err(Error::new("its tensors do not fit into it"));
+    }
+    serde_json::from_slice::<UniqueKeys>(&file[8..data_start])?; // of two tensors of one name it keeps one
+    Ok((data_start, metadata))
+}
+
+/// A JSON object that has no key twice.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self, M::Error> {
+        let mut seen = HashSet::new();
+        while let Some((key, _)) = map.next_entry::<String, IgnoredAny>()? {
+            if let Some(key) = seen.replace(key) {
+                return Err(serde::de::Error::custom(format!("`{key}` is there twice")));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// `model.safetensors.index.json`: which file holds each tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The files of weights in a model folder: `model.safetensors`, or the parts that its index names, or the same of
+/// `pytorch_model.bin`.
+pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    for name in ["model.safetensors", "pytorch_model.bin"] {
+        if folder.join(name).exists() {
+            return Ok(vec![folder.join(name)]);
+        }
+        let index = folder.join(format!("{name}.index.json"));
+        if !index.exists() {
+            continue;
+        }
+        let parts: BTreeSet<String> = read_json::<Index>(&index)?.weight_map.into_values().collect();
+        let plain = |part: &String| !part.is_empty() && !part.contains(['/', '\\']) && part != "..";
+        return match parts.iter().find(|part| !plain(part)) {
+            Some(part) => Err(Error::new(format!("{} names a file outside its folder: {part}", index.display()))
+                .hint("fetch the file again from a place you trust")),
+            None => Ok(parts.iter().map(|part| folder.join(part)).collect()),
+        };
+    }
+    Ok(vec![folder.join("model.safetensors")]) // opening it will tell that it is missing
+}
