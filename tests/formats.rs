@@ -100,15 +100,12 @@ fn lying_headers_are_refused() {
     ] {
         refused(&safetensors(header, 8), words);
     }
-    // A size whose sum with the header's wraps around to the file's.
-    let header = |end: u64| format!(r#"{{"a": {{"dtype": "U8", "shape": [{end}], "data_offsets": [0, {end}]}}}}"#);
-    let length = header(u64::MAX).len() as u64 + 8;
-    refused(&safetensors(&header(u64::MAX - length + 20), 20 - 1), "do not fit");
-
     let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
     fs::remove_file(&path).unwrap();
     fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
-    ["one", "two"].map(|name| fs::write(folder.path().join(format!("{name}.safetensors")), &whole).unwrap());
+    for name in ["one", "two"] {
+        fs::write(folder.path().join(format!("{name}.safetensors")), &whole).unwrap();
+    }
     let error = Weights::open(folder.path(), &Device::Cpu).err().unwrap().to_string();
     assert!(error.contains("`a`") && error.contains("twice"), "{error}");
 }
@@ -126,7 +123,7 @@ fn edited(folder: &Path, part: Option<&str>, key: &str, value: &serde_json::Valu
 
 #[test]
 fn absurd_configurations_are_refused_before_they_take_memory() {
-    let absurd = [0u64, 1, 3, 1_000_000_000, 1_000_000_000_000, u64::MAX].map(serde_json::Value::from);
+    let absurd = [0u64, 1, 11, 1_000_000_000, 1_000_000_000_000, u64::MAX].map(serde_json::Value::from);
     let sizes = ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"];
     let check = |error: Option<Error>, what: String, harmless: bool| match error {
         None => assert!(harmless, "{what} was accepted"),
