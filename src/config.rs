@@ -22,9 +22,9 @@ pub struct Config {
     pub name: String,
     /// Decides the order of the pairs, the new weights and the dropout.
     pub seed: u64,
-    /// A BERT folder, a themo checkpoint, or the name of a model.
+    /// A BERT folder, a themo checkpoint, or a model of the hub (`owner/name[@revision]`).
     pub student: String,
-    /// A CLIP folder, or the name of a model.
+    /// A CLIP folder, or a model of the hub.
     pub teacher: String,
     pub data_dir: PathBuf,
     pub log_dir: PathBuf,

@@ -16,7 +16,8 @@
 //! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), tokenizers, image preprocessing, the teacher feature cache |
 //! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image), checkpoint names and formats |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path |
-//! | [`config`], [`run_dir`], [`device`], [`hub`], [`interval`], [`signals`], [`rng`], [`error`] | leaves |
+//! | [`hub`] | models by name: a folder, or the Hugging Face hub and its cache |
+//! | [`config`], [`run_dir`], [`device`], [`download`], [`interval`], [`signals`], [`rng`], [`error`] | leaves |
 //!
 //! # One packed encoder, explicit backward
 //!
@@ -30,6 +31,7 @@ pub mod commands;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod download;
 pub mod error;
 pub mod eval;
 pub mod hub;

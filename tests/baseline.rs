@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn themo(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_themo")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_themo"));
+    // Names of models are looked for nowhere but here.
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {

@@ -19,7 +19,10 @@ impl Scratch {
     }
 
     fn themo(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_themo")).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap()
+        let mut command = Command::new(env!("CARGO_BIN_EXE_themo"));
+        // Names of models are looked for nowhere but here.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("hub"));
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap()
     }
 
     fn train(&self, args: &[&str]) -> Output {
@@ -267,7 +270,7 @@ fn broken_test_data_is_told_before_a_model_runs() {
     let run = scratch.run(&["--max-epochs", "0"]);
     let test = |args: &[&str]| scratch.themo(&[&["test", "--version-path", run.to_str().unwrap()], args].concat());
     assert_fails(&scratch.themo(&["test", "--version-path", "logs/none/version_9"]), 1, &["logs/none/version_9"]);
-    assert_fails(&test(&["--data-dir", "nowhere"]), 1, &["nowhere/xtd10"]);
+    assert_fails(&test(&["--data-dir", "nowhere"]), 1, &["nowhere/xtd10/test_1kcaptions_es.txt"]);
 
     let data = scratch.path("data");
     copy_tree(&demo("xtd10"), &data.join("xtd10"));

@@ -23,8 +23,9 @@ pub struct EmbedArgs {
     /// CLIP it was trained on
     #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
     pub version_path: Option<PathBuf>,
-    /// Folder of a CLIP: its own text and image towers; or of an M-CLIP: texts
-    #[arg(long, value_name = "DIR")]
+    /// A CLIP's own text and image towers, or an M-CLIP's texts: a folder or a
+    /// hub id (owner/name[@revision])
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// One text a line; - reads standard input
     #[arg(long, value_name = "FILE")]

@@ -81,16 +81,18 @@ pub struct TestArgs {
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     cache_dir: Option<PathBuf>,
 
-    /// CLIP folder with the image tower [default: the run's teacher]
-    #[arg(long, value_name = "DIR", help_heading = "Computing")]
+    /// CLIP to whose space the student was trained: a folder or a hub id
+    /// (owner/name[@revision]) [default: the run's]
+    #[arg(long, value_name = "MODEL", help_heading = "Computing")]
     teacher: Option<String>,
-    /// The baseline: an M-CLIP
+    /// The baseline: an M-CLIP, likewise
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_BASELINE, requires = "baseline", help_heading = "Computing")]
     #[serde(skip)]
     pub baseline_model: String,
-    /// CLIP with the baseline's image tower [default: as its name says, such as
-    /// openai/clip-vit-base-patch32 for ...Vit-B-32]
-    #[arg(long, value_name = "MODEL", requires = "baseline", help_heading = "Computing")]
+    /// CLIP whose image tower is used, likewise: the baseline's with --baseline
+    /// [default: as its name says, such as openai/clip-vit-base-patch32 for
+    /// ...Vit-B-32], else the student's [default: the teacher]
+    #[arg(long, value_name = "MODEL", help_heading = "Computing")]
     #[serde(skip)]
     pub vision: Option<String>,
     /// Images or captions at once

@@ -74,12 +74,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = "K", help_heading = "Run")]
     keep_best: Option<usize>,
 
-    /// BERT folder or themo checkpoint to start from [default:
+    /// BERT to start from: a folder, a themo checkpoint or a hub id
+    /// (owner/name[@revision]) [default:
     /// dccuchile/bert-base-spanish-wwm-uncased]
-    #[arg(long, value_name = "DIR", help_heading = "Models")]
+    #[arg(long, value_name = "MODEL", help_heading = "Models")]
     student: Option<String>,
-    /// CLIP folder to learn from [default: openai/clip-vit-large-patch14]
-    #[arg(long, value_name = "DIR", help_heading = "Models")]
+    /// CLIP to learn from: a folder or a hub id [default:
+    /// openai/clip-vit-large-patch14]
+    #[arg(long, value_name = "MODEL", help_heading = "Models")]
     teacher: Option<String>,
     /// Token states to one vector [default: mean]
     #[arg(long, value_parser = ["mean", "first"], help_heading = "Models")]

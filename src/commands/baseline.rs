@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::model_folder;
 use crate::cli::TestArgs;
 use crate::commands::evaluation::{Language, Sets};
 use crate::commands::train::model_files;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result, ResultExt};
 use crate::eval::report::Report;
 use crate::eval::towers::{MclipTexts, TeacherImages};
 use crate::eval::{ImageEmbedder, TextEmbedder};
-use crate::hub;
+use crate::hub::Part;
 use crate::models::MclipConfig;
 use crate::nn::Compute;
 use crate::run_dir::write_atomic;
@@ -31,12 +32,13 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
         Some(vision) => vision,
         None => vision_of(name)?,
     };
-    let folder = hub::model_folder(name)?;
-    let mclip = MclipConfig::find(&folder)?.ok_or_else(|| {
+    let config_of = model_folder("--baseline-model", name, &[])?;
+    let mclip = MclipConfig::find(&config_of)?.ok_or_else(|| {
         Error::new(format!("`{name}` is not an M-CLIP: its config.json has no modelBase"))
             .hint("--baseline-model takes an M-CLIP, such as M-CLIP/XLM-Roberta-Large-Vit-B-32")
     })?;
-    let vision = hub::model_folder(vision_name)?;
+    let folder = model_folder("--baseline-model", name, &[Part::Weights, Part::TokenizerIfAny])?;
+    let vision = model_folder("--vision", vision_name, &[Part::Weights, Part::Images])?;
 
     let mut files = model_files(&folder)?;
     files.extend(model_files(&vision)?);
@@ -131,7 +133,7 @@ fn tokenizer_folder(folder: &Path, config: &MclipConfig) -> Result<PathBuf> {
     if vocabularies.any(|name| folder.join(name).exists()) {
         return Ok(folder.to_owned());
     }
-    hub::model_folder(&config.model_base)
+    model_folder("--baseline-model", &config.model_base, &[Part::Tokenizer])
         .context(|| format!("{} has no tokenizer; it is that of `{}`", folder.display(), config.model_base))
         .hint(|| format!("put tokenizer.json or sentencepiece.bpe.model of `{}` there", config.model_base))
 }

@@ -6,21 +6,23 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 
+use super::model_folder;
 use crate::cli::EmbedArgs;
 use crate::commands::baseline::load_mclip;
 use crate::commands::test::run_config;
 use crate::config::Config;
 use crate::data::for_each_batch;
 use crate::data::tokens::TextTokenizer;
+use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, normalise};
 use crate::eval::{ImageEmbedder, TextEmbedder};
+use crate::hub::Part;
 use crate::models::{ClipText, MclipConfig, Student};
 use crate::nn::Compute;
 use crate::report::console::{print, progress};
 use crate::run_dir::{RunDir, write_atomic};
 use crate::train::checkpoint::find_best;
-use crate::{device, hub};
 
 /// Texts tokenized and embedded between two steps of the progress bar.
 const TEXTS_AT_ONCE: usize = 1024;
@@ -40,16 +42,19 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
     let images = args.images.as_deref().map(list_images).transpose()?;
     let compute = Compute::new(device::select(&args.device)?);
-    let (source, folder) = match (&args.version_path, &args.model) {
+    let mut parts = vec![Part::Weights];
+    parts.extend(images.as_ref().map(|_| Part::Images));
+    let (source, name) = match (&args.version_path, &args.model) {
         (Some(path), _) => {
             let run = RunDir::open(path)?;
             let config = run_config(&run, toml::Table::new())?;
-            let folder = hub::model_folder(&config.teacher)?;
-            (Source::Run(run, config.into()), folder)
+            let teacher = config.teacher.clone();
+            (Source::Run(run, config.into()), teacher)
         }
         (None, Some(model)) => {
-            let folder = hub::model_folder(model)?;
-            (MclipConfig::find(&folder)?.map_or(Source::Clip, Source::Mclip), folder)
+            parts.extend(texts.as_ref().map(|_| Part::TokenizerIfAny));
+            let mclip = MclipConfig::find(&model_folder("--model", model, &[])?)?;
+            (mclip.map_or(Source::Clip, Source::Mclip), model.clone())
         }
         (None, None) => return Err(Error::usage("no model").hint("give --version-path DIR or --model DIR")),
     };
@@ -58,6 +63,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
             "embed the images with --model and the CLIP whose space it shares, such as openai/clip-vit-base-patch32",
         ));
     }
+    let folder = model_folder("--model", &name, &parts)?;
 
     let (mut tensors, mut metadata) = (BTreeMap::new(), HashMap::new());
     if let Some(texts) = &texts {

@@ -73,6 +73,8 @@ pub struct RetrievalSet {
 
 impl RetrievalSet {
     fn load(data_dir: &Path, with_english: bool) -> Result<Self> {
+        let languages = if with_english { &["es", "en"][..] } else { &["es"] };
+        xtd10::fetch_missing(data_dir, languages, &xtd10::Source::from_env())?;
         let spanish = xtd10::load(data_dir, "es")?;
         let english = if with_english { xtd10::load(data_dir, "en")?.captions } else { Vec::new() };
         Ok(Self { spanish, english })

@@ -7,3 +7,14 @@ pub mod evaluation;
 mod resume;
 pub mod test;
 pub mod train;
+
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::hub::{Hub, Part};
+use crate::report::console::download_bars;
+
+/// The folder of the model that `option` names, fetched from the hub where it has to be.
+fn model_folder(option: &str, name: &str, parts: &[Part]) -> Result<PathBuf> {
+    Hub::from_env().model_folder(option, name, parts, &download_bars())
+}

@@ -2,21 +2,24 @@
 
 use std::path::Path;
 
+use super::model_folder;
 use crate::cli::TestArgs;
 use crate::commands::baseline;
 use crate::commands::evaluation::{Language, Sets};
 use crate::config::Config;
 use crate::data::tokens::TextTokenizer;
+use crate::device;
 use crate::error::{Error, Result, ResultExt};
+use crate::eval::ImageEmbedder;
 use crate::eval::published::{Table, published};
 use crate::eval::report::Report;
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts};
+use crate::hub::Part;
 use crate::models::{ClipText, Student};
 use crate::nn::Compute;
 use crate::report::console::print;
 use crate::run_dir::RunDir;
 use crate::train::checkpoint::find_best;
-use crate::{device, hub};
 
 /// Measures a run's student, the baseline or both, prints the figures, and writes them into the run folder.
 pub fn run(args: &TestArgs) -> Result<()> {
@@ -48,7 +51,17 @@ pub fn run(args: &TestArgs) -> Result<()> {
 fn measure_student(
     args: &TestArgs, config: &Config, checkpoint: &Path, sets: &Sets, compute: &Compute,
 ) -> Result<Report> {
-    let teacher_dir = hub::model_folder(&config.teacher)?;
+    // (With --baseline, --vision is that of the baseline.)
+    let other_vision = args.vision.as_ref().filter(|_| !args.baseline);
+    let mut parts = vec![Part::Weights, Part::Tokenizer];
+    if other_vision.is_none() {
+        parts.push(Part::Images);
+    }
+    let teacher_dir = model_folder("--teacher", &config.teacher, &parts)?;
+    let vision_dir = match other_vision {
+        Some(name) => model_folder("--vision", name, &[Part::Weights, Part::Images])?,
+        None => teacher_dir.clone(),
+    };
     let student = Student::from_checkpoint(checkpoint, compute)?;
     let tokenizer = TextTokenizer::from_folder(checkpoint, config.max_sequence_length)?;
     let teacher = ClipText::load(&teacher_dir, compute).hint(|| "--teacher takes the folder of a CLIP")?;
@@ -61,8 +74,17 @@ fn measure_student(
         .hint("--teacher must be the CLIP that the student was trained on"));
     }
     let teacher_tokenizer = TextTokenizer::from_folder(&teacher_dir, teacher.max_tokens())?;
-    let images = TeacherImages::load(&teacher_dir, compute)?;
-    tracing::info!("checkpoint {}, images through {}", checkpoint.display(), config.teacher);
+    let vision = other_vision.unwrap_or(&config.teacher);
+    let images = TeacherImages::load(&vision_dir, compute)?;
+    if images.dim() != teacher.projection_dim() {
+        let (theirs, ours) = (images.dim(), teacher.projection_dim());
+        return Err(Error::new(format!(
+            "{vision} embeds images in {theirs} numbers, {} embeds texts in {ours}",
+            config.teacher
+        ))
+        .hint("--vision takes a CLIP whose images share the space of the teacher's texts"));
+    }
+    tracing::info!("checkpoint {}, images through {vision}", checkpoint.display());
 
     let embedded = sets.embed_images(&images, args.batch_size)?;
     let ours = StudentTexts { student: &student, tokenizer: &tokenizer, teacher: &teacher };

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::resume;
+use super::{model_folder, resume};
 use crate::cli::TrainArgs;
 use crate::config::Config;
 use crate::data::pairs::{self, Pair};
 use crate::data::targets::{Key, Targets};
 use crate::data::tokens::{TOKENIZER_FILES, TextTokenizer, cut_by_tokens};
 use crate::data::wit;
+use crate::device;
 use crate::error::{Error, Result, ResultExt};
+use crate::hub::Part;
 use crate::models::clip::ClipConfig;
 use crate::models::student::Head;
 use crate::models::weight_file::weight_files;
@@ -19,7 +21,6 @@ use crate::report::console::{print, progress};
 use crate::run_dir::RunDir;
 use crate::signals::Signals;
 use crate::train::{Dataset, Journal, Start, State, Summary, fit};
-use crate::{device, hub};
 
 /// Captions embedded by the teacher between two writes to the cache.
 const TEACHER_TOKENS: usize = 4096;
@@ -41,11 +42,12 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     }
     let compute = Compute::new(device::select(&config.device)?);
     let checkpoint = resumed.as_ref().and_then(|resumed| resumed.checkpoint.clone());
+    let text_tower = [Part::Weights, Part::Tokenizer];
     let student_dir = match &checkpoint {
         Some(folder) => folder.clone(),
-        None => hub::model_folder(&config.student)?,
+        None => model_folder("--student", &config.student, &text_tower)?,
     };
-    let teacher_dir = hub::model_folder(&config.teacher)?;
+    let teacher_dir = model_folder("--teacher", &config.teacher, &text_tower)?;
     let (train_pairs, val_pairs) = load_pairs(&config, args.fast_dev_run)?;
     let state = match &resumed {
         Some(resumed) => resumed.state(config.seed, identify(&train_pairs))?,

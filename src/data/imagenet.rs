@@ -29,8 +29,8 @@ pub struct ImageNet {
     pub classes: Vec<Class>,
 }
 
-/// Reads `data_dir/imagenet`. Images without a label among the classes are counted, warned about and skipped; files
-/// that are not needed are ignored.
+/// Reads `data_dir/imagenet`, a full or a filtered tree. Images without a label among the classes are skipped, and those
+/// that annotations or solution name may be missing: both are counted and warned about. Other files are ignored.
 pub fn load(data_dir: &Path) -> Result<ImageNet> {
     let root = data_dir.join("imagenet");
     let fetch = || format!("unpack {SOURCE} into {}", root.display());
@@ -40,13 +40,17 @@ pub fn load(data_dir: &Path) -> Result<ImageNet> {
         let what = format!("{}/LOC_synset_mapping.txt names a wnid twice", root.display());
         return Err(Error::new(what).hint(fetch()));
     }
-    let stems = image_stems(&root.join("ILSVRC/Data/CLS-LOC/val")).hint(fetch)?;
+    let stems = names_in(&root.join("ILSVRC/Data/CLS-LOC/val"), ".JPEG").hint(fetch)?;
     let notes = root.join("ILSVRC/Annotations/CLS-LOC/val");
     let annotated: Vec<_> = stems.par_iter().map(|stem| annotation(&notes.join(format!("{stem}.xml")))).collect();
-    let solution = match annotated.iter().all(Option::is_some) {
-        true => HashMap::new(),
-        false => read_solution(&root.join("LOC_val_solution.csv"))?,
-    };
+    let solution = read_solution(&root.join("LOC_val_solution.csv"))?;
+    let mut named = if notes.is_dir() { names_in(&notes, ".xml")? } else { Vec::new() };
+    named.extend(solution.keys().cloned());
+    let missing = missing(named, &stems);
+    if !missing.is_empty() {
+        let (n, few) = (missing.len(), first_few(&missing));
+        tracing::warn!("{n} labelled ImageNet images are not there, {} are: missing {few}", stems.len());
+    }
     let (mut images, mut skipped) = (Vec::with_capacity(stems.len()), Vec::new());
     for (stem, annotated) in stems.into_iter().zip(annotated) {
         let wnids = annotated.as_ref().or_else(|| solution.get(&stem)).map_or(&[][..], Vec::as_slice);
@@ -81,13 +85,21 @@ fn read_classes(path: &Path) -> Result<Vec<Class>> {
     read_lines(path)?.iter().enumerate().map(class).collect()
 }
 
-/// Names without `.JPEG`, sorted.
-fn image_stems(folder: &Path) -> Result<Vec<String>> {
-    let failed = || format!("cannot read the images {}", folder.display());
+/// Those of the `named` images, each once, that are not among `present` (sorted).
+fn missing(mut named: Vec<String>, present: &[String]) -> Vec<String> {
+    named.sort_unstable();
+    named.dedup();
+    named.retain(|name| present.binary_search(name).is_err());
+    named
+}
+
+/// The names in `folder` that end with `end`, without it, sorted.
+fn names_in(folder: &Path, end: &str) -> Result<Vec<String>> {
+    let failed = || format!("cannot read the folder {}", folder.display());
     let mut stems = Vec::new();
     for entry in std::fs::read_dir(folder).context(failed)? {
         let name = entry.context(failed)?.file_name();
-        stems.extend(name.to_str().and_then(|name| name.strip_suffix(".JPEG")).map(str::to_owned));
+        stems.extend(name.to_str().and_then(|name| name.strip_suffix(end)).map(str::to_owned));
     }
     stems.sort_unstable();
     Ok(stems)
@@ -164,6 +176,12 @@ mod tests {
     }
 
     #[test]
+    fn labelled_images_that_are_not_there_are_found() {
+        let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(missing(names("d b a b c d"), &names("a c e")), names("b d"));
+    }
+
+    #[test]
     fn a_missing_tree_names_what_to_fetch() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let check = |part: &str| {
@@ -176,7 +194,7 @@ mod tests {
         std::fs::write(dir.path().join("imagenet/LOC_synset_mapping.txt"), "n1 crane\nn2\n")?;
         check("line 2: not `wnid names`");
         std::fs::write(dir.path().join("imagenet/LOC_synset_mapping.txt"), "n1 crane\n")?;
-        check("cannot read the images");
+        check("cannot read the folder");
         std::fs::create_dir_all(dir.path().join("imagenet/ILSVRC/Data/CLS-LOC/val"))?;
         check("no labelled image");
         Ok(())

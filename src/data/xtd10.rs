@@ -7,11 +7,84 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::{first_few, text::read_lines};
+use crate::download::{Client, Expected, Patience, human_bytes, is_offline};
 use crate::error::{Error, Result, ResultExt};
 
+/// The commit that the sizes and hashes below are of.
 const CAPTIONS: &str = "https://raw.githubusercontent.com/adobe-research/Cross-lingual-Test-Dataset-XTD10/\
                         d77ff16148468c84287f3efcbf602a015c5e4954/XTD10";
 const IMAGES: &str = "https://users.dcc.uchile.cl/~gchapero/datasets/coco_xtd10.tar.gz";
+
+/// What is fetched when it is missing: name, bytes, SHA-256.
+const FILES: [Pinned; 3] = [
+    (NAMES, 31_600, "504a472dfd40e44f2d0facd6320b9dc1c7d64c58aac9840f0b1da4807cb3a30a"),
+    ("test_1kcaptions_es.txt", 66_315, "cacc43d4e7af56b02033865531ea70494049f1d0dd3ea89ff2a217e7e190c4f2"),
+    ("test_1kcaptions_en.txt", 65_828, "ac5531b6842c1d469fba80aa6f44e2af054e84a41da8f9eaf01d831e943039b9"),
+];
+const NAMES: &str = "test_image_names.txt";
+
+/// A file's name, its length in bytes and its SHA-256.
+pub type Pinned = (&'static str, u64, &'static str);
+
+/// Where missing files come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What they must be.
+    pub files: Vec<Pinned>,
+    /// The address of the folder that holds them.
+    pub base: String,
+    /// Nothing may be fetched.
+    pub offline: bool,
+}
+
+impl Source {
+    /// XTD10's own repository, or the mirror that `THEMO_XTD10_URL` names; nothing where `HF_HUB_OFFLINE` is set.
+    pub fn from_env() -> Self {
+        let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let base = var("THEMO_XTD10_URL").unwrap_or_else(|| CAPTIONS.to_owned());
+        Self { files: FILES.to_vec(), base: base.trim_end_matches('/').to_owned(), offline: is_offline(&var) }
+    }
+}
+
+/// Fetches the image names and the captions in `languages` into `data_dir/xtd10` as far as they are missing there.
+/// Beside files of another set (the demo's), or into a data folder that does not exist, nothing is fetched: [`load`]
+/// will tell what is missing.
+pub fn fetch_missing(data_dir: &Path, languages: &[&str], source: &Source) -> Result<()> {
+    let folder = data_dir.join("xtd10");
+    let bytes_of = |file: &str| std::fs::metadata(folder.join(file)).ok().map(|metadata| metadata.len());
+    let wanted = |file: &str| file == NAMES || languages.iter().any(|language| file == captions_file(language));
+    let missing: Vec<_> = source.files.iter().filter(|(file, ..)| wanted(file) && bytes_of(file).is_none()).collect();
+    let another_set = source.files.iter().any(|(file, bytes, _)| bytes_of(file).is_some_and(|found| found != *bytes));
+    if missing.is_empty() || another_set || !data_dir.is_dir() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(file, ..)| *file).collect();
+    let by_hand = || {
+        let all: Vec<_> = names.iter().map(|file| format!("\n  {CAPTIONS}/{file}")).collect();
+        format!("fetch these files and put them into {}:{}", folder.display(), all.concat())
+    };
+    if source.offline {
+        let what = format!("{} are not in {}, and HF_HUB_OFFLINE is set", names.join(", "), folder.display());
+        return Err(Error::new(what).hint(by_hand()));
+    }
+    std::fs::create_dir_all(&folder).context(|| format!("cannot create {}", folder.display()))?;
+    let client = Client::new(Patience::default(), &source.base, None);
+    for (file, bytes, sha256) in missing {
+        let url = format!("{}/{file}", source.base);
+        tracing::info!("fetching {url} ({}) into {}", human_bytes(*bytes), folder.display());
+        let part = folder.join(format!(".{file}.{}.part", std::process::id()));
+        let expected = Expected { bytes: Some(*bytes), sha256: Some((*sha256).to_owned()) };
+        let fetched = client.fetch(&url, &part, &expected, &|_, _| {}).map_err(Error::from);
+        let done = fetched.and_then(|()| Ok(std::fs::rename(&part, folder.join(file))?));
+        done.inspect_err(|_| drop(std::fs::remove_file(&part)))
+            .map_err(|e| Error::new(e.to_string()).context("cannot fetch XTD10's captions").hint(by_hand()))?;
+    }
+    Ok(())
+}
+
+fn captions_file(language: &str) -> String {
+    format!("test_1kcaptions_{language}.txt")
+}
 
 /// A retrieval set: `captions[i]` describes `images[image_of[i]]`.
 #[derive(Clone, Debug)]
@@ -31,8 +104,8 @@ pub fn load(data_dir: &Path, language: &str) -> Result<Retrieval> {
     let read = |file: String| {
         read_lines(&folder.join(&file)).hint(|| format!("fetch {CAPTIONS}/{file} into {}", folder.display()))
     };
-    let captions = read(format!("test_1kcaptions_{language}.txt"))?;
-    let names = read("test_image_names.txt".into())?;
+    let captions = read(captions_file(language))?;
+    let names = read(NAMES.into())?;
     if captions.len() != names.len() {
         let (c, n) = (captions.len(), names.len());
         let what = format!("{}: {c} captions in {language}, but {n} image names", folder.display());
@@ -42,7 +115,7 @@ pub fn load(data_dir: &Path, language: &str) -> Result<Retrieval> {
     let mut image_of = Vec::with_capacity(names.len());
     for (line, name) in names.iter().map(|name| name.trim()).enumerate() {
         let Some(split) = split_of(name) else {
-            let path = folder.join("test_image_names.txt");
+            let path = folder.join(NAMES);
             let what = format!("{}, line {}: {name:?} is no MSCOCO image name", path.display(), line + 1);
             return Err(Error::new(what).hint("names look like COCO_val2014_000000123456.jpg; fetch the file again"));
         };

@@ -1,5 +1,6 @@
 //! Progress bars and log lines on stderr, which do not garble each other. Results go to stdout elsewhere.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 use std::sync::LazyLock;
 
@@ -87,15 +88,36 @@ pub struct Progress {
 
 /// Starts a bar of `len` units (steps, images, ...), named `what`.
 pub fn progress(len: u64, what: &str) -> Progress {
+    bar(len, what, TEMPLATE)
+}
+
+/// Shows downloads, a bar for each file: called with its name, the bytes done and the bytes in all.
+pub fn download_bars() -> impl Fn(&str, u64, u64) {
+    let current: RefCell<Option<(String, Progress)>> = RefCell::default();
+    move |file, done, total| {
+        let mut current = current.borrow_mut();
+        if current.as_ref().is_none_or(|(name, _)| name != file) {
+            *current = Some((file.to_owned(), bar(total, file, BYTES_TEMPLATE)));
+        }
+        current.iter().for_each(|(_, bar)| bar.set(done));
+        if done >= total {
+            *current = None;
+        }
+    }
+}
+
+const TEMPLATE: &str = "{prefix} [{wide_bar}] {human_pos}/{human_len} {per_sec}, {eta} left {msg}";
+const BYTES_TEMPLATE: &str =
+    "{prefix} [{wide_bar}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left";
+
+fn bar(len: u64, what: &str, template: &str) -> Progress {
     let bar = BARS.add(ProgressBar::new(len).with_prefix(what.to_owned()));
     // A template that does not parse would only cost the looks; a test holds it to parse.
-    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
     Progress { bar }
 }
-
-const TEMPLATE: &str = "{prefix} [{wide_bar}] {human_pos}/{human_len} {per_sec}, {eta} left {msg}";
 
 impl Progress {
     /// `n` more units are done.
@@ -130,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_bar_counts_and_leaves() {
-        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+        assert!([TEMPLATE, BYTES_TEMPLATE].iter().all(|template| ProgressStyle::with_template(template).is_ok()));
         let progress = progress(10, "images");
         progress.inc(3);
         progress.message("loss 0.1".into());

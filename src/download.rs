@@ -1,0 +1,447 @@
+//! Files from the web, whole or not at all: `ureq` with redirects, retries, resuming and checks of length and SHA-256.
+//!
+//! Redirects are followed here rather than by `ureq`, because the hub's answers carry headers at every hop and a token
+//! must not leave its server. Proxies (`HTTPS_PROXY`, `NO_PROXY`) and extra certificates (`SSL_CERT_FILE`,
+//! `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`) count as they do for curl and Python.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, Response};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body};
+
+use crate::error::{Error, Result};
+
+/// More redirects than this are a loop.
+const MAX_REDIRECTS: usize = 10;
+
+/// A text answer (a listing) may be this long.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+/// How long to wait, and how often to try again.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// Tries without a new byte before giving up.
+    pub tries: u32,
+    /// Pause before the second try; it doubles with each further one.
+    pub first_wait: Duration,
+    /// A server that says nothing for so long counts as gone.
+    pub silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { tries: 6, first_wait: Duration::from_millis(500), silence: Duration::from_secs(30) }
+    }
+}
+
+/// What a file must be once it is here.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    pub bytes: Option<u64>,
+    /// In lower-case hexadecimal digits.
+    pub sha256: Option<String>,
+}
+
+/// Why something could not be fetched.
+#[derive(Debug)]
+pub enum Failure {
+    /// The server answered, but not with what was asked for. `code` is its `X-Error-Code` (empty: none).
+    Status { status: u16, code: String, url: String },
+    /// There was no answer, or it broke off.
+    Network { what: String, url: String, again: bool },
+    /// A wrong file, or a file that cannot be written.
+    Other(Error),
+}
+
+impl Failure {
+    /// Whether the same request may succeed in a while.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500..),
+            Self::Network { again, .. } => *again,
+            Self::Other(_) => false,
+        }
+    }
+
+    /// Whether this tells nothing of the file, only that its server cannot be reached or used now.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Network { .. }) || self.passes()
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Status { status, url, .. } => {
+                let error = Self::new(format!("{url}: the server answers {status}"));
+                match status {
+                    429 => error.hint("too many requests: wait some minutes and try again"),
+                    500.. => error.hint("the server has trouble: try again later; what was fetched is kept"),
+                    _ => error.hint("check the address"),
+                }
+            }
+            Failure::Network { what, url, .. } => Self::new(format!("{url}: {what}"))
+                .hint("check the network, HTTPS_PROXY and SSL_CERT_FILE, and try again; what was fetched is kept"),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// Makes requests; a token goes only to the server it belongs to.
+pub struct Client {
+    agent: Agent,
+    patience: Patience,
+    token: Option<(String, String)>, // origin, token
+}
+
+impl Client {
+    /// A client that gives `token` to the server of `endpoint` and to no other.
+    pub fn new(patience: Patience, endpoint: &str, token: Option<String>) -> Self {
+        let silence = Some(patience.silence);
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("themo/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .tls_config(TlsConfig::builder().root_certs(certificates()).build())
+            .timeout_resolve(silence)
+            .timeout_connect(silence)
+            .timeout_recv_response(silence)
+            .timeout_per_read(silence)
+            .timeout_per_write(silence)
+            .build()
+            .new_agent();
+        let token = token.map(|token| (origin(endpoint).to_owned(), token));
+        Self { agent, patience, token }
+    }
+
+    /// The body of `url` as text.
+    pub fn text(&self, url: &str) -> Result<String, Failure> {
+        self.patiently(|| {
+            let mut response = self.follow(url, false, 0)?;
+            let read = response.body_mut().with_config().limit(MAX_TEXT_BYTES).read_to_string();
+            read.map_err(|e| network(url, &e))
+        })
+    }
+
+    /// The headers of `url`, from the first answer that is not a redirect within the same server, and whether it was
+    /// the last hop.
+    pub fn head(&self, url: &str) -> Result<(HeaderMap, bool), Failure> {
+        self.patiently(|| {
+            let response = self.follow(url, true, 0)?;
+            Ok((response.headers().clone(), response.status().is_success()))
+        })
+    }
+
+    /// Writes `url` into `file`, which becomes exactly what is `expected` or stays behind as a beginning that a later
+    /// call goes on with. `progress(done, total)` is told of the bytes.
+    pub fn fetch(
+        &self, url: &str, path: &Path, expected: &Expected, progress: &dyn Fn(u64, u64),
+    ) -> Result<(), Failure> {
+        let cannot_write = |e: io::Error| Failure::Other(write_error(path, e));
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.as_mut().map_err(|e| cannot_write(io::Error::new(e.kind(), e.to_string())))?;
+        let mut have = file.metadata().map_err(cannot_write)?.len();
+        // What nothing could check at the end is not gone on with.
+        let mut trusted = have == 0 || expected.sha256.is_some();
+        let (mut tries, mut restarted) = (0, false);
+        loop {
+            if !trusted || expected.bytes.is_some_and(|bytes| have > bytes) {
+                file.set_len(0).map_err(cannot_write)?;
+                (have, trusted) = (0, true);
+            }
+            let before = have;
+            match self.go_on(url, path, file, &mut have, expected, progress) {
+                Ok(()) => {
+                    let Some(want) = &expected.sha256 else { return file.sync_all().map_err(cannot_write) };
+                    let got = sha256(file).map_err(cannot_write)?;
+                    if got == *want {
+                        return file.sync_all().map_err(cannot_write);
+                    }
+                    file.set_len(0).map_err(cannot_write)?;
+                    if restarted || before == 0 {
+                        let what = format!("{url}: the content has the SHA-256 {got}, not {want}");
+                        let hint = "what came was thrown away; try again, or ask who runs the server or the proxy";
+                        return Err(Failure::Other(Error::new(what).hint(hint)));
+                    }
+                    tracing::warn!("{url}: what an earlier download left does not fit; fetching it from the beginning");
+                    (have, restarted) = (0, true);
+                }
+                Err(failure) => {
+                    if have > before {
+                        tries = 0;
+                    }
+                    self.pause(&mut tries, failure)?;
+                }
+            }
+        }
+    }
+
+    /// One request for the bytes from `have` on.
+    fn go_on(
+        &self, url: &str, path: &Path, file: &mut File, have: &mut u64, expected: &Expected,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<(), Failure> {
+        if *have > 0 && expected.bytes == Some(*have) {
+            return Ok(());
+        }
+        let cannot_write = |e: io::Error| Failure::Other(write_error(path, e));
+        let mut response = match self.follow(url, false, *have) {
+            // The server has no such bytes: what is here does not belong to it.
+            Err(Failure::Status { status: 416, .. }) if *have > 0 => {
+                *have = 0;
+                file.set_len(0).map_err(cannot_write)?;
+                self.follow(url, false, 0)?
+            }
+            other => other?,
+        };
+        let headers = response.headers();
+        let rest: Option<u64> = header(headers, "content-length").parse().ok();
+        let resumed =
+            response.status() == 206 && header(headers, "content-range").starts_with(&format!("bytes {have}-"));
+        if !resumed {
+            if response.status() == 206 {
+                return Err(broken(url, "the server sends another part than asked for".into()));
+            }
+            *have = 0;
+            file.set_len(0).map_err(cannot_write)?;
+        }
+        let promised = rest.map(|rest| *have + rest);
+        let total = match (expected.bytes, promised) {
+            (Some(want), Some(promised)) if want != promised => {
+                let what = format!("{url}: the server sends {promised} bytes of a file of {want} bytes");
+                return Err(Failure::Other(
+                    Error::new(what).hint("a proxy or mirror may be at fault; try again later"),
+                ));
+            }
+            (want, promised) => want.or(promised),
+        };
+        file.seek(SeekFrom::Start(*have)).map_err(cannot_write)?;
+        let (mut reader, mut buffer) = (response.body_mut().as_reader(), vec![0; 1 << 18]);
+        loop {
+            let n = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(broken(url, format!("the download broke off after {have} bytes: {e}"))),
+            };
+            file.write_all(&buffer[..n]).map_err(cannot_write)?;
+            *have += n as u64;
+            if total.is_some_and(|total| *have > total) {
+                file.set_len(0).map_err(cannot_write)?;
+                *have = 0;
+                return Err(misled(format!("{url}: the server sends more than it announced")));
+            }
+            progress(*have, total.unwrap_or(*have));
+        }
+        match total {
+            Some(total) if *have < total => {
+                Err(broken(url, format!("the download broke off after {have} of {total} bytes")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The answer at the end of all redirects: a success, or, with `head`, also a redirect to another address in full.
+    fn follow(&self, url: &str, head: bool, from: u64) -> Result<Response<Body>, Failure> {
+        let mut at = url.to_owned();
+        for _ in 0..MAX_REDIRECTS {
+            let mut request = if head { self.agent.head(&at) } else { self.agent.get(&at) };
+            if let Some((_, token)) = self.token.as_ref().filter(|(server, _)| server == origin(&at)) {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            if from > 0 {
+                request = request.header("range", format!("bytes={from}-"));
+            }
+            if is_loopback(&at) {
+                request = request.config().proxy(None).build();
+            }
+            let response = request.call().map_err(|e| network(&at, &e))?;
+            let status = response.status();
+            let location = header(response.headers(), "location");
+            if status.is_redirection() && !location.is_empty() {
+                if head && is_absolute(location) {
+                    return Ok(response);
+                }
+                let next = join(&at, location);
+                if at.starts_with("https:") && !next.starts_with("https:") {
+                    return Err(misled(format!("{at} redirects to an address without encryption")));
+                }
+                at = next;
+            } else if status.is_success() {
+                return Ok(response);
+            } else {
+                let code = header(response.headers(), "x-error-code").to_owned();
+                return Err(Failure::Status { status: status.as_u16(), code, url: at });
+            }
+        }
+        Err(misled(format!("{url} redirects without end")))
+    }
+
+    fn patiently<T>(&self, mut request: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut tries = 0;
+        loop {
+            match request() {
+                Err(failure) => self.pause(&mut tries, failure)?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits before the next try, or gives the failure back if another is of no use.
+    fn pause(&self, tries: &mut u32, failure: Failure) -> Result<(), Failure> {
+        *tries += 1;
+        if !failure.passes() || *tries >= self.patience.tries {
+            return Err(failure);
+        }
+        let wait = self.patience.first_wait * 2u32.saturating_pow(*tries - 1);
+        let told = match &failure {
+            Failure::Status { status, url, .. } => format!("{url}: the server answers {status}"),
+            Failure::Network { what, url, .. } => format!("{url}: {what}"),
+            Failure::Other(error) => error.to_string(),
+        };
+        tracing::warn!("{told}; trying again in {:.1} s", wait.as_secs_f64());
+        std::thread::sleep(wait);
+        Ok(())
+    }
+}
+
+/// Whether the environment, read with `var`, forbids the network (as it does to Python's huggingface_hub).
+pub fn is_offline(var: &dyn Fn(&str) -> Option<String>) -> bool {
+    ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| {
+        var(name).is_some_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+    })
+}
+
+/// A header as text, empty where there is none.
+pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// `1.7 GB`.
+pub fn human_bytes(bytes: u64) -> String {
+    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    match units.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+fn sha256(file: &mut File) -> io::Result<String> {
+    file.seek(SeekFrom::Start(0))?;
+    let (mut context, mut buffer) = (ring::digest::Context::new(&ring::digest::SHA256), vec![0; 1 << 18]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => context.update(&buffer[..n]),
+        }
+    }
+    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn write_error(path: &Path, error: io::Error) -> Error {
+    let hint = "check the free space and the permissions, or set HF_HOME to a folder on another disk";
+    Error::from(error).context(format!("cannot write {}", path.display())).hint(hint)
+}
+
+fn misled(what: String) -> Failure {
+    Failure::Other(Error::new(what).hint("a proxy or a mirror may be at fault; try again later, or another address"))
+}
+
+fn broken(url: &str, what: String) -> Failure {
+    Failure::Network { what, url: url.to_owned(), again: true }
+}
+
+fn network(url: &str, error: &ureq::Error) -> Failure {
+    let refused = |e: &io::Error| e.kind() == ErrorKind::ConnectionRefused;
+    let (what, again) = match error {
+        ureq::Error::HostNotFound => ("the server's name is not known here".to_owned(), false),
+        ureq::Error::ConnectionFailed => ("no connection to the server".to_owned(), false),
+        ureq::Error::Io(e) if refused(e) => ("the server refuses connections".to_owned(), false),
+        ureq::Error::Io(e) => (format!("the connection broke: {e}"), true),
+        ureq::Error::Timeout(_) => ("the server does not answer in time".to_owned(), true),
+        ureq::Error::BodyStalled => (error.to_string(), true),
+        other => (other.to_string(), false),
+    };
+    Failure::Network { what, url: url.to_owned(), again }
+}
+
+/// Mozilla's certificates, or those of the file that the environment names (a company's proxy needs its own).
+fn certificates() -> RootCerts {
+    let named = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter().find_map(std::env::var_os);
+    let Some(path) = named.filter(|path| !path.is_empty()) else { return RootCerts::WebPki };
+    let pem = std::fs::read(&path).unwrap_or_default();
+    let found: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    match found.is_empty() {
+        true => RootCerts::WebPki,
+        false => RootCerts::from(found),
+    }
+}
+
+/// `scheme://host:port` of an address.
+fn origin(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    &url[..url[start..].find(['/', '?', '#']).map_or(url.len(), |end| start + end)]
+}
+
+fn is_absolute(location: &str) -> bool {
+    location.starts_with("//") || location.starts_with("http://") || location.starts_with("https://")
+}
+
+fn is_loopback(url: &str) -> bool {
+    let host = origin(url).split_once("://").map_or("", |(_, host)| host);
+    host.starts_with("127.") || host.starts_with("[::1]") || host.split(':').next() == Some("localhost")
+}
+
+/// The address that `location` means in an answer from `base`.
+fn join(base: &str, location: &str) -> String {
+    let origin = origin(base);
+    if location.starts_with("//") {
+        return format!("{}:{location}", base.split(':').next().unwrap_or("https"));
+    }
+    if is_absolute(location) {
+        return location.to_owned();
+    }
+    if location.starts_with('/') {
+        return format!("{origin}{location}");
+    }
+    let path = base[origin.len()..].split(['?', '#']).next().unwrap_or_default();
+    let folder = path.rfind('/').map_or("/", |end| &path[..=end]);
+    format!("{origin}{folder}{location}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_joined_as_browsers_do() {
+        for (location, want) in [
+            ("/c?d", "https://a.b:8/c?d"),
+            ("e", "https://a.b:8/x/e"),
+            ("//f/g", "https://f/g"),
+            ("http://h/", "http://h/"),
+        ] {
+            assert_eq!(join("https://a.b:8/x/y?z=/", location), want);
+        }
+        assert_eq!((origin("http://a"), origin("http://a:1?b")), ("http://a", "http://a:1"));
+        assert!(
+            is_loopback("http://127.0.0.1:8/x") && is_loopback("http://localhost") && !is_loopback("http://a/127.")
+        );
+    }
+
+    #[test]
+    fn sizes_are_told_in_decimal_units() {
+        assert_eq!([999, 66_315, 1_710_000_000].map(human_bytes), ["999 bytes", "66.3 kB", "1.7 GB"]);
+    }
+}

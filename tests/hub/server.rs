@@ -1,0 +1,196 @@
+//! A web server on the loopback interface, and a hub on it: what the tests fetch from.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A request as the tests see it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub range: Option<u64>,
+    pub token: Option<String>,
+    /// How many requests of this method and path came before.
+    pub before: usize,
+}
+
+/// An answer. A body of which only `send` bytes are sent ends with the connection, or with silence.
+#[derive(Clone, Debug, Default)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub send: Option<usize>,
+    pub then_silence: bool,
+}
+
+impl Reply {
+    pub fn new(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A body, or the part of it that was asked for.
+    pub fn body(mut self, body: &[u8], range: Option<u64>) -> Self {
+        self.body = body.to_vec();
+        if let Some(start) = range.filter(|_| self.status == 200) {
+            if start as usize >= body.len() {
+                return Self::new(416);
+            }
+            self.status = 206;
+            self.body = body[start as usize..].to_vec();
+            self = self.with("Content-Range", &format!("bytes {start}-{}/{}", body.len() - 1, body.len()));
+        }
+        self
+    }
+}
+
+pub struct Server {
+    pub url: String,
+    pub log: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (log, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
+        let requests = log.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (requests, answer) = (requests.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream, &requests, &*answer));
+            }
+        });
+        Self { url, log }
+    }
+
+    /// The requests so far, as `GET /path`.
+    pub fn lines(&self) -> Vec<String> {
+        self.log.lock().unwrap().iter().map(|r| format!("{} {}", r.method, r.path)).collect()
+    }
+}
+
+fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request) -> Reply) {
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut lines = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+    let Some(first) = lines.next() else { return };
+    let headers: BTreeMap<String, String> =
+        lines.filter_map(|l| l.split_once(": ").map(|(k, v)| (k.to_lowercase(), v.to_owned()))).collect();
+    let mut words = first.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
+    let range = headers.get("range").map(|r| r["bytes=".len()..].trim_end_matches('-').parse().unwrap());
+    let request = {
+        let mut log = log.lock().unwrap();
+        let before = log.iter().filter(|r| (&r.method, &r.path) == (&method, &path)).count();
+        let token = headers.get("authorization").cloned();
+        log.push(Request { method, path, range, token, before });
+        log.last().unwrap().clone()
+    };
+    let reply = answer(&request);
+    let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", reply.status);
+    if !reply.headers.iter().any(|(name, _)| name == "Content-Length") {
+        head += &format!("Content-Length: {}\r\n", reply.body.len());
+    }
+    reply.headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+    let body = if request.method == "HEAD" { &[][..] } else { &reply.body[..reply.send.unwrap_or(reply.body.len())] };
+    // The other side may have gone away.
+    let _ = stream.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| stream.write_all(body));
+    if reply.then_silence {
+        let _ = stream.read(&mut [0]);
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// The files of a folder.
+pub fn files_of(folder: &Path) -> Files {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect()
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hub, and the other server that has its large files.
+pub struct FakeHub {
+    pub hub: Server,
+    pub cdn: Server,
+}
+
+impl FakeHub {
+    /// A hub with these models (`owner/name`), where `fault` may answer in the hub's or the other server's place.
+    pub fn start(
+        models: Vec<(&'static str, Files)>, fault: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Self {
+        let fault = Arc::new(fault);
+        let blobs: BTreeMap<String, Vec<u8>> = models
+            .iter()
+            .flat_map(|(_, files)| files.values())
+            .map(|b| (format!("/{}?sig=1", sha256(b)), b.clone()))
+            .collect();
+        let fault_too = fault.clone();
+        let cdn = Server::start(move |request| {
+            let found = || blobs.get(&request.path).map(|bytes| Reply::new(200).body(bytes, request.range));
+            fault_too(request).or_else(found).unwrap_or(Reply::new(404))
+        });
+        let cdn_url = cdn.url.clone();
+        let hub = Server::start(move |request| {
+            fault(request).or_else(|| answer(&models, request, &cdn_url)).unwrap_or(Reply::new(404))
+        });
+        Self { hub, cdn }
+    }
+
+    /// GETs of the large files.
+    pub fn large(&self) -> Vec<Request> {
+        self.cdn.log.lock().unwrap().clone()
+    }
+}
+
+/// Small files come from the hub itself after a redirect in the same server, large ones from the other server.
+fn answer(models: &[(&'static str, Files)], request: &Request, cdn: &str) -> Option<Reply> {
+    let path = &request.path;
+    if let Some(rest) = path.strip_prefix("/api/models/renamed/") {
+        return Some(Reply::new(307).with("Location", &format!("/api/models/demo/{rest}")));
+    }
+    if let Some(rest) = path.strip_prefix("/renamed/") {
+        return Some(Reply::new(307).with("Location", &format!("/demo/{rest}")));
+    }
+    let (id, files) = models.iter().find(|(id, _)| path.contains(&format!("/{id}/")))?;
+    if let Some(revision) = path.strip_prefix(&format!("/api/models/{id}/revision/")) {
+        if !["main", "v1%2Fold", COMMIT].contains(&revision) {
+            return Some(Reply::new(404).with("X-Error-Code", "RevisionNotFound"));
+        }
+        let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({"rfilename": name})).collect();
+        let listing = serde_json::json!({"id": id, "sha": COMMIT, "siblings": siblings});
+        return Some(Reply::new(200).body(listing.to_string().as_bytes(), None));
+    }
+    let name = path.strip_prefix(&format!("/{id}/resolve/{COMMIT}/"));
+    let cached = path.strip_prefix(&format!("/api/resolve-cache/models/{id}/{COMMIT}/"));
+    let bytes = files.get(name.or(cached)?)?;
+    let reply = |status| Reply::new(status).with("X-Repo-Commit", COMMIT);
+    let etag = blake3::hash(bytes).to_hex()[..40].to_owned();
+    Some(match name {
+        Some(name) if name.ends_with(".safetensors") || name.ends_with(".bin") => reply(302)
+            .with("X-Linked-ETag", &format!("\"{}\"", sha256(bytes)))
+            .with("X-Linked-Size", &bytes.len().to_string())
+            .with("Location", &format!("{cdn}/{}?sig=1", sha256(bytes)))
+            .body(b"Found. Redirecting", None),
+        Some(name) => reply(307).with("Location", &format!("/api/resolve-cache/models/{id}/{COMMIT}/{name}")),
+        None => reply(200).with("ETag", &format!("W/\"{etag}\"")).body(bytes, request.range),
+    })
+}
