@@ -19,11 +19,10 @@ fn preprocess(json: &str) -> Result<Preprocess> {
     Preprocess::from_file(&path)
 }
 
-/// Mean and greatest absolute difference.
-fn difference(ours: &[u8], theirs: &[u8]) -> (f64, u8) {
+/// The share of bytes that differ.
+fn difference(ours: &[u8], theirs: &[u8]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
-    let differences = || ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b));
-    (differences().map(f64::from).sum::<f64>() / ours.len() as f64, differences().max().unwrap_or(0))
+    ours.iter().zip(theirs).filter(|(a, b)| a != b).count() as f64 / ours.len() as f64
 }
 
 /// The files of `tests/golden/awkward` (from the test suites of Pillow and image-rs) against what `awkward.py` made of
@@ -47,15 +46,14 @@ fn awkward_files_load_or_fail_as_in_pil() -> Result<()> {
             failed += 1;
             continue;
         }
-        let compare = |preprocess: &Preprocess, what: &str| -> Result<(f64, u8)> {
+        let compare = |preprocess: &Preprocess, what: &str| -> Result<f64> {
             let ours = preprocess.load_rgb8(&path)?;
             Ok(difference(ours.as_raw(), tensors.tensor(&format!("{name}/{what}"))?.data()))
         };
-        let (decoded, (mean, max)) = (compare(&raw, "decoded")?, compare(&small, "small")?);
-        println!("{name}: decoded {decoded:?}, made small ({mean:.3}, {max})");
-        assert_eq!(decoded, (0.0, 0), "{name}");
-        // Some of its Huffman codes are invalid: what stands in their place is anybody's guess, in 4% of the blocks.
-        assert!(max <= 1 || name == "bad_exif.jpg" && mean < 8.0, "{name}: mean {mean}, max {max}");
+        let (decoded, small) = (compare(&raw, "decoded")?, compare(&small, "small")?);
+        // Some of its Huffman codes are invalid: what stands in their place is anybody's guess, in 4% of its blocks.
+        let allowed = if name == "bad_exif.jpg" { 0.3 } else { 0.0 };
+        assert!(decoded == 0.0 && small <= allowed, "{name}: {decoded} of the pixels differ, made small {small}");
         loaded += 1;
     }
     assert_eq!((loaded, failed), (26, 7));

@@ -1,19 +1,17 @@
 //! CLIP's image preprocessing: the pixels PIL and transformers' `CLIPImageProcessor` give a model.
 //!
-//! Decode (see `image_decode.rs`), resize the shorter side with PIL's antialiased bicubic filter, centre crop, rescale,
-//! normalise; the settings are the checkpoint's own `preprocessor_config.json`. EXIF rotation and colour profiles are
-//! not applied.
+//! Decode (`image_decode.rs`), resize the shorter side with PIL's antialiased bicubic filter (`image_resize.rs`), centre
+//! crop, rescale, normalise; the settings are the checkpoint's own `preprocessor_config.json`. EXIF rotation and colour
+//! profiles are not applied.
 //! Source: transformers `models/clip/image_processing_clip.py`, `image_transforms.py`.
 
 use std::path::Path;
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use serde::Deserialize;
 
 use super::image_decode::{MAX_PIXELS, decode};
+use super::image_resize::resize;
 use crate::error::{Error, Result, ResultExt};
 
 const HINT: &str = "give a whole JPEG, PNG, WebP or GIF file";
@@ -133,9 +131,14 @@ impl Preprocess {
     /// The image at `path` as `[3, height, width]`, normalised.
     pub fn load(&self, path: &Path) -> Result<Vec<f32>> {
         let image = self.load_rgb8(path)?;
-        let channel =
-            |c: usize| image.as_raw().iter().skip(c).step_by(3).map(move |&byte| self.values[c][byte as usize]);
-        Ok((0..3).flat_map(channel).collect())
+        let mut pixels = vec![0.0; image.len()];
+        let (red, rest) = pixels.split_at_mut(image.len() / 3);
+        let (green, blue) = rest.split_at_mut(image.len() / 3);
+        for (((bytes, red), green), blue) in image.chunks_exact(3).zip(red).zip(green).zip(blue) {
+            (*red, *green) = (self.values[0][usize::from(bytes[0])], self.values[1][usize::from(bytes[1])]);
+            *blue = self.values[2][usize::from(bytes[2])];
+        }
+        Ok(pixels)
     }
 
     /// The image at `path`, resized and cropped.
@@ -162,9 +165,7 @@ impl Preprocess {
         if u64::from(width) * u64::from(height) > MAX_PIXELS {
             return Err(Error::new(format!("{w}x{h} pixels are too narrow a strip")));
         }
-        // One axis at a time, for PIL goes along the rows first and rounds to bytes in between; fast_image_resize alone
-        // takes the columns first, which differs by up to 5 where the filter overshoots at an edge.
-        convolve(&convolve(&image, width, h)?, width, height)
+        Ok(resize(image, width, height))
     }
 
     /// The centre of the image, with black around where it is smaller.
@@ -180,18 +181,6 @@ impl Preprocess {
         image::imageops::replace(&mut result, &image, -left, -top);
         result
     }
-}
-
-/// PIL's bicubic filter: Catmull-Rom, a cubic with a = -0.5, widened where the image shrinks.
-fn convolve(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    let failed = |e: &dyn std::fmt::Display| Error::new(format!("cannot resize: {e}"));
-    let mut pixels = vec![0; width as usize * height as usize * 3];
-    // Typed images, for the untyped ones compile the resizer once for every pixel type that it knows.
-    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw());
-    let mut result = TypedImage::<U8x3>::from_buffer(width, height, &mut pixels).map_err(|e| failed(&e))?;
-    Resizer::new().resize_typed(&source.map_err(|e| failed(&e))?, &mut result, &options).map_err(|e| failed(&e))?;
-    RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed(&"wrong length"))
 }
 
 /// Decodes the whole image and drops it: finds corrupt files before a model runs.

@@ -14,6 +14,8 @@ use libjpeg_turbo_rs::{DecodeLimits, Decoder, PixelFormat};
 
 use crate::error::{Error, Result};
 
+/// The longest side, JPEG's own limit.
+const MAX_SIDE: u32 = 65_535;
 /// PIL's limit on the area.
 pub(super) const MAX_PIXELS: u64 = 178_956_970;
 /// The memory of an image of that area in RGBA, with some for the decoder.
@@ -86,7 +88,7 @@ fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(Error::new(format!("{width}x{height} pixels are more than themo decodes")));
     }
     if width == 0 || height == 0 {

@@ -20,6 +20,7 @@ pub mod class_names;
 pub mod digest;
 pub mod image;
 mod image_decode;
+mod image_resize;
 pub mod imagenet;
 pub mod pairs;
 mod sentencepiece;
