@@ -17,7 +17,7 @@
 //! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image), checkpoint names and formats |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path |
 //! | [`hub`] | models by name: a folder, or the Hugging Face hub and its cache |
-//! | [`config`], [`run_dir`], [`device`], [`download`], [`interval`], [`signals`], [`rng`], [`error`] | leaves |
+//! | [`config`], [`run_dir`], [`device`], [`download`], [`interval`], [`signals`], [`status`], [`rng`], [`error`] | leaves |
 //!
 //! # One packed encoder, explicit backward
 //!
@@ -42,4 +42,5 @@ pub mod report;
 pub mod rng;
 pub mod run_dir;
 pub mod signals;
+pub mod status;
 pub mod train;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use themo::cli::{Cli, Command};
 use themo::commands;
-use themo::report::console;
+use themo::report::{console, log_file};
 
 /// Large buffers come and go with every step; mimalloc keeps their pages instead of faulting them in anew.
 #[global_allocator]
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(args),
         Command::Test(args) => commands::test::run(args).map(|()| 0),
         Command::Embed(args) => commands::embed::run(args).map(|()| 0),
+        Command::Runs(args) => commands::runs::run(args).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             let hint = error.advice().map_or(String::new(), |hint| format!("\n\nhint: {hint}"));
             // A stderr that cannot be written leaves the exit code to tell.
             let _ = writeln!(std::io::stderr(), "error: {error}{hint}");
+            log_file::note(&format!("error: {error}{hint}"));
             ExitCode::from(error.exit_code())
         }
     }

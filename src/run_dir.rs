@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 
 const PREFIX: &str = "version_";
 
+const CONFIG: &str = "config.toml";
+
 /// The file that a training process holds locked.
 const LOCK: &str = ".lock";
 
@@ -107,12 +109,40 @@ impl RunDir {
         Err(Error::new(why).context(format!("cannot open run {}", path.display())).hint(hint))
     }
 
-    /// Removes the folder of a run that failed before it had anything to keep: no checkpoint and no logged step.
+    /// All runs in `dir` and up to two levels below it.
+    pub fn find_all(dir: &Path) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        let mut level = vec![dir.to_owned()];
+        for depth in 0..3 {
+            let mut next = Vec::new();
+            for path in level {
+                if path.join(CONFIG).is_file() {
+                    found.push(Self { path, lock: None });
+                    continue;
+                }
+                match fs::read_dir(&path) {
+                    Ok(entries) => {
+                        next.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()))
+                    }
+                    Err(error) if depth == 0 => return Err(error),
+                    Err(error) => tracing::warn!("{}: {error}", path.display()),
+                }
+            }
+            // A run that is just being made has a name with a point.
+            next.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+            next.sort();
+            level = next;
+        }
+        Ok(found)
+    }
+
+    /// Removes the folder of a run that failed before it had anything to keep: no checkpoint, no logged step and no
+    /// report of a divergence.
     pub fn discard_if_unused(&self) {
         let logged = fs::read_to_string(self.metrics()).is_ok_and(|text| text.lines().count() > 1);
         let saved = fs::read_dir(self.checkpoints())
             .is_ok_and(|entries| entries.flatten().any(|e| !e.file_name().to_string_lossy().starts_with('.')));
-        if !logged && !saved && fs::remove_dir_all(&self.path).is_ok() {
+        if !logged && !saved && !self.diverged().exists() && fs::remove_dir_all(&self.path).is_ok() {
             // And the folders above, if nothing else is in them.
             let _ = self.path.ancestors().skip(1).take(2).try_for_each(fs::remove_dir);
         }
@@ -125,12 +155,27 @@ impl RunDir {
 
     /// The resolved configuration, which `--config` accepts.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(CONFIG)
     }
 
     /// The table of logged steps.
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.csv")
+    }
+
+    /// What the run said.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("train.log")
+    }
+
+    /// The batch with which the run went wrong, if it did.
+    pub fn diverged(&self) -> PathBuf {
+        self.path.join("diverged.json")
+    }
+
+    /// How the run stands, see `report::status`.
+    pub fn status(&self) -> PathBuf {
+        self.path.join("status.json")
     }
 
     /// The folder of checkpoints.

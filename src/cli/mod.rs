@@ -1,10 +1,12 @@
 //! The command line: definitions only. Arguments become settings in `commands`.
 
 mod embed;
+mod runs;
 mod test;
 mod train;
 
 pub use embed::EmbedArgs;
+pub use runs::RunsArgs;
 pub use test::{Task, TestArgs};
 pub use train::TrainArgs;
 
@@ -44,6 +46,9 @@ pub enum Command {
     /// Write the vectors of texts and images to a file
     #[command(args_override_self = true, after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),
+    /// List the runs there are, newest first
+    #[command(after_help = runs::EXAMPLES)]
+    Runs(RunsArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -76,8 +81,14 @@ mod tests {
     #[test]
     fn the_definition_is_sound_and_help_fits_80_columns() {
         Cli::command().debug_assert();
-        for line in ["themo --help", "themo train --help", "themo train -h", "themo test --help", "themo embed --help"]
-        {
+        for line in [
+            "themo --help",
+            "themo train --help",
+            "themo train -h",
+            "themo test --help",
+            "themo embed --help",
+            "themo runs --help",
+        ] {
             let help = parse(line).unwrap_err().to_string();
             let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
             assert!(wide.is_empty(), "{line}: {wide:#?}");

@@ -39,7 +39,7 @@ pub struct TrainArgs {
     #[serde(skip)]
     pub resume: Option<PathBuf>,
     /// With --resume: let --learn-rate or --device differ from the run's
-    #[arg(long = "override", help_heading = "Run", requires = "resume")]
+    #[arg(long = "override", help_heading = "Run")]
     #[serde(skip)]
     pub overriding: bool,
     /// Try everything with one batch and write no run

@@ -5,6 +5,7 @@ pub mod baseline;
 pub mod embed;
 pub mod evaluation;
 mod resume;
+pub mod runs;
 pub mod test;
 pub mod train;
 

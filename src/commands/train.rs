@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use toml::Table;
+
 use super::{model_folder, resume};
 use crate::cli::TrainArgs;
 use crate::config::Config;
@@ -18,8 +20,13 @@ use crate::models::weight_file::weight_files;
 use crate::models::{ClipText, Student};
 use crate::nn::{Compute, Tokens};
 use crate::report::console::{print, progress};
-use crate::run_dir::RunDir;
+use crate::report::environment::describe;
+use crate::report::hparams::Hparams;
+use crate::report::log_file;
+use crate::run_dir::{RunDir, write_atomic};
 use crate::signals::Signals;
+use crate::status::{RunState, Status};
+use crate::train::fit::MONITOR;
 use crate::train::{Dataset, Journal, Start, State, Summary, fit};
 
 /// Captions embedded by the teacher between two writes to the cache.
@@ -34,6 +41,9 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
                 return print(done).map(|()| 0);
             }
             (config, Some(resumed))
+        }
+        None if args.overriding => {
+            return Err(Error::usage("--override is for --resume").hint("a new run takes all options as they are"));
         }
         None => (Config::resolve(args.config.as_deref(), args.settings()?)?, None),
     };
@@ -88,9 +98,10 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         None => Some(RunDir::create(Path::new(&config.log_dir), &config.name, &config.to_toml()?)?),
     };
     let signals = Signals::watch()?;
+    let status = run.as_ref().map(Status::begin).transpose()?;
     let train = || -> Result<Summary> {
         let mut journal = match &run {
-            Some(run) => Journal::open(run, &student_dir, &config, &state)?,
+            Some(run) => Journal::open(run, &student_dir, &config, &introduce(run, &config, &compute)?, &state)?,
             None => Journal::none(),
         };
         let key = Key::of_files(&model_files(&teacher_dir)?)?;
@@ -102,22 +113,48 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         };
         drop(teacher);
         let should_stop = || signals.exit_code().is_some();
-        fit(&config, &student, &train, val.as_ref(), Start { state, checkpoint }, &mut journal, &should_stop)
+        let start = Start { state, checkpoint };
+        let fitted = fit(&config, &student, &train, val.as_ref(), start, &mut journal, &should_stop);
+        let stopped = fitted.as_ref().is_ok_and(|summary| summary.stopped);
+        let finished = journal.finish((!stopped).then_some(fitted.is_ok()));
+        let summary = fitted?;
+        finished.map(|()| summary)
     };
-    match (train(), signals.exit_code()) {
-        (Ok(summary), code) => {
-            print(told(&summary, run.as_ref()))?;
-            Ok(code.filter(|_| summary.stopped).unwrap_or(0))
-        }
-        (Err(error), Some(code)) if error.to_string() == STOPPED => {
-            print(how_to_go_on(STOPPED.to_owned(), run.as_ref()))?;
-            Ok(code)
-        }
-        (Err(error), _) => {
-            run.filter(|_| is_new).inspect(RunDir::discard_if_unused);
-            Err(error)
-        }
+    let trained = train();
+    let stopped = match &trained {
+        Ok(summary) => summary.stopped,
+        Err(error) => error.to_string() == STOPPED,
+    };
+    let ended = match &trained {
+        _ if stopped => RunState::Stopped,
+        Ok(_) => RunState::Finished,
+        Err(_) => RunState::Failed,
+    };
+    if let (Some(run), Some(status)) = (&run, status) {
+        status.end(run, ended, trained.as_ref().err().filter(|_| !stopped).map(Error::to_string));
     }
+    let text = match trained {
+        Ok(summary) => told(&summary, run.as_ref()),
+        Err(_) if stopped => how_to_go_on(STOPPED.to_owned(), run.as_ref()),
+        Err(error) => {
+            run.filter(|_| is_new).inspect(RunDir::discard_if_unused);
+            return Err(error);
+        }
+    };
+    log_file::note(&text);
+    print(text)?;
+    Ok(signals.exit_code().filter(|_| stopped).unwrap_or(0))
+}
+
+/// Starts the log of a run and writes down its hyper-parameters and where it runs.
+fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams> {
+    log_file::open(&run.log())?;
+    let hparams = Hparams::new(&Table::try_from(config).map_err(|e| Error::new(e.to_string()))?, MONITOR);
+    write_atomic(&run.path().join("hparams.yaml"), hparams.to_yaml().as_bytes())?;
+    let operations = format!("{:?}", compute.backend).to_lowercase();
+    let environment = describe(&format!("{:?}", compute.device.location()).to_lowercase(), &operations);
+    write_atomic(&run.path().join("environment.json"), format!("{environment:#}\n").as_bytes())?;
+    Ok(hparams)
 }
 
 /// What a run that has ended, or was stopped, says.
@@ -128,7 +165,7 @@ fn told(summary: &Summary, run: Option<&RunDir>) -> String {
         return how_to_go_on(format!("stopped {figures}"), run);
     }
     let done = match summary.best {
-        Some(loss) => format!("best train/loss {loss:.4} {figures}"),
+        Some(loss) => format!("best {MONITOR} {loss:.4} {figures}"),
         None => format!("not trained: {epochs} epochs"),
     };
     match (run, &summary.checkpoint) {

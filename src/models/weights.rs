@@ -213,9 +213,20 @@ pub fn save(params: &Params, rename: impl Fn(&str) -> String, path: &Path) -> Re
         }
     }
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]); // what transformers asks for
-    // (`serialize_to_file` would make the file readable for its owner alone.)
-    let bytes = safetensors::serialize(tensors, Some(format))?;
-    std::fs::write(path, bytes)
+    write_tensors(tensors, Some(format), path)
+}
+
+/// Writes a safetensors file, one tensor after another, so that it takes no memory of its size.
+pub fn write_tensors(
+    tensors: BTreeMap<String, Tensor>, metadata: Option<HashMap<String, String>>, path: &Path,
+) -> Result<()> {
+    let write = || -> Result<()> {
+        // `serialize_to_file` makes a file for its owner alone; this one is for whoever the umask allows.
+        let permissions = std::fs::File::create(path)?.metadata()?.permissions();
+        safetensors::serialize_to_file(tensors, metadata, path)?;
+        Ok(std::fs::set_permissions(path, permissions)?)
+    };
+    write()
         .context(|| format!("cannot write {}", path.display()))
         .hint(|| "check the free space and the permissions of the folder")
 }

@@ -61,4 +61,9 @@ impl AppendFile {
         self.waiting.clear();
         Ok(())
     }
+
+    /// Makes what is written outlast a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| write_error(&self.path, e))
+    }
 }

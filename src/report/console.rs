@@ -6,8 +6,11 @@ use std::sync::LazyLock;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log_file::LogFile;
 use crate::error::{Error, Result};
 
 /// All bars of the program; log lines are written while they are taken off the screen.
@@ -15,7 +18,8 @@ use crate::error::{Error, Result};
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Starts logging. `verbosity` is -1 for warnings only and no bars, 0 for the normal course of things, 1 and 2 for more
-/// detail; at 0, `RUST_LOG` decides if it is set. Later calls change nothing but the bars.
+/// detail; at 0, `RUST_LOG` decides if it is set. The log
+/// file gets what the screen gets, and never less than the normal course of things. Later calls change nothing but the bars.
 pub fn init(verbosity: i8) {
     if verbosity < 0 {
         BARS.set_draw_target(ProgressDrawTarget::hidden());
@@ -27,23 +31,29 @@ pub fn init(verbosity: i8) {
         _ => "trace",
     };
     // Only themo's own voice grows louder: a dependency's details help nobody.
-    let own = || EnvFilter::new(format!("warn,themo={level}"));
+    let own = |level: &str| EnvFilter::new(format!("warn,themo={level}"));
     let named = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|_| verbosity == 0);
     let (filter, wrong) = match named.as_deref().map(EnvFilter::try_new) {
         Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (own(), Some(error)),
-        None => (own(), None),
+        Some(Err(error)) => (own(level), Some(error)),
+        None => (own(level), None),
     };
     let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let screen = fmt::layer()
         .with_writer(AboveBars)
         .with_ansi(colours)
         .with_target(verbosity > 0)
         .without_time()
         // It would tell of a closed stderr with eprintln!, which panics then.
         .log_internal_errors(false)
-        .try_init();
+        .with_filter(filter);
+    let file = fmt::layer()
+        .with_writer(LogFile)
+        .with_ansi(false)
+        .with_target(false)
+        .log_internal_errors(false)
+        .with_filter(own(if verbosity < 0 { "info" } else { level }));
+    let started = tracing_subscriber::registry().with(screen).with(file).try_init();
     if let (Ok(()), Some(error)) = (started, wrong) {
         tracing::warn!("RUST_LOG is ignored: {error}");
     }

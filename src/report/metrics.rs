@@ -58,6 +58,11 @@ impl Metrics {
         self.rows += 1;
     }
 
+    /// Makes what is written outlast a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync()
+    }
+
     /// Writes what waits.
     pub fn flush(&mut self) -> Result<()> {
         self.file.flush()
@@ -67,6 +72,13 @@ impl Metrics {
     pub fn rows(&self) -> usize {
         self.rows
     }
+}
+
+/// Epoch and step of the last row of a metrics.csv.
+pub fn last_row(path: &Path) -> Option<(usize, usize)> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let mut cells = text.rsplit_once('\n')?.0.lines().last()?.split(',');
+    Some((cells.next()?.parse().ok()?, cells.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -89,6 +101,7 @@ mod tests {
         assert_eq!(cells[2].parse::<f64>().unwrap(), loss);
         assert_eq!((cells[0], cells[1], cells[3], cells[4], cells[5]), ("0", "50", "", "8e-5", ""));
         assert_eq!(lines[2], "1,99,,2.0,,");
+        assert_eq!(last_row(&path), Some((1, 99)));
     }
 
     #[test]

@@ -5,7 +5,11 @@
 
 mod append;
 pub mod console;
+pub mod environment;
+pub mod hparams;
+pub mod log_file;
 pub mod metrics;
+mod protobuf;
 pub mod tensorboard;
 
 use std::path::Path;
@@ -13,6 +17,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use hparams::Hparams;
 use metrics::Metrics;
 use tensorboard::EventFile;
 
@@ -60,19 +65,26 @@ pub struct Recorder {
     events: EventFile,
     /// The event files of the sessions before this one.
     earlier: Vec<(String, u64)>,
+    /// The tag of the best value so far.
+    best_tag: String,
     log_speed: bool,
     warned: bool,
 }
 
 impl Recorder {
-    /// Opens both files in the folder of a run, cut back to `position`, where step `step` comes next; a new run starts
-    /// at the default. Without `log_speed`, metrics.csv leaves out the tokens/s: a reading of the clock would make two
-    /// equal runs' files differ.
-    pub fn open(run: &Path, log_speed: bool, position: &Position, step: usize) -> Result<Self> {
+    /// Opens both files in the folder of a run, cut back to `position`, after `step` steps; a new run starts at the
+    /// defaults. Without `log_speed`, metrics.csv leaves out the tokens/s: a reading of the clock would make two equal
+    /// runs' files differ.
+    pub fn open(run: &Path, hparams: &Hparams, log_speed: bool, position: &Position, step: usize) -> Result<Self> {
         let metrics = Metrics::open(&run.join("metrics.csv"), position.rows)?;
         tensorboard::cut_back(run, &position.events)?;
-        let events = EventFile::create(run, step)?;
-        Ok(Self { metrics, events, earlier: position.events.clone(), log_speed, warned: false })
+        let mut events = EventFile::create(run, step)?;
+        if position.events.is_empty() {
+            events.write_hparams(hparams);
+            events.flush()?;
+        }
+        let (earlier, best_tag) = (position.events.clone(), hparams.best_tag.clone());
+        Ok(Self { metrics, events, earlier, best_tag, log_speed, warned: false })
     }
 
     /// Writes one step to both files. What cannot be written (a full disk) is kept, and tried again with the next.
@@ -88,6 +100,21 @@ impl Recorder {
             }
             Err(_) => {}
         }
+    }
+
+    /// Tells TensorBoard the best value of the monitored metric so far; the next [`Self::record`] writes it.
+    pub fn record_best(&mut self, step: usize, value: f64) {
+        self.events.scalars(step, &[(&self.best_tag, value)]);
+    }
+
+    /// Tells TensorBoard how the run ended.
+    pub fn record_end(&mut self, success: bool) {
+        self.events.write_end(success);
+    }
+
+    /// Makes what is written outlast a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.metrics.sync().and(self.events.sync())
     }
 
     /// Fails if something is not written yet.
@@ -112,7 +139,8 @@ mod tests {
     fn only_log_speed_puts_a_clock_into_metrics_csv() {
         for (log_speed, row) in [(false, "0,1,,,,\n"), (true, "0,1,,,,123.5\n")] {
             let dir = tempfile::tempdir().unwrap();
-            let mut recorder = Recorder::open(dir.path(), log_speed, &Position::default(), 1).unwrap();
+            let hparams = Hparams::new(&toml::Table::new(), "train/loss");
+            let mut recorder = Recorder::open(dir.path(), &hparams, log_speed, &Position::default(), 0).unwrap();
             recorder.record(&Logged { step: 1, tokens_per_sec: Some(123.5), ..Logged::default() });
             assert!(std::fs::read_to_string(dir.path().join("metrics.csv")).unwrap().ends_with(row));
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);

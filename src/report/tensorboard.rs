@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Logged;
 use super::append::AppendFile;
+use super::hparams::Hparams;
+use super::protobuf::{FIXED_32, VARINT, bytes, double, key, number, varint};
 use crate::error::Result;
 use crate::run_dir::write_error;
 
@@ -37,7 +39,9 @@ impl EventFile {
         events.frame(&version);
         if step > 0 {
             let mut start = event(now, step as u64);
-            bytes(&mut start, 7, &[VARINT as u8 | 1 << 3, 1]); // Event.session_log, SessionLog.status = START
+            let mut log = Vec::new();
+            number(&mut log, 1, 1); // SessionLog.status = START
+            bytes(&mut start, 7, &log); // Event.session_log
             events.frame(&start);
         }
         events.flush()?;
@@ -46,21 +50,63 @@ impl EventFile {
 
     /// Adds the values measured at one step.
     pub fn write(&mut self, logged: &Logged) {
+        let values: Vec<_> = logged.values().into_iter().filter_map(|(tag, value)| Some((tag, value?))).collect();
+        self.scalars(logged.step, &values);
+    }
+
+    /// Adds scalars of one step under their tags.
+    pub fn scalars(&mut self, step: usize, values: &[(&str, f64)]) {
+        if values.is_empty() {
+            return;
+        }
         let mut summary = Vec::new();
-        for (tag, value) in logged.values() {
-            let Some(value) = value else { continue };
+        for (tag, value) in values {
             let mut scalar = Vec::new();
             bytes(&mut scalar, 1, tag.as_bytes()); // Summary.Value.tag
             key(&mut scalar, 2, FIXED_32); // Summary.Value.simple_value
-            scalar.extend((value as f32).to_le_bytes());
+            scalar.extend((*value as f32).to_le_bytes());
             bytes(&mut summary, 1, &scalar); // Summary.value
         }
-        if summary.is_empty() {
-            return;
-        }
-        let mut event = event(since_epoch(), logged.step as u64);
+        let mut event = event(since_epoch(), step as u64);
         bytes(&mut event, 5, &summary); // Event.summary
         self.frame(&event);
+    }
+
+    /// Adds what the HPARAMS tab shows of a run that starts.
+    pub fn write_hparams(&mut self, hparams: &Hparams) {
+        let now = since_epoch();
+        self.hparams(now, "_hparams_/experiment", 2, &hparams.experiment(now.as_secs_f64()));
+        self.hparams(now, "_hparams_/session_start_info", 3, &hparams.session_start(now.as_secs_f64()));
+    }
+
+    /// Adds how a run ended.
+    pub fn write_end(&mut self, success: bool) {
+        let (now, mut end) = (since_epoch(), Vec::new());
+        number(&mut end, 1, if success { 1 } else { 2 }); // SessionEndInfo.status
+        double(&mut end, 2, now.as_secs_f64()); // SessionEndInfo.end_time_secs
+        self.hparams(now, "_hparams_/session_end_info", 4, &end);
+    }
+
+    /// Adds a summary that holds nothing but data for the hparams plugin: `message` as this field of its
+    /// HParamsPluginData.
+    fn hparams(&mut self, now: Duration, tag: &str, field: u64, message: &[u8]) {
+        let (mut data, mut plugin, mut metadata, mut value, mut summary) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        bytes(&mut data, field, message);
+        bytes(&mut plugin, 1, b"hparams"); // PluginData.plugin_name
+        bytes(&mut plugin, 2, &data); // PluginData.content
+        bytes(&mut metadata, 1, &plugin); // SummaryMetadata.plugin_data
+        bytes(&mut value, 1, tag.as_bytes()); // Summary.Value.tag
+        bytes(&mut value, 9, &metadata); // Summary.Value.metadata
+        bytes(&mut summary, 1, &value); // Summary.value
+        let mut event = event(now, 0);
+        bytes(&mut event, 5, &summary); // Event.summary
+        self.frame(&event);
+    }
+
+    /// Makes what is written outlast a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync()
     }
 
     /// Writes what waits.
@@ -109,35 +155,11 @@ pub fn cut_back(run: &Path, kept: &[(String, u64)]) -> Result<()> {
     Ok(())
 }
 
-// Wire types, https://protobuf.dev/programming-guides/encoding/
-const VARINT: u64 = 0;
-const FIXED_64: u64 = 1;
-const BYTES: u64 = 2;
-const FIXED_32: u64 = 5;
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn key(out: &mut Vec<u8>, field: u64, wire_type: u64) {
-    varint(out, field << 3 | wire_type);
-}
-
-fn bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
-    key(out, field, BYTES);
-    varint(out, value.len() as u64);
-    out.extend(value);
-}
-
 /// The start of an Event: its wall_time and step.
 fn event(time: Duration, step: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    key(&mut out, 1, FIXED_64);
-    out.extend(time.as_secs_f64().to_le_bytes());
+    double(&mut out, 1, time.as_secs_f64());
+    // Written also where it is 0.
     key(&mut out, 2, VARINT);
     varint(&mut out, step);
     out
@@ -164,41 +186,8 @@ fn host() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::protobuf::tests::fields;
     use super::*;
-
-    /// One field of a message: its number and its bytes (a varint as 8 bytes).
-    fn fields(mut data: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        fn varint(data: &mut &[u8]) -> u64 {
-            let mut value = 0;
-            for shift in (0..).step_by(7) {
-                let byte = data[0];
-                *data = &data[1..];
-                value |= u64::from(byte & 0x7f) << shift;
-                if byte < 0x80 {
-                    break;
-                }
-            }
-            value
-        }
-        let mut found = Vec::new();
-        while !data.is_empty() {
-            let key = varint(&mut data);
-            let length = match key & 7 {
-                VARINT => {
-                    found.push((key >> 3, varint(&mut data).to_le_bytes().to_vec()));
-                    continue;
-                }
-                FIXED_64 => 8,
-                FIXED_32 => 4,
-                BYTES => varint(&mut data) as usize,
-                other => panic!("wire type {other}"),
-            };
-            let (value, rest) = data.split_at(length);
-            found.push((key >> 3, value.to_vec()));
-            data = rest;
-        }
-        found
-    }
 
     fn frames(mut file: &[u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();

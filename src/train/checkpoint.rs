@@ -17,7 +17,7 @@ use crate::data::tokens::TOKENIZER_FILES;
 use crate::error::{Error, Result, ResultExt};
 use crate::models::Student;
 use crate::models::student::HEAD_FILE;
-use crate::models::weights::read_json;
+use crate::models::weights::{read_json, write_tensors};
 use crate::nn::Params;
 
 const LAST: &str = "last";
@@ -45,6 +45,11 @@ impl Checkpoints {
         fs::create_dir_all(&dir).context(|| format!("cannot create {}", dir.display()))?;
         tidy(&dir).context(|| format!("cannot clean up {}", dir.display()))?;
         Ok(Self { dir, source: source.to_owned(), most, newest: None })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Removes what was written after `steps`: the run goes back there.
@@ -250,5 +255,5 @@ fn write_moments(optimizer: &AdamW, params: &Params, path: &Path) -> Result<()> 
             }
         }
     }
-    fs::write(path, safetensors::serialize(tensors, None)?).context(|| format!("cannot write {}", path.display()))
+    write_tensors(tensors, None, path)
 }

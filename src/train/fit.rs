@@ -16,6 +16,9 @@ use crate::nn::{Dropout, Gradients};
 use crate::report::Logged;
 use crate::report::console::progress;
 
+/// The metric that decides which checkpoint is best and when to stop.
+pub const MONITOR: &str = "train/loss";
+
 /// How a run ended.
 pub struct Summary {
     /// The best value of the monitored metric.
@@ -112,7 +115,6 @@ pub fn fit(
                 journal.save_last(student, &optimizer, &state);
             }
             if stop {
-                journal.finish()?;
                 return Ok(summary(&state, journal, true));
             }
         }
@@ -122,6 +124,12 @@ pub fn fit(
         let val_loss = val.map(|data| validate(student, data, config.micro_batch_tokens)).transpose()?;
         let tokens_per_sec = (epoch_secs > 0.0).then(|| epoch_tokens as f64 / epoch_secs);
         state.recorded = journal.position();
+        // An epoch that the steps did not suffice for is closed for now; with more of them it would go on.
+        let unfinished = (state.batches < batches).then(|| State { finished: true, ..state.clone() });
+        let is_best = state.stopping.observe(train_loss);
+        if is_best {
+            journal.record_best(state.steps, train_loss);
+        }
         journal.record(&Logged {
             epoch,
             step: state.steps,
@@ -130,11 +138,14 @@ pub fn fit(
             lr: Some(config.learn_rate),
             tokens_per_sec,
         });
-        // An epoch that the steps did not suffice for is closed for now; with more of them it would go on.
-        let unfinished = (state.batches < batches).then(|| State { finished: true, ..state.clone() });
-        let is_best = state.stopping.observe(train_loss);
-        let monitor = "train/loss".to_owned();
-        state.end_epoch(Measured { epoch, train_loss, val_loss, monitor, value: train_loss, maximise: false });
+        state.end_epoch(Measured {
+            epoch,
+            train_loss,
+            val_loss,
+            monitor: MONITOR.into(),
+            value: train_loss,
+            maximise: false,
+        });
         state.recorded = journal.position();
         state.finished = state.limit(config).is_some();
         let validated = val_loss.map_or(String::new(), |v| format!(", val/loss {v:.4}"));
@@ -145,10 +156,9 @@ pub fn fit(
         );
         journal.save_epoch(student, &optimizer, &state, unfinished.as_ref().unwrap_or(&state));
         if state.limit(config) == Some(Limit::Patience) {
-            tracing::info!("train/loss has not improved for {} epochs: stopping", config.patience);
+            tracing::info!("{MONITOR} has not improved for {} epochs: stopping", config.patience);
         }
         if should_stop() && !state.finished {
-            journal.finish()?;
             return Ok(summary(&state, journal, true));
         }
     }
@@ -156,7 +166,6 @@ pub fn fit(
         state.finished = true;
         journal.save_last(student, &optimizer, &state); // no epoch was asked for
     }
-    journal.finish()?;
     Ok(summary(&state, journal, false))
 }
 
@@ -175,7 +184,7 @@ fn diverged(loss: f64, norm: f64, state: &State, learn_rate: f64, report: Option
     let what = if loss.is_finite() { format!("gradient's norm became {norm}") } else { format!("loss became {loss}") };
     let report = report.map_or(String::new(), |path| format!("; {} names the batch's captions", path.display()));
     Error::new(format!("the training {what} in epoch {}, step {}", state.epoch, state.steps + 1))
-        .hint(format!("the learning rate {learn_rate} may be too high; the checkpoints are from before this{report}"))
+        .hint(format!("the learning rate {learn_rate:?} may be too high; the checkpoints are from before this{report}"))
 }
 
 /// Before the first update: no gradient may be missing or broken, or the run would train something else than it says.

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Dataset;
-use super::checkpoint::{Checkpoints, find_best, find_last};
+use super::checkpoint::{Checkpoints, find_best};
 use super::optimizer::AdamW;
 use super::state::State;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::models::Student;
+use crate::report::hparams::Hparams;
 use crate::report::{Logged, Position, Recorder};
 use crate::run_dir::{RunDir, write_atomic};
 
@@ -28,7 +29,8 @@ pub struct Journal {
 }
 
 struct Files {
-    run: PathBuf,
+    /// Where a divergence is reported.
+    diverged: PathBuf,
     recorder: Recorder,
     checkpoints: Checkpoints,
 }
@@ -40,11 +42,11 @@ impl Journal {
     }
 
     /// Opens the files in the folder of a run, cut back to `state`. `source` is the folder the student came from.
-    pub fn open(run: &RunDir, source: &Path, config: &Config, state: &State) -> Result<Self> {
+    pub fn open(run: &RunDir, source: &Path, config: &Config, hparams: &Hparams, state: &State) -> Result<Self> {
         let checkpoints = Checkpoints::open(run.checkpoints(), source, config.keep_best)?;
         checkpoints.cut_back(state.steps)?;
-        let recorder = Recorder::open(run.path(), config.log_speed, &state.recorded, state.steps)?;
-        let files = Files { run: run.path().to_owned(), recorder, checkpoints };
+        let recorder = Recorder::open(run.path(), hparams, config.log_speed, &state.recorded, state.steps)?;
+        let files = Files { diverged: run.diverged(), recorder, checkpoints };
         Ok(Self { files: Some(files), ..Self::none() })
     }
 
@@ -52,6 +54,13 @@ impl Journal {
     pub fn record(&mut self, logged: &Logged) {
         if let Some(files) = &mut self.files {
             files.recorder.record(logged);
+        }
+    }
+
+    /// Notes that the monitored metric has a new best value.
+    pub fn record_best(&mut self, step: usize, value: f64) {
+        if let Some(files) = &mut self.files {
+            files.recorder.record_best(step, value);
         }
     }
 
@@ -68,8 +77,9 @@ impl Journal {
     /// Writes `last`.
     pub fn save_last(&mut self, student: &Student, optimizer: &AdamW, state: &State) {
         self.saved = Instant::now();
-        let Some(files) = &mut self.files else { return };
-        let saved = files.checkpoints.save_last(student, optimizer, state);
+        let Some(Files { recorder, checkpoints, .. }) = &mut self.files else { return };
+        // The state must not promise rows that a power cut can take.
+        let saved = recorder.sync().and_then(|()| checkpoints.save_last(student, optimizer, state));
         self.note(saved.map(drop));
     }
 
@@ -77,8 +87,9 @@ impl Journal {
     /// with the state to go on from.
     pub fn save_epoch(&mut self, student: &Student, optimizer: &AdamW, ended: &State, last: &State) {
         self.saved = Instant::now();
-        let Some(Files { checkpoints, .. }) = &mut self.files else { return };
+        let Some(Files { recorder, checkpoints, .. }) = &mut self.files else { return };
         let mut save = || {
+            recorder.sync()?;
             let displaced = checkpoints.save_if_best(student, optimizer, ended)?;
             checkpoints.save_last(student, optimizer, last)?;
             checkpoints.remove(&displaced)
@@ -109,9 +120,8 @@ impl Journal {
             "gradient-norm": number(gradient_norm),
             "captions": batch.iter().map(caption).collect::<Vec<_>>(),
         });
-        let path = files.run.join("diverged.json");
-        match write_atomic(&path, format!("{report:#}\n").as_bytes()) {
-            Ok(()) => Some(path),
+        match write_atomic(&files.diverged, format!("{report:#}\n").as_bytes()) {
+            Ok(()) => Some(files.diverged.clone()),
             Err(error) => {
                 tracing::warn!("{error}");
                 None
@@ -121,15 +131,16 @@ impl Journal {
 
     /// The checkpoint to test.
     pub fn best(&self) -> Option<PathBuf> {
-        let dir = self.files.as_ref()?.run.join("checkpoints");
-        find_best(&dir).ok().or_else(|| find_last(&dir))
+        find_best(self.files.as_ref()?.checkpoints.dir()).ok()
     }
 
-    /// Fails if the end of the run is not on disk.
-    pub fn finish(&mut self) -> Result<()> {
-        if let Some(error) = self.unsaved.take() {
-            return Err(error);
+    /// Notes how the run ended (unless it was only stopped); fails if its end is not on disk.
+    pub fn finish(&mut self, success: Option<bool>) -> Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        if let Some(success) = success {
+            files.recorder.record_end(success);
         }
-        self.files.as_mut().map_or(Ok(()), |files| files.recorder.flush())
+        let flushed = files.recorder.flush();
+        self.unsaved.take().map_or(flushed, Err)
     }
 }

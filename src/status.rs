@@ -1,0 +1,107 @@
+//! `status.json`: how a run stands, for `themo runs`.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::run_dir::{RunDir, write_atomic};
+
+/// How a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// A process is training now.
+    Running,
+    /// It reached one of its limits.
+    Finished,
+    /// It was asked to stop, and can be resumed.
+    Stopped,
+    /// Its process ended without a word (a power cut, kill -9), and it can be resumed.
+    Interrupted,
+    /// It ended with an error.
+    Failed,
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{self:?}").to_lowercase())
+    }
+}
+
+/// What `status.json` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    pub state: RunState,
+    /// When the run began, and when it ended, in seconds since 1970.
+    pub started: u64,
+    pub ended: Option<u64>,
+    pub error: Option<String>,
+}
+
+impl Status {
+    /// The status of a run, if it has one that can be read. A run that says it is running, but that no process has
+    /// locked, is interrupted.
+    pub fn of(run: &RunDir) -> Option<Self> {
+        let written: Self = serde_json::from_slice(&std::fs::read(run.status()).ok()?).ok()?;
+        let state = match (run.is_running(), written.state) {
+            (true, _) => RunState::Running,
+            (false, RunState::Running) => RunState::Interrupted,
+            (false, other) => other,
+        };
+        Some(Self { state, ..written })
+    }
+
+    /// Notes that a process trains in `run`; a resumed run keeps the time it began.
+    pub fn begin(run: &RunDir) -> Result<Self> {
+        let started = Self::of(run).map_or_else(now, |status| status.started);
+        let status = Self { state: RunState::Running, started, ended: None, error: None };
+        status.write(run)?;
+        Ok(status)
+    }
+
+    /// Notes how it ended; a disk that is full by now is only warned about.
+    pub fn end(self, run: &RunDir, state: RunState, error: Option<String>) {
+        if let Err(error) = (Self { state, ended: Some(now()), error, ..self }).write(run) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn write(&self, run: &RunDir) -> Result<()> {
+        write_atomic(&run.status(), (serde_json::to_string_pretty(self)? + "\n").as_bytes())
+    }
+}
+
+/// Seconds since 1970; a clock set before it counts as 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_running_only_while_its_folder_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), "a", "").unwrap();
+        assert_eq!(Status::of(&run), None);
+        let status = Status::begin(&run).unwrap();
+        assert_eq!(Status::of(&run).unwrap().state, RunState::Running);
+        let path = run.path().to_owned();
+        drop(run);
+        let mut run = RunDir::open(&path).unwrap();
+        assert_eq!(Status::of(&run), Some(Status { state: RunState::Interrupted, ..status.clone() }));
+        run.lock().unwrap();
+        Status { started: 7, ..status }.write(&run).unwrap();
+        let status = Status::begin(&run).unwrap();
+        assert_eq!(status.started, 7, "a resumed run began when it began");
+        status.end(&run, RunState::Failed, Some("why".into()));
+        drop(run);
+        let ended = Status::of(&RunDir::open(&path).unwrap()).unwrap();
+        assert_eq!((ended.state, ended.error.as_deref()), (RunState::Failed, Some("why")));
+        assert!(ended.ended.is_some());
+    }
+}
