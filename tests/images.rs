@@ -1,7 +1,8 @@
-//! Images load, or are refused, as PIL does it.
+//! Images load, or are refused, as PIL does it; and what `themo embed` does about those that are refused.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -51,12 +52,61 @@ fn awkward_files_load_or_fail_as_in_pil() -> Result<()> {
             Ok(difference(ours.as_raw(), tensors.tensor(&format!("{name}/{what}"))?.data()))
         };
         let (decoded, small) = (compare(&raw, "decoded")?, compare(&small, "small")?);
-        // Some of its Huffman codes are invalid: what stands in their place is anybody's guess, in 4% of its blocks.
-        let allowed = if name == "bad_exif.jpg" { 0.3 } else { 0.0 };
+        // Some of its Huffman codes are invalid: what stands in their place is anybody's guess, in 4% of its blocks (which reach far in the small image).
+        let allowed = if name == "bad_exif.jpg" { 0.5 } else { 0.0 };
         assert!(decoded == 0.0 && small <= allowed, "{name}: {decoded} of the pixels differ, made small {small}");
         loaded += 1;
     }
     assert_eq!((loaded, failed), (26, 7));
+    Ok(())
+}
+
+fn embed(images: &Path, output: &Path) -> Result<Output> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_themo"));
+    command.args(["embed", "--model", "data/demo/models/toy-clip", "--images"]).arg(images).arg("--output").arg(output);
+    Ok(command.current_dir(env!("CARGO_MANIFEST_DIR")).output()?)
+}
+
+/// In a folder, one bad file must not stop the work, and the vectors must stay with their names; a list is checked first.
+#[test]
+fn embed_leaves_out_what_a_folder_has_besides_good_images() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (photos, output) = (dir.path().join("photos"), dir.path().join("out.safetensors"));
+    std::fs::create_dir(&photos)?;
+    for name in ["truncated.jpg", "widescreen.png", "baseline_rgb.jpg", "broken.png"] {
+        std::fs::copy(golden("awkward").join(name), photos.join(name))?;
+    }
+    std::fs::write(photos.join("README.txt"), "Photos of the summer")?;
+    let vectors = |output: &Path| -> Result<(String, Vec<f32>)> {
+        let bytes = std::fs::read(output)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes)?;
+        let floats = SafeTensors::deserialize(&bytes)?.tensor("image_embeds")?.data().to_vec();
+        let float = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let names = header.metadata().as_ref().map(|data| data["image_names"].clone()).unwrap_or_default();
+        Ok((names, floats.chunks_exact(4).map(float).collect()))
+    };
+    let done = embed(&photos, &output)?;
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{told}");
+    for part in ["left out 1 files that are no images: README.txt", "skipped 2 of 4", "broken.png", "truncated.jpg"] {
+        assert!(told.contains(part), "`{part}` is not in: {told}");
+    }
+    let (names, rows) = vectors(&output)?;
+    assert_eq!(names, r#"["baseline_rgb.jpg","widescreen.png"]"#);
+
+    let list = dir.path().join("list");
+    let path = |name: &str| photos.join(name).display().to_string();
+    std::fs::write(&list, [path("widescreen.png"), path("baseline_rgb.jpg")].join("\n"))?;
+    assert!(embed(&list, &output)?.status.success());
+    let (_, turned) = vectors(&output)?;
+    let (first, second) = rows.split_at(rows.len() / 2);
+    assert_eq!(turned, [second, first].concat());
+
+    std::fs::write(&list, [path("widescreen.png"), path("truncated.jpg")].join("\n"))?;
+    let refused = embed(&list, &output)?;
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.contains("1 of 2 images cannot be used") && told.contains("truncated.jpg"), "{told}");
     Ok(())
 }
 

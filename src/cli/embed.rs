@@ -8,7 +8,9 @@ use super::positive;
 
 pub(super) const EXAMPLES: &str = "\
 The file holds `text_embeds` [texts, dim] and `image_embeds` [images, dim] in
-f32 and input order; its metadata key `image_names` is a JSON list.
+f32 and input order; its metadata key `image_names` is a JSON list. In a folder,
+images that cannot be used are left out and counted; in a list they are an
+error before any work starts.
 
 Examples:
   themo embed --version-path logs/demo/version_0 --texts es.txt --output es.safetensors

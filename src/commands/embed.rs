@@ -11,10 +11,11 @@ use crate::cli::EmbedArgs;
 use crate::commands::baseline::load_mclip;
 use crate::commands::test::run_config;
 use crate::config::Config;
-use crate::data::for_each_batch;
 use crate::data::tokens::TextTokenizer;
+use crate::data::{first_few, image};
 use crate::device;
 use crate::error::{Error, Result, ResultExt};
+use crate::eval::images;
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, normalise};
 use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::hub::Part;
@@ -85,22 +86,19 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
         };
         tensors.insert("text_embeds", rows);
     }
+    let mut image_names = Vec::new();
     if let Some((names, paths)) = &images {
         let tower = TeacherImages::load(&folder, &compute)?;
         let bar = progress(paths.len() as u64, "images");
-        let mut rows = Vec::new();
-        for_each_batch(paths, args.batch_size, &tower.preprocess, |range, pixels| {
-            let pixels = pixels.into_iter().collect::<Result<Vec<_>>>()?;
-            rows.extend(tower.embed(&pixels)?);
-            bar.set(range.end as u64);
-            Ok(())
-        })?;
-        tensors.insert("image_embeds", finish(rows, tower.dim(), args.normalize)?);
-        metadata.insert("image_names".to_owned(), serde_json::to_string(names)?);
+        let progress = |done, _| bar.set(done);
+        let embedded = images::embed_readable(paths, &tower, args.batch_size, args.normalize, &progress)?;
+        image_names.extend(embedded.kept.iter().map(|&k| &names[k]));
+        tensors.insert("image_embeds", finish(embedded.rows, tower.dim(), false)?);
+        metadata.insert("image_names".to_owned(), serde_json::to_string(&image_names)?);
     }
     write_atomic(&args.output, &safetensors::serialize(tensors, Some(metadata))?)?;
     let count = |n: Option<usize>, what: &str| n.map(|n| format!("{n} {what}"));
-    let counts = [count(texts.map(|t| t.len()), "texts"), count(images.map(|i| i.0.len()), "images")];
+    let counts = [count(texts.map(|t| t.len()), "texts"), count(images.as_ref().map(|_| image_names.len()), "images")];
     let counts: Vec<String> = counts.into_iter().flatten().collect();
     print(format!("{} to {}", counts.join(" and "), args.output.display()))
 }
@@ -148,24 +146,34 @@ fn read_texts(path: &Path) -> Result<Vec<String>> {
     bytes.split(|b| *b == b'\n').enumerate().map(line).collect()
 }
 
-/// Names and paths: the files of a folder, sorted, or those that a list names, one a line.
+/// Names and paths: the images of a folder, sorted, or those that a list names, one a line. A list means every file that
+/// it names, so one that cannot be used is an error, before any work. A folder may hold anything: what is no image by its
+/// content is left out here, and images that turn out to be broken are left out of the result.
 fn list_images(path: &Path) -> Result<(Vec<String>, Vec<PathBuf>)> {
     let failed = || format!("cannot read the images {}", path.display());
     let hint = || "--images takes a folder of images, or a text file with one path a line";
     let (names, paths): (Vec<String>, Vec<PathBuf>) = if path.is_dir() {
-        let mut names = Vec::new();
+        let (mut found, mut others) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(path).context(failed)? {
             let entry = entry.context(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.path().is_file() && !name.starts_with('.') {
-                names.push((name, entry.path()));
+            if !entry.path().is_file() || name.starts_with('.') {
+                continue;
             }
+            if image::is_image(&entry.path()) { found.push((name, entry.path())) } else { others.push(name) }
         }
-        names.sort();
-        names.into_iter().unzip()
+        found.sort();
+        others.sort();
+        if !others.is_empty() {
+            tracing::warn!("left out {} files that are no images: {}", others.len(), first_few(&others));
+        }
+        found.into_iter().unzip()
     } else {
         let text = std::fs::read_to_string(path).context(failed).hint(hint)?;
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| (line.to_owned(), line.into())).unzip()
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let listed: (_, Vec<PathBuf>) = lines.map(|line| (line.to_owned(), line.into())).unzip();
+        images::check_all(&listed.1).context(failed).hint(|| "mend the list or the files; nothing was embedded")?;
+        listed
     };
     if paths.is_empty() {
         return Err(Error::new("no image").context(failed()).hint(hint()));

@@ -9,8 +9,8 @@ use crate::data::digest::{Digests, Key};
 use crate::data::imagenet::{self, ImageNet};
 use crate::data::xtd10::{self, Retrieval};
 use crate::error::Result;
-use crate::eval::classification::{ClassificationScores, classify, embed_classes, embed_readable_images};
-use crate::eval::images::Embedded;
+use crate::eval::classification::{ClassificationScores, classify, embed_classes};
+use crate::eval::images::{Embedded, embed_readable};
 use crate::eval::report::Report;
 use crate::eval::retrieval::{RetrievalScores, embed_all_images, score};
 use crate::eval::{ImageEmbedder, TextEmbedder};
@@ -130,7 +130,7 @@ impl ClassificationSet {
     /// The embeddings of the images that can be read.
     pub fn embed_images(&self, tower: &dyn ImageEmbedder, batch_size: usize) -> Result<Embedded> {
         let bar = progress(self.paths.len() as u64, "classification images");
-        embed_readable_images(&self.paths, tower, batch_size, &|done, _| bar.set(done))
+        embed_readable(&self.paths, tower, batch_size, true, &|done, _| bar.set(done))
     }
 
     /// The scores of `texts` against what [`Self::embed_images`] gave.

@@ -5,12 +5,13 @@
 //! profiles are not applied.
 //! Source: transformers `models/clip/image_processing_clip.py`, `image_transforms.py`.
 
+use std::io::Read;
 use std::path::Path;
 
 use image::RgbImage;
 use serde::Deserialize;
 
-use super::image_decode::{MAX_PIXELS, decode};
+use super::image_decode::{MAX_PIXELS, decode, format};
 use super::image_resize::resize;
 use crate::error::{Error, Result, ResultExt};
 
@@ -180,6 +181,16 @@ impl Preprocess {
         let mut result = RgbImage::new(width, height);
         image::imageops::replace(&mut result, &image, -left, -top);
         result
+    }
+}
+
+/// Whether the file at `path` starts as one of the formats does. It may still be broken; one that cannot be opened counts
+/// as an image too, so that it is reported where it is read.
+pub fn is_image(path: &Path) -> bool {
+    let mut start = Vec::new();
+    match std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut start)) {
+        Ok(_) => format(&start).is_some(),
+        Err(_) => true,
     }
 }
 

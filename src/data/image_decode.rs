@@ -31,16 +31,20 @@ pub(super) fn decode(path: &Path) -> Result<RgbImage> {
     if bytes.is_empty() {
         return Err(Error::new("the file is empty"));
     }
-    match image::guess_format(&bytes) {
-        Ok(ImageFormat::Jpeg) => decode_jpeg(&bytes),
-        Ok(ImageFormat::Png) => check_png_texts(&bytes).and_then(|()| decode_other(&bytes, ImageFormat::Png)),
-        Ok(ImageFormat::WebP) => {
-            unblend_webp(&mut bytes);
-            decode_other(&bytes, ImageFormat::WebP)
-        }
-        Ok(ImageFormat::Gif) => decode_other(&bytes, ImageFormat::Gif),
-        _ => Err(Error::new("not a JPEG, PNG, WebP or GIF file")),
+    let format = format(&bytes).ok_or_else(|| Error::new("not a JPEG, PNG, WebP or GIF file"))?;
+    match format {
+        ImageFormat::Jpeg => return decode_jpeg(&bytes),
+        ImageFormat::Png => check_png_texts(&bytes)?,
+        ImageFormat::WebP => unblend_webp(&mut bytes),
+        _ => {}
     }
+    decode_other(&bytes, format)
+}
+
+/// The format of a file that starts with `bytes`, if it is one of those that themo reads.
+pub(super) fn format(bytes: &[u8]) -> Option<ImageFormat> {
+    let known = [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif];
+    image::guess_format(bytes).ok().filter(|format| known.contains(format))
 }
 
 fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage> {

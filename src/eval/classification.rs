@@ -1,14 +1,11 @@
 //! Zero-shot classification: an image is said to show the class whose prompt lies nearest.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use super::images::Embedded;
 use super::metrics::{AtK, ranks};
 use super::towers::normalise;
-use super::{ImageEmbedder, TextEmbedder, expect_rows, images};
-use crate::data::first_few;
+use super::{TextEmbedder, expect_rows};
 use crate::error::{Error, Result};
 
 /// accuracy@k. Ties count against the model; of several labels the best counts.
@@ -44,22 +41,6 @@ pub fn embed_classes(texts: &dyn TextEmbedder, prompts: &[Vec<String>]) -> Resul
     Ok(sums)
 }
 
-/// The embeddings of all `paths` that can be read; the others are warned about and skipped. None at all is an error.
-pub fn embed_readable_images(
-    paths: &[PathBuf], embedder: &dyn ImageEmbedder, batch_size: usize, progress: &dyn Fn(u64, u64),
-) -> Result<Embedded> {
-    let embedded = images::embed(paths, embedder, batch_size, progress)?;
-    if embedded.kept.is_empty() {
-        let what = format!("none of {} images can be used: {}", paths.len(), first_few(&embedded.failed));
-        return Err(Error::new(what).hint("fetch the images again"));
-    }
-    if !embedded.failed.is_empty() {
-        let (n, of) = (embedded.failed.len(), paths.len());
-        tracing::warn!("skipped {n} of {of} images that cannot be used: {}", first_few(&embedded.failed));
-    }
-    Ok(embedded)
-}
-
 /// Scores embedded images against `class_embeddings` `[classes, dim]`; `labels` holds the class indices of every image
 /// of the list that was embedded.
 pub fn classify(
@@ -79,7 +60,6 @@ pub fn classify(
 
 #[cfg(test)]
 mod tests {
-    use super::super::images::tests::{MeanColour, demo};
     use super::*;
 
     #[test]
@@ -117,19 +97,6 @@ mod tests {
         assert!(json.ends_with(r#""accuracy@5":1.0,"accuracy@10":1.0,"images":3,"classes":3,"skipped":1}"#), "{json}");
         assert!(classify(&classes, &images, 2, &labels[..3]).is_err());
         assert!(classify(&classes[..4], &images, 2, &labels).is_err());
-        Ok(())
-    }
-
-    #[test]
-    fn unreadable_images_are_skipped_unless_all_are() -> Result<()> {
-        let set = crate::data::imagenet::load(&demo())?;
-        let mut paths: Vec<_> = set.images.iter().take(9).map(|(path, _)| path.clone()).collect();
-        paths[4] = "/nowhere.JPEG".into();
-        let embedder = MeanColour::new()?;
-        let embedded = embed_readable_images(&paths, &embedder, 4, &|_, _| {})?;
-        assert_eq!((embedded.kept.len(), embedded.failed.len()), (8, 1));
-        let error = embed_readable_images(&paths[4..5], &embedder, 4, &|_, _| {}).expect_err("all unreadable");
-        assert!(error.to_string().contains("/nowhere.JPEG"), "{error}");
         Ok(())
     }
 }

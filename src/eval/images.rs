@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use rayon::prelude::*;
+
 use super::{ImageEmbedder, expect_rows};
-use crate::data::for_each_batch;
+use crate::data::{first_few, for_each_batch, image};
 use crate::error::{Error, Result};
 
 /// What [`embed`] made of a list of image files.
 #[derive(Debug)]
 pub struct Embedded {
-    /// `[kept, dim]`, L2-normalised.
+    /// `[kept, dim]`.
     pub rows: Vec<f32>,
     /// For each row the index of its image in the list, ascending.
     pub kept: Vec<usize>,
@@ -17,9 +19,40 @@ pub struct Embedded {
     pub failed: Vec<Error>,
 }
 
-/// Embeds `paths` in batches of `batch_size`, decoding ahead; calls `progress(done, total)` after each batch.
+/// Decodes every image once: where all are needed, one that cannot be used should be told before a model starts.
+pub fn check_all(paths: &[PathBuf]) -> Result<()> {
+    let failed: Vec<Error> = paths.par_iter().filter_map(|path| image::check(path).err()).collect();
+    refuse(&failed, paths.len())
+}
+
+/// An error that names the first of `failed` images, if there are any.
+pub(super) fn refuse(failed: &[Error], of: usize) -> Result<()> {
+    match failed.len() {
+        0 => Ok(()),
+        n => Err(Error::new(format!("{n} of {of} images cannot be used: {}", first_few(failed)))),
+    }
+}
+
+/// [`embed`] of the images that can be read; the others are warned about and skipped. None at all is an error.
+pub fn embed_readable(
+    paths: &[PathBuf], embedder: &dyn ImageEmbedder, batch_size: usize, normalized: bool, progress: &dyn Fn(u64, u64),
+) -> Result<Embedded> {
+    let embedded = embed(paths, embedder, batch_size, normalized, progress)?;
+    if embedded.kept.is_empty() {
+        let what = format!("none of {} images can be used: {}", paths.len(), first_few(&embedded.failed));
+        return Err(Error::new(what).hint("fetch the images again"));
+    }
+    if !embedded.failed.is_empty() {
+        let (n, of) = (embedded.failed.len(), paths.len());
+        tracing::warn!("skipped {n} of {of} images that cannot be used: {}", first_few(&embedded.failed));
+    }
+    Ok(embedded)
+}
+
+/// Embeds `paths` in batches of `batch_size`, decoding ahead, as they come or `normalized` to length 1; calls
+/// `progress(done, total)` after each batch.
 pub fn embed(
-    paths: &[PathBuf], embedder: &dyn ImageEmbedder, batch_size: usize, progress: &dyn Fn(u64, u64),
+    paths: &[PathBuf], embedder: &dyn ImageEmbedder, batch_size: usize, normalized: bool, progress: &dyn Fn(u64, u64),
 ) -> Result<Embedded> {
     let mut embedded = Embedded { rows: Vec::new(), kept: Vec::with_capacity(paths.len()), failed: Vec::new() };
     for_each_batch(paths, batch_size, embedder.preprocess(), |range, decoded| {
@@ -34,7 +67,7 @@ pub fn embed(
             }
         }
         if !pixels.is_empty() {
-            let rows = embedder.embed_images(&pixels)?;
+            let rows = if normalized { embedder.embed_images(&pixels) } else { embedder.embed(&pixels) }?;
             expect_rows("images", &rows, pixels.len(), embedder.dim())?;
             embedded.rows.extend(rows);
         }
@@ -51,7 +84,7 @@ pub(super) mod tests {
     use super::*;
     use crate::data::Preprocess;
 
-    /// Embeds an image as its mean colour, normalised.
+    /// Embeds an image as its mean colour.
     pub struct MeanColour(Preprocess);
 
     impl MeanColour {
@@ -65,13 +98,11 @@ pub(super) mod tests {
             &self.0
         }
 
-        fn embed_images(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
-            let embed = |image: &Vec<f32>| {
-                let sums: Vec<f32> = image.chunks(image.len() / 3).map(|channel| channel.iter().sum()).collect();
-                let norm = sums.iter().map(|x| x * x).sum::<f32>().sqrt();
-                sums.into_iter().map(move |x| x / norm)
+        fn embed(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
+            let sums = |image: &Vec<f32>| -> Vec<f32> {
+                image.chunks(image.len() / 3).map(|channel| channel.iter().sum()).collect()
             };
-            Ok(pixels.iter().flat_map(embed).collect())
+            Ok(pixels.iter().flat_map(sums).collect())
         }
 
         fn dim(&self) -> usize {
@@ -90,12 +121,25 @@ pub(super) mod tests {
         paths[11] = "/nowhere.jpg".into();
         let embedder = MeanColour::new()?;
         let last = std::cell::Cell::new((0, 0));
-        let one = embed(&paths, &embedder, 1, &|done, total| last.set((done, total)))?;
+        let one = embed(&paths, &embedder, 1, true, &|done, total| last.set((done, total)))?;
         assert_eq!(last.get(), (23, 23));
-        let many = embed(&paths, &embedder, 7, &|_, _| {})?;
+        let many = embed(&paths, &embedder, 7, true, &|_, _| {})?;
         assert_eq!(one.rows, many.rows);
         assert_eq!((one.rows.len(), one.kept.len(), one.failed.len()), (22 * 3, 22, 1));
         assert!(!one.kept.contains(&11) && one.kept.is_sorted());
+        Ok(())
+    }
+
+    #[test]
+    fn unreadable_images_are_skipped_unless_all_are() -> Result<()> {
+        let set = crate::data::imagenet::load(&demo())?;
+        let mut paths: Vec<_> = set.images.iter().take(9).map(|(path, _)| path.clone()).collect();
+        paths[4] = "/nowhere.JPEG".into();
+        let embedder = MeanColour::new()?;
+        let embedded = embed_readable(&paths, &embedder, 4, true, &|_, _| {})?;
+        assert_eq!((embedded.kept.len(), embedded.failed.len()), (8, 1));
+        let error = embed_readable(&paths[4..5], &embedder, 4, true, &|_, _| {}).expect_err("all unreadable");
+        assert!(error.to_string().contains("/nowhere.JPEG"), "{error}");
         Ok(())
     }
 }

@@ -40,10 +40,15 @@ pub trait TextEmbedder {
 pub trait ImageEmbedder {
     /// What to do to an image file before it is embedded.
     fn preprocess(&self) -> &Preprocess;
-    /// L2-normalised rows `[images, dim]` of images `[3, height, width]`.
-    fn embed_images(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>>;
+    /// Rows `[images, dim]` of images `[3, height, width]`, not normalised.
+    fn embed(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>>;
     /// The width of the shared space.
     fn dim(&self) -> usize;
+
+    /// L2-normalised rows `[images, dim]`.
+    fn embed_images(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
+        towers::normalised(self.embed(pixels)?, self.dim())
+    }
 }
 
 /// Refuses embeddings that are not `[rows, dim]`.

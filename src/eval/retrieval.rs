@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{AtK, ranks};
 use super::{ImageEmbedder, expect_rows, images};
-use crate::data::{first_few, image};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 
 /// recall@k both ways. Ties count against the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,19 +26,11 @@ pub struct RetrievalScores {
 pub fn embed_all_images(
     paths: &[PathBuf], embedder: &dyn ImageEmbedder, batch_size: usize, progress: &dyn Fn(u64, u64),
 ) -> Result<Vec<f32>> {
-    let corrupt: Vec<Error> = paths.par_iter().filter_map(|path| image::check(path).err()).collect();
-    refuse(&corrupt, paths.len())?;
-    let embedded = images::embed(paths, embedder, batch_size, progress)?;
-    refuse(&embedded.failed, paths.len())?;
+    let needed = || "fetch these images again: retrieval needs all of them";
+    images::check_all(paths).hint(needed)?;
+    let embedded = images::embed(paths, embedder, batch_size, true, progress)?;
+    images::refuse(&embedded.failed, paths.len()).hint(needed)?;
     Ok(embedded.rows)
-}
-
-fn refuse(corrupt: &[Error], of: usize) -> Result<()> {
-    match corrupt.len() {
-        0 => Ok(()),
-        n => Err(Error::new(format!("{n} of {of} images cannot be used: {}", first_few(corrupt)))
-            .hint("fetch these images again: retrieval needs all of them")),
-    }
 }
 
 /// Scores texts `[captions, dim]` against images `[images, dim]`; `image_of` holds each caption's image.

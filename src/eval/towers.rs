@@ -95,14 +95,6 @@ impl TeacherImages {
         }
         Ok(Self { vision, preprocess })
     }
-
-    /// Rows in the shared space, one after another, not normalised.
-    pub fn embed(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
-        let (height, width) = self.preprocess.output_size();
-        let shape = (pixels.len(), 3, height, width);
-        let pixels = Tensor::from_vec(pixels.concat(), shape, &Device::Cpu)?;
-        Ok(self.vision.embed(&pixels)?.flatten_all()?.to_vec1()?)
-    }
 }
 
 impl ImageEmbedder for TeacherImages {
@@ -114,8 +106,11 @@ impl ImageEmbedder for TeacherImages {
         self.vision.projection_dim()
     }
 
-    fn embed_images(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
-        normalised(self.embed(pixels)?, self.dim())
+    fn embed(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
+        let (height, width) = self.preprocess.output_size();
+        let shape = (pixels.len(), 3, height, width);
+        let pixels = Tensor::from_vec(pixels.concat(), shape, &Device::Cpu)?;
+        Ok(self.vision.embed(&pixels)?.flatten_all()?.to_vec1()?)
     }
 }
 
