@@ -36,7 +36,9 @@ impl MclipConfig {
         if value.get("modelBase").is_none() {
             return Ok(None);
         }
-        let config = serde_json::from_value(value).context(|| format!("{} is not an M-CLIP's", path.display()))?;
+        let config = serde_json::from_value(value)
+            .context(|| format!("{} is not an M-CLIP's", path.display()))
+            .hint(|| "fetch config.json again: modelBase, transformerDimensions and numDims belong in it")?;
         Ok(Some(config))
     }
 
