@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::gemm::{Mat, gemm};
+use super::gemm::{Init, Mat, gemm};
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::Result;
@@ -32,12 +32,9 @@ impl Linear {
                 let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
                 let (x, w) = (Slice::new(x)?, Slice::new(&self.weight.value)?);
                 let mut y = vec![0.0; n * outer];
-                if let Some(bias) = &self.bias {
-                    let bias = Slice::new(&bias.value)?;
-                    let bias: &[f32] = &bias;
-                    y.par_chunks_mut(outer).for_each(|row| row.copy_from_slice(bias));
-                }
-                gemm((n, outer, inner), Mat::rows(&x, inner), Mat::rows(&w, inner).t(), self.bias.is_some(), &mut y);
+                let bias = self.bias.as_ref().map(|bias| Slice::new(&bias.value)).transpose()?;
+                let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
+                gemm((n, outer, inner), false, Mat::rows(&x, inner), Mat::rows(&w, inner).t(), init, &mut y);
                 tensor(y, (n, outer))
             }
         }
@@ -64,7 +61,7 @@ impl Linear {
                 let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
                 let (x, w, dy) = (Slice::new(x)?, Slice::new(&self.weight.value)?, Slice::new(dy)?);
                 grads.edit(&self.weight, |dw| {
-                    gemm((outer, inner, n), Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), true, dw);
+                    gemm((outer, inner, n), false, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), Init::C, dw);
                 })?;
                 if let Some(bias) = &self.bias {
                     grads.edit(bias, |db| add_column_sums(&dy, db))?;
@@ -73,7 +70,8 @@ impl Linear {
                     Some(other) => Slice::new(other)?.to_vec(),
                     None => vec![0.0; n * inner],
                 };
-                gemm((n, inner, outer), Mat::rows(&dy, outer), Mat::rows(&w, inner), other.is_some(), &mut dx);
+                let init = if other.is_some() { Init::C } else { Init::Zero };
+                gemm((n, inner, outer), false, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
                 tensor(dx, (n, inner))
             }
         }

@@ -1,0 +1,178 @@
+//! Products through our own kernels: what is packed when, and how the work is cut into tasks.
+//!
+//! A task is a range of columns of C (and of rows, where the columns alone are too few for the threads). It packs its
+//! columns of B, as much as fits in half of a core's L2 cache, and multiplies all rows of A by them. An element of C is
+//! summed in the same order whatever the tasks are, so the result does not depend on the number of threads.
+
+use rayon::prelude::*;
+
+use super::kernel::{Block, COLS, ROWS, ZEROS, bf16_block, f32_block};
+use super::pack::{Lines, TILE, pack_panel, pack_rows, word};
+use super::{Init, scratch};
+
+/// Words of k after which C is put down and taken up again.
+const K_WORDS: usize = 1024;
+/// Words of packed B that a task works with at a time.
+const B_WORDS: usize = 128 * 1024;
+/// Products of fewer multiplications run on the calling thread.
+const ALONE: usize = 1 << 19;
+
+/// The result: element (0, 0), and elements from one row to the next.
+#[derive(Clone, Copy)]
+pub struct Out {
+    pub ptr: *mut f32,
+    pub row_stride: usize,
+}
+// SAFETY: tasks write disjoint parts.
+unsafe impl Send for Out {}
+unsafe impl Sync for Out {}
+
+/// A as the kernel reads it.
+#[derive(Clone, Copy)]
+struct Rows {
+    ptr: *const u32,
+    row_words: usize,
+    /// Where rows that do not fill a block are found, beyond `ptr`.
+    rest: *const u32,
+    rest_words: usize,
+}
+// SAFETY: read only.
+unsafe impl Send for Rows {}
+unsafe impl Sync for Rows {}
+
+/// `C = init + A B` for the rows of A and the columns of B.
+///
+/// # Safety
+/// The CPU has what the kernel needs; the operands are valid, nobody else uses C, and `Init::Bias` has `n` elements.
+pub unsafe fn product<const BF16: bool>(
+    (m, n, k): (usize, usize, usize), a: Lines, b: Lines, init: Init, c: Out, parallel: bool,
+) {
+    let parallel = parallel && m * n * k >= ALONE;
+    let words = k.div_ceil(word(BF16));
+    let row_words = words.next_multiple_of(TILE);
+    let direct = !BF16 && a.k_stride == 1;
+    let packed_rows = if direct { ROWS } else { m };
+    scratch::with(&scratch::A, (packed_rows + 2 * TILE) * row_words, |packed| {
+        // SAFETY: `packed` has room for the rows in whole tiles, and for the kernel to read a block past the last one.
+        unsafe {
+            let rows = if direct {
+                let whole = m / ROWS * ROWS;
+                if whole < m {
+                    pack_rows::<BF16>(packed, row_words, &a, whole);
+                }
+                Rows { ptr: a.ptr as *const u32, row_words: a.line_stride, rest: packed, rest_words: row_words }
+            } else {
+                let to = Out { ptr: packed as *mut f32, row_stride: row_words };
+                let one = |tile: usize| {
+                    let to = { to }.ptr as *mut u32;
+                    pack_rows::<BF16>(to.add(tile * TILE * row_words), row_words, &a, tile * TILE);
+                };
+                each(m.div_ceil(TILE), parallel, 4, one);
+                let rest = packed.add(m / ROWS * ROWS * row_words);
+                Rows { ptr: packed, row_words, rest, rest_words: row_words }
+            };
+            multiply::<BF16>((m, n, words), rows, b, init, c, parallel);
+        }
+    });
+}
+
+/// Runs tasks `0..count`, on all threads or on this one.
+fn each(count: usize, parallel: bool, at_least: usize, task: impl Fn(usize) + Sync + Send) {
+    if parallel {
+        (0..count).into_par_iter().with_min_len(at_least).for_each(task);
+    } else {
+        (0..count).for_each(task);
+    }
+}
+
+unsafe fn multiply<const BF16: bool>(
+    (m, n, words): (usize, usize, usize), a: Rows, b: Lines, init: Init, c: Out, parallel: bool,
+) {
+    let (row_blocks, panels) = (m.div_ceil(ROWS), n.div_ceil(COLS));
+    let parts = words.div_ceil(K_WORDS);
+    let part = words.div_ceil(parts).next_multiple_of(TILE);
+    let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
+    let across = panels.div_ceil(chunk);
+    let wanted = if parallel { 2 * rayon::current_num_threads() } else { 1 };
+    let down = wanted.div_ceil(across).min(row_blocks.div_ceil(4)).max(1);
+    let one = |task: usize| {
+        let columns = task % across * chunk..panels.min((task % across + 1) * chunk);
+        let rows = task / across * row_blocks / down..(task / across + 1) * row_blocks / down;
+        scratch::with(&scratch::B, chunk * part * COLS, |packed| {
+            for start in (0..words).step_by(part) {
+                let steps = start..words.min(start + part);
+                let init = if start == 0 { init } else { Init::C };
+                for (i, panel) in columns.clone().enumerate() {
+                    // SAFETY: the panel's place in `packed`.
+                    unsafe { pack_panel::<BF16>(packed.add(i * part * COLS), &b, panel * COLS, steps.clone()) };
+                }
+                for row in rows.clone() {
+                    for (i, panel) in columns.clone().enumerate() {
+                        // SAFETY: the block lies within C, its operands are those that were packed for it.
+                        unsafe {
+                            let b = packed.add(i * part * COLS);
+                            block::<BF16>((m, n), (row, panel), steps.clone(), a, b, init, c);
+                        }
+                    }
+                }
+            }
+        });
+    };
+    each(across * down, parallel, 1, one);
+}
+
+/// One block of C, by way of a spare one where it reaches over the edge.
+unsafe fn block<const BF16: bool>(
+    (m, n): (usize, usize), (row, panel): (usize, usize), steps: std::ops::Range<usize>, a: Rows, b: *const u32,
+    init: Init, c: Out,
+) {
+    let (first_row, first_col) = (row * ROWS, panel * COLS);
+    let (rows, cols) = (ROWS.min(m - first_row), COLS.min(n - first_col));
+    // SAFETY: the caller's.
+    unsafe {
+        let (a, row_words) = match rows == ROWS {
+            true => (a.ptr.add(first_row * a.row_words), a.row_words),
+            false => (a.rest, a.rest_words),
+        };
+        let to = c.ptr.add(first_row * c.row_stride + first_col);
+        let mut block = Block {
+            steps: steps.len(),
+            a: a.add(steps.start) as *const u8,
+            a_row: row_words * 4,
+            a_step: 4,
+            b: b as *const u8,
+            b_step: COLS * 4,
+            init: to,
+            init_row: c.row_stride * 4,
+            c: to,
+            c_row: c.row_stride * 4,
+        };
+        if (rows, cols) == (ROWS, COLS) {
+            match init {
+                Init::Zero => (block.init, block.init_row) = (ZEROS.as_ptr(), 0),
+                Init::Bias(bias) => (block.init, block.init_row) = (bias[first_col..].as_ptr(), 0),
+                Init::C => {}
+            }
+            return run::<BF16>(&block);
+        }
+        let mut spare = [0f32; ROWS * COLS];
+        for (i, line) in spare.chunks_exact_mut(COLS).enumerate().take(rows) {
+            match init {
+                Init::Zero => {}
+                Init::Bias(bias) => line[..cols].copy_from_slice(&bias[first_col..][..cols]),
+                Init::C => std::ptr::copy_nonoverlapping(to.add(i * c.row_stride), line.as_mut_ptr(), cols),
+            }
+        }
+        (block.init, block.init_row) = (spare.as_ptr(), COLS * 4);
+        (block.c, block.c_row) = (spare.as_mut_ptr(), COLS * 4);
+        run::<BF16>(&block);
+        for (i, line) in spare.chunks_exact(COLS).enumerate().take(rows) {
+            std::ptr::copy_nonoverlapping(line.as_ptr(), to.add(i * c.row_stride), cols);
+        }
+    }
+}
+
+unsafe fn run<const BF16: bool>(block: &Block) {
+    // SAFETY: the caller's.
+    unsafe { if BF16 { bf16_block(block) } else { f32_block(block) } }
+}

@@ -1,0 +1,80 @@
+use super::*;
+use crate::rng;
+
+fn random(seed: u64, len: usize) -> Vec<f32> {
+    (0..len).map(|i| rng::normal(seed, i as u64) as f32).collect()
+}
+
+/// Every orientation and odd size, against f64 on the operands as they are or as bf16 rounds them.
+#[test]
+fn products_match_double_precision() {
+    let sizes = [1, 2, 3, 11, 12, 13, 16, 31, 32, 33, 63, 100];
+    for trial in 0..400u64 {
+        let pick = |what: u64| sizes[(rng::mix(what, trial) % sizes.len() as u64) as usize];
+        let (mut m, mut n, mut k) = (pick(1), pick(2), pick(3));
+        match trial {
+            0 => (m, n, k) = (130, 200, 2100), // k in parts, more than one task
+            1 => (m, n, k) = (25, 7, 1025),
+            2 => (m, n, k) = (300, 33, 64),
+            _ => {}
+        }
+        let flag = |what: u64| rng::mix(what, trial) & 1 == 1;
+        let (a_gap, b_gap) = (if flag(4) { 0 } else { 5 }, if flag(5) { 0 } else { 3 });
+        let (a_rows, b_rows) = (flag(6), flag(7));
+        let a_stride = if a_rows { k } else { m } + a_gap;
+        let b_stride = if b_rows { n } else { k } + b_gap;
+        let a_data = random(trial, a_stride * if a_rows { m } else { k });
+        let b_data = random(trial + 1000, b_stride * if b_rows { k } else { n });
+        let (a, b) = (Mat::rows(&a_data, a_stride), Mat::rows(&b_data, b_stride));
+        let (a, b) = (if a_rows { a } else { a.t() }, if b_rows { b } else { b.t() });
+        let (bias, before) = (random(trial + 2000, n), random(trial + 3000, m * n));
+        for bf16 in [false, true] {
+            let element = |x: f32| f64::from(if bf16 { round_to_bf16(x) } else { x });
+            for init in [Init::Zero, Init::C, Init::Bias(&bias)] {
+                let mut c = before.clone();
+                gemm((m, n, k), bf16, a, b, init, &mut c);
+                let (mut error, mut size) = (0.0, 0.0);
+                for i in 0..m {
+                    for j in 0..n {
+                        let at = |x: Mat, i: usize, j: usize| element(x.data[i * x.row_stride + j * x.col_stride]);
+                        let start = match init {
+                            Init::Zero => 0.0,
+                            Init::C => f64::from(before[i * n + j]),
+                            Init::Bias(bias) => f64::from(bias[j]),
+                        };
+                        let want = start + (0..k).map(|p| at(a, i, p) * at(b, p, j)).sum::<f64>();
+                        error += (f64::from(c[i * n + j]) - want).powi(2);
+                        // What is summed, not the sum: a few terms may cancel.
+                        size += (start.abs() + (0..k).map(|p| (at(a, i, p) * at(b, p, j)).abs()).sum::<f64>()).powi(2);
+                    }
+                }
+                let relative = (error / size).sqrt();
+                assert!(relative < 1e-6, "{m} x {n} x {k}, bf16 {bf16}, trial {trial}: {relative:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let (m, n, k) = (150, 170, 1300);
+    let (a, b) = (random(1, m * k), random(2, k * n));
+    for bf16 in [false, true] {
+        let [one, three] = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut c = vec![0.0; m * n];
+            pool.install(|| gemm((m, n, k), bf16, Mat::rows(&a, k), Mat::rows(&b, n), Init::Zero, &mut c));
+            c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        });
+        assert!(one == three);
+    }
+}
+
+#[test]
+fn rounding_is_to_nearest_with_ties_to_even() {
+    for (x, want) in [(0x3f80_8000, 0x3f80_0000), (0x3f81_8000, 0x3f82_0000), (0x3f80_8001, 0x3f81_0000)] {
+        assert_eq!(round_to_bf16(f32::from_bits(x)).to_bits(), want);
+    }
+    assert!(round_to_bf16(f32::NAN).is_nan());
+    assert_eq!(round_to_bf16(f32::NEG_INFINITY), f32::NEG_INFINITY);
+}
