@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::interval::Interval;
-use crate::nn::Pooling;
+use crate::nn::{Pooling, Precision};
 
 /// Everything that decides what a training run does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,8 @@ pub struct Config {
     pub pooling: Pooling,
     /// `auto`, `cpu`, `cuda[:N]` or `metal`, see [`device::select`].
     pub device: String,
+    /// Of matrix products.
+    pub precision: Precision,
     /// Whether the pairs are shuffled each epoch.
     pub shuffle: bool,
     /// Tokens a micro-batch may hold; a larger batch is cut, with the same gradient.
@@ -101,6 +103,7 @@ impl Default for Config {
             patience: 5,
             pooling: Pooling::Mean,
             device: "auto".into(),
+            precision: Precision::F32,
             shuffle: true,
             micro_batch_tokens: 4096,
             dropout: None,

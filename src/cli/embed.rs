@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::positive;
+use crate::nn::Precision;
 
 pub(super) const EXAMPLES: &str = "\
 The file holds `text_embeds` [texts, dim] and `image_embeds` [images, dim] in
@@ -47,4 +48,8 @@ pub struct EmbedArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Matrix products in f32, in bf16 (operands rounded, sums f32), or auto: bf16
+    /// where the CPU is faster at it
+    #[arg(long, default_value = "f32", value_parser = Precision::NAMES)]
+    pub precision: String,
 }

@@ -113,13 +113,14 @@ mod tests {
                 "pooling" => " first",
                 "dropout" | "learn_rate" => " 0.5",
                 "device" => " cpu",
+                "precision" => " f32",
                 _ if arg.get_action().takes_values() => " 3",
                 _ => "",
             };
             line += &format!(" --{}{value}", arg.get_long().unwrap());
         }
         let given = settings(&line);
-        assert_eq!(given.len(), 26, "{line}");
+        assert_eq!(given.len(), 27, "{line}");
         Config::resolve(None, given).unwrap();
     }
 

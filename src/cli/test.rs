@@ -8,6 +8,7 @@ use toml::Table;
 
 use super::positive;
 use crate::error::{Error, Result};
+use crate::nn::Precision;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -102,6 +103,10 @@ pub struct TestArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto", help_heading = "Computing")]
     device: String,
+    /// Matrix products in f32, in bf16 (operands rounded, sums f32), or auto: bf16
+    /// where the CPU is faster at it
+    #[arg(long, default_value = "f32", value_parser = Precision::NAMES, help_heading = "Computing")]
+    precision: String,
 }
 
 impl TestArgs {

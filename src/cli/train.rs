@@ -8,6 +8,7 @@ use toml::Table;
 
 use crate::error::{Error, Result};
 use crate::interval::Interval;
+use crate::nn::Precision;
 
 pub(super) const EXAMPLES: &str = "\
 Every option is also a key of the --config file, without the dashes
@@ -59,6 +60,10 @@ pub struct TrainArgs {
     /// auto, cpu, cuda, cuda:N or metal [default: auto]
     #[arg(long, help_heading = "Run")]
     device: Option<String>,
+    /// Matrix products in f32, in bf16 (operands rounded, sums f32), or auto: bf16
+    /// where the CPU is faster at it [default: f32]
+    #[arg(long, value_parser = Precision::NAMES, help_heading = "Run")]
+    precision: Option<String>,
     /// Steps between two logged ones [default: 50]
     #[arg(long, value_name = "STEPS", help_heading = "Run")]
     log_every: Option<usize>,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use candle_core::Tensor;
 
@@ -42,7 +43,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     }
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
     let images = args.images.as_deref().map(list_images).transpose()?;
-    let compute = Compute::new(device::select(&args.device)?);
+    let compute = Compute::with_precision(device::select(&args.device)?, args.precision.parse()?)?;
     let mut parts = vec![Part::Weights];
     parts.extend(images.as_ref().map(|_| Part::Images));
     let (source, name) = match (&args.version_path, &args.model) {
@@ -89,9 +90,11 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     let mut image_names = Vec::new();
     if let Some((names, paths)) = &images {
         let tower = TeacherImages::load(&folder, &compute)?;
+        let began = Instant::now();
         let bar = progress(paths.len() as u64, "images");
         let progress = |done, _| bar.set(done);
         let embedded = images::embed_readable(paths, &tower, args.batch_size, args.normalize, &progress)?;
+        told(paths.len(), "images", began);
         image_names.extend(embedded.kept.iter().map(|&k| &names[k]));
         tensors.insert("image_embeds", finish(embedded.rows, tower.dim(), false)?);
         metadata.insert("image_names".to_owned(), serde_json::to_string(&image_names)?);
@@ -105,13 +108,21 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
 
 /// All texts as rows `[texts, dim]`, in order.
 fn embed_texts(texts: &[String], towers: &dyn TextEmbedder, normalized: bool) -> Result<Tensor> {
+    let began = Instant::now();
     let bar = progress(texts.len() as u64, "texts");
     let mut rows = Vec::new();
     for part in texts.chunks(TEXTS_AT_ONCE) {
         rows.extend(towers.embed(part)?);
         bar.inc(part.len() as u64);
     }
+    told(texts.len(), "texts", began);
     finish(rows, towers.dim(), normalized)
+}
+
+/// Logs how fast it went, loading not counted.
+fn told(count: usize, what: &str, began: Instant) {
+    let secs = began.elapsed().as_secs_f64();
+    tracing::info!("{count} {what} in {secs:.3} s ({:.1} a second)", count as f64 / secs);
 }
 
 fn finish(mut rows: Vec<f32>, dim: usize, normalized: bool) -> Result<Tensor> {

@@ -15,7 +15,7 @@ use crate::train::checkpoint::{find_last, read_state, tidy};
 const FREE: [&str; 6] = ["max-epochs", "max-steps", "patience", "checkpoint-every", "keep-best", "cache-dir"];
 
 /// Settings that it may change with `--override`.
-const OVERRIDABLE: [&str; 2] = ["learn-rate", "device"];
+const OVERRIDABLE: [&str; 3] = ["learn-rate", "device", "precision"];
 
 /// A run to go on with, locked by this process.
 pub struct Resumed {

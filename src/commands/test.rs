@@ -34,7 +34,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
     // Everything that may be missing is looked for before a model runs.
     let checkpoint = run.as_ref().map(|run| find_best(&run.checkpoints())).transpose()?;
     let sets = Sets::load(args, &config)?;
-    let compute = Compute::new(device::select(&config.device)?);
+    let compute = Compute::with_precision(device::select(&config.device)?, config.precision)?;
     // (One after the other: both at once would take the memory of both.)
     let baseline = args.baseline.then(|| baseline::measure(args, &config, &sets, &compute)).transpose()?;
     let Some((run, checkpoint)) = run.zip(checkpoint) else {

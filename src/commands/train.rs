@@ -18,7 +18,7 @@ use crate::models::clip::ClipConfig;
 use crate::models::student::Head;
 use crate::models::weight_file::weight_files;
 use crate::models::{ClipText, Student};
-use crate::nn::{Compute, Tokens};
+use crate::nn::{Backend, Compute, Tokens};
 use crate::report::console::{print, progress};
 use crate::report::environment::describe;
 use crate::report::hparams::Hparams;
@@ -50,7 +50,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     if args.fast_dev_run {
         (config.max_epochs, config.max_steps) = (1, Some(1));
     }
-    let compute = Compute::new(device::select(&config.device)?);
+    let compute = Compute::with_precision(device::select(&config.device)?, config.precision)?;
     let checkpoint = resumed.as_ref().and_then(|resumed| resumed.checkpoint.clone());
     let text_tower = [Part::Weights, Part::Tokenizer];
     let student_dir = match &checkpoint {
@@ -104,7 +104,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
             Some(run) => Journal::open(run, &student_dir, &config, &introduce(run, &config, &compute)?, &state)?,
             None => Journal::none(),
         };
-        let key = Key::of_files(&model_files(&teacher_dir)?)?;
+        let key = Key::of_files(&model_files(&teacher_dir)?)?.in_bf16(compute.backend == Backend::Bf16);
         let mut teacher = Teacher { dir: &teacher_dir, compute: &compute, key, loaded: None, signals: &signals };
         let train = dataset(&config, train_pairs, &tokenizer, &mut teacher)?;
         let val = match val_pairs.is_empty() {

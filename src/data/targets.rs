@@ -29,6 +29,14 @@ impl Key {
         Ok(Self(hasher))
     }
 
+    /// The key where products are rounded to bf16 is another one.
+    pub fn in_bf16(mut self, bf16: bool) -> Self {
+        if bf16 {
+            self.0.update(b"bf16");
+        }
+        self
+    }
+
     /// The key of these captions' features, in this order.
     pub fn of_captions<S: AsRef<str>>(&self, captions: &[S]) -> String {
         let mut hasher = self.0.clone();

@@ -35,8 +35,8 @@ impl Activation {
         match (backend, self) {
             (Backend::Plain, Self::Gelu) => Ok(z.gelu_erf()?),
             (Backend::Plain, Self::QuickGelu) => Ok((z * plain_sigmoid(&(z * 1.702)?)?)?),
-            (Backend::Fast, Self::Gelu) => blocks(z, z, |out, z, _| gelu(out, z)),
-            (Backend::Fast, Self::QuickGelu) => blocks(z, z, |out, z, _| quick_gelu(out, z)),
+            (_, Self::Gelu) => blocks(z, z, |out, z, _| gelu(out, z)),
+            (_, Self::QuickGelu) => blocks(z, z, |out, z, _| quick_gelu(out, z)),
         }
     }
 
@@ -53,8 +53,8 @@ impl Activation {
                 let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
                 Ok((da * slope)?)
             }
-            (Backend::Fast, Self::Gelu) => blocks(z, da, gelu_backward),
-            (Backend::Fast, Self::QuickGelu) => blocks(z, da, quick_gelu_backward),
+            (_, Self::Gelu) => blocks(z, da, gelu_backward),
+            (_, Self::QuickGelu) => blocks(z, da, quick_gelu_backward),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Dropout {
                     .collect();
                 Ok((x * Tensor::from_vec(mask, (n, width), x.device())?)?)
             }
-            Backend::Fast => {
+            Backend::Fast | Backend::Bf16 => {
                 let places: Vec<_> = rows.places().collect();
                 let x = Slice::new(x)?;
                 let mut out = vec![0.0; x.len()];

@@ -61,7 +61,7 @@ pub fn backward(backend: Backend, lookups: &[Lookup], dy: &Tensor, grads: &mut G
                 let indices = Tensor::new(*indices, table.value.device())?;
                 grads.add(table, &zeros.index_add(&indices, dy, 0)?)?;
             }
-            Backend::Fast => {
+            Backend::Fast | Backend::Bf16 => {
                 let dy = Slice::new(dy)?;
                 grads.edit(table, |gradient| {
                     for (row, &index) in dy.chunks_exact(width).zip(*indices) {

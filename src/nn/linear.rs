@@ -28,13 +28,14 @@ impl Linear {
                     None => y,
                 })
             }
-            Backend::Fast => {
+            Backend::Fast | Backend::Bf16 => {
+                let bf16 = backend == Backend::Bf16;
                 let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
                 let (x, w) = (Slice::new(x)?, Slice::new(&self.weight.value)?);
                 let mut y = vec![0.0; n * outer];
                 let bias = self.bias.as_ref().map(|bias| Slice::new(&bias.value)).transpose()?;
                 let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
-                gemm((n, outer, inner), false, Mat::rows(&x, inner), Mat::rows(&w, inner).t(), init, &mut y);
+                gemm((n, outer, inner), bf16, Mat::rows(&x, inner), Mat::rows(&w, inner).t(), init, &mut y);
                 tensor(y, (n, outer))
             }
         }
@@ -57,11 +58,12 @@ impl Linear {
                     None => dx,
                 })
             }
-            Backend::Fast => {
+            Backend::Fast | Backend::Bf16 => {
+                let bf16 = backend == Backend::Bf16;
                 let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
                 let (x, w, dy) = (Slice::new(x)?, Slice::new(&self.weight.value)?, Slice::new(dy)?);
                 grads.edit(&self.weight, |dw| {
-                    gemm((outer, inner, n), false, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), Init::C, dw);
+                    gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), Init::C, dw);
                 })?;
                 if let Some(bias) = &self.bias {
                     grads.edit(bias, |db| add_column_sums(&dy, db))?;
@@ -71,7 +73,7 @@ impl Linear {
                     None => vec![0.0; n * inner],
                 };
                 let init = if other.is_some() { Init::C } else { Init::Zero };
-                gemm((n, inner, outer), false, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
+                gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
                 tensor(dx, (n, inner))
             }
         }

@@ -1,7 +1,7 @@
 //! Operations of the packed encoder, each a forward and a backward function; nothing is recorded behind the scenes.
 //!
 //! Every operation has two implementations behind one signature, chosen by [`Backend`]: *fast* (CPU, rayon, vector
-//! instructions, in-place gradients) and *plain* (candle tensor algebra, what CUDA and Metal run). The tests compare
+//! instructions, in-place gradients; its matrix products in f32 or bf16) and *plain* (candle tensor algebra, what CUDA and Metal run). The tests compare
 //! both on the CPU, in value and gradient, so the path that is not run here is the path that is tested.
 //!
 //! Tensors are f32. Tokens are packed: `[total_tokens, hidden]`, with [`Rows`] saying which sequence and position
@@ -17,6 +17,7 @@ pub mod linear;
 pub mod math;
 pub mod params;
 pub mod pooling;
+pub mod precision;
 pub mod rows;
 pub mod storage;
 
@@ -26,15 +27,20 @@ pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use params::{Gradients, Param, Params};
 pub use pooling::Pooling;
+pub use precision::Precision;
 pub use rows::{Rows, Tokens};
 
 use candle_core::Device;
+
+use crate::error::Result;
 
 /// Which implementation of the operations runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// Slices on the CPU.
     Fast,
+    /// The same, with the operands of matrix products rounded to bf16.
+    Bf16,
     /// candle tensor operations, on any device.
     Plain,
 }
@@ -51,6 +57,12 @@ impl Compute {
     pub fn new(device: Device) -> Self {
         let backend = if device.is_cpu() { Backend::Fast } else { Backend::Plain };
         Self { device, backend }
+    }
+
+    /// `device` with products in `precision`.
+    pub fn with_precision(device: Device, precision: Precision) -> Result<Self> {
+        let backend = precision.backend(&device)?;
+        Ok(Self { device, backend })
     }
 
     /// `device` with plain tensor operations, as other devices than the CPU use them.

@@ -101,7 +101,7 @@ impl Gradients {
     pub fn clear(&mut self, backend: Backend) -> Result<()> {
         for tensor in &mut self.tensors {
             match backend {
-                Backend::Fast => edit(tensor, |g| g.fill(0.0))?,
+                Backend::Fast | Backend::Bf16 => edit(tensor, |g| g.fill(0.0))?,
                 Backend::Plain => *tensor = tensor.zeros_like()?,
             }
         }
@@ -127,7 +127,7 @@ impl Gradients {
         let mut sum = 0.0;
         for gradient in &self.tensors {
             sum += match backend {
-                Backend::Fast => {
+                Backend::Fast | Backend::Bf16 => {
                     let gradient = Slice::new(gradient)?;
                     let blocks: Vec<f64> = gradient.par_chunks(BLOCK).map(sum_of_squares).collect();
                     blocks.iter().sum()

@@ -171,8 +171,9 @@ def themo(item, precision, batch, steps, args):
         secs = sum(lengths[step - 1] / speeds[step] for step in speeds if step > 1)
         result = rates(item, batch * steps, sum(lengths[1 : steps + 1]), secs)
     else:
-        found = re.search(r"(\d+) (?:texts|images) \((\d+) tokens\) in ([0-9.]+) s", log)
-        result = rates(item, int(found[1]), int(found[2]), float(found[3]))
+        found = re.search(r"(\d+) (?:texts|images) in ([0-9.]+) s", log)
+        tokens = 257 * batch * steps if item == "images" else sum(count_tokens(args, texts, args.clip_tokenizer))
+        result = rates(item, int(found[1]), tokens, float(found[2]))
     shutil.rmtree(out)
     return result | {"peak_gib": usage.ru_maxrss / 2**20}
 
@@ -199,11 +200,16 @@ def batch_captions(args, item, batch, steps):
 
 
 def batch_lengths(args, captions, batch):
-    """Student tokens of each batch, as the venv's tokenizer counts them."""
-    python = args.python or make_venv(args.work)
-    command = [python, __file__, "--worker", "lengths", "--captions", captions, "--tokenizer", args.tokenizer]
-    lengths = json.loads(subprocess.run([str(c) for c in command], capture_output=True, check=True).stdout)
+    """Student tokens of each batch."""
+    lengths = count_tokens(args, captions, args.tokenizer)
     return [sum(lengths[i : i + batch]) for i in range(0, len(lengths), batch)]
+
+
+def count_tokens(args, texts, tokenizer):
+    """Tokens of each line's first column, as the venv's tokenizer counts them."""
+    python = args.python or make_venv(args.work)
+    command = [python, __file__, "--worker", "lengths", "--captions", texts, "--tokenizer", tokenizer]
+    return json.loads(subprocess.run([str(c) for c in command], capture_output=True, check=True).stdout)
 
 
 def list_images(folder, count):
@@ -283,7 +289,7 @@ def read_end_of_text(folder):
 
 
 def spanish(path):
-    return [line.split("\t")[0] for line in path.read_text().splitlines() if line.count("\t") == 1]
+    return [line.split("\t")[0] for line in path.read_text().splitlines()]
 
 
 def encode(folder, texts):

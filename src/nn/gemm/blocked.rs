@@ -7,13 +7,15 @@
 use rayon::prelude::*;
 
 use super::kernel::{Block, COLS, ROWS, ZEROS, bf16_block, f32_block};
-use super::pack::{Lines, TILE, pack_panel, pack_rows, word};
+use super::pack::{Lines, TILE, pack_panels, pack_rows, word};
 use super::{Init, scratch};
 
 /// Words of k after which C is put down and taken up again.
 const K_WORDS: usize = 1024;
 /// Words of packed B that a task works with at a time.
 const B_WORDS: usize = 128 * 1024;
+/// Tiles of rows of A that a task packs.
+const GROUP: usize = 8;
 /// Products of fewer multiplications run on the calling thread.
 const ALONE: usize = 1 << 19;
 
@@ -58,16 +60,20 @@ pub unsafe fn product<const BF16: bool>(
             let rows = if direct {
                 let whole = m / ROWS * ROWS;
                 if whole < m {
-                    pack_rows::<BF16>(packed, row_words, &a, whole);
+                    // From `whole` on, whatever multiple of 16 that is not.
+                    let from = a.ptr.wrapping_add(whole * a.line_stride);
+                    pack_rows::<BF16>(packed, row_words, &Lines { ptr: from, count: m - whole, ..a }, 0..1);
                 }
                 Rows { ptr: a.ptr as *const u32, row_words: a.line_stride, rest: packed, rest_words: row_words }
             } else {
                 let to = Out { ptr: packed as *mut f32, row_stride: row_words };
-                let one = |tile: usize| {
+                let tiles = m.div_ceil(TILE);
+                let one = |group: usize| {
+                    let group = group * GROUP..tiles.min((group + 1) * GROUP);
                     let to = { to }.ptr as *mut u32;
-                    pack_rows::<BF16>(to.add(tile * TILE * row_words), row_words, &a, tile * TILE);
+                    pack_rows::<BF16>(to.add(group.start * TILE * row_words), row_words, &a, group);
                 };
-                each(m.div_ceil(TILE), parallel, 4, one);
+                each(tiles.div_ceil(GROUP), parallel, one);
                 let rest = packed.add(m / ROWS * ROWS * row_words);
                 Rows { ptr: packed, row_words, rest, rest_words: row_words }
             };
@@ -77,9 +83,9 @@ pub unsafe fn product<const BF16: bool>(
 }
 
 /// Runs tasks `0..count`, on all threads or on this one.
-fn each(count: usize, parallel: bool, at_least: usize, task: impl Fn(usize) + Sync + Send) {
+fn each(count: usize, parallel: bool, task: impl Fn(usize) + Sync + Send) {
     if parallel {
-        (0..count).into_par_iter().with_min_len(at_least).for_each(task);
+        (0..count).into_par_iter().with_max_len(1).for_each(task);
     } else {
         (0..count).for_each(task);
     }
@@ -92,20 +98,20 @@ unsafe fn multiply<const BF16: bool>(
     let parts = words.div_ceil(K_WORDS);
     let part = words.div_ceil(parts).next_multiple_of(TILE);
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
-    let across = panels.div_ceil(chunk);
-    let wanted = if parallel { 2 * rayon::current_num_threads() } else { 1 };
-    let down = wanted.div_ceil(across).min(row_blocks.div_ceil(4)).max(1);
+    // As many tasks as there are threads, or a multiple of that: each is about as long as any other.
+    let threads = if parallel { rayon::current_num_threads() } else { 1 };
+    let across = panels.div_ceil(chunk).next_multiple_of(threads).min(panels);
+    let down = (2 * threads).div_ceil(across).min(row_blocks.div_ceil(4)).max(1);
     let one = |task: usize| {
-        let columns = task % across * chunk..panels.min((task % across + 1) * chunk);
-        let rows = task / across * row_blocks / down..(task / across + 1) * row_blocks / down;
+        let range = |i: usize, of: usize, all: usize| i * all / of..(i + 1) * all / of;
+        let columns = range(task % across, across, panels);
+        let rows = range(task / across, down, row_blocks);
         scratch::with(&scratch::B, chunk * part * COLS, |packed| {
             for start in (0..words).step_by(part) {
                 let steps = start..words.min(start + part);
                 let init = if start == 0 { init } else { Init::C };
-                for (i, panel) in columns.clone().enumerate() {
-                    // SAFETY: the panel's place in `packed`.
-                    unsafe { pack_panel::<BF16>(packed.add(i * part * COLS), &b, panel * COLS, steps.clone()) };
-                }
+                // SAFETY: `packed` has room for a chunk of panels.
+                unsafe { pack_panels::<BF16>(packed, part * COLS, &b, columns.clone(), steps.clone()) };
                 for row in rows.clone() {
                     for (i, panel) in columns.clone().enumerate() {
                         // SAFETY: the block lies within C, its operands are those that were packed for it.
@@ -118,7 +124,7 @@ unsafe fn multiply<const BF16: bool>(
             }
         });
     };
-    each(across * down, parallel, 1, one);
+    each(across * down, parallel, one);
 }
 
 /// One block of C, by way of a spare one where it reaches over the edge.

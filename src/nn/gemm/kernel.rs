@@ -37,9 +37,17 @@ pub static ZEROS: [f32; COLS] = [0.0; COLS];
 macro_rules! row {
     ($mul:literal, $at:literal, $left:literal, $right:literal) => {
         concat!(
-            "vbroadcastss zmm2, dword ptr [", $at, "]\n",
-            $mul, " zmm", $left, ", zmm2, zmm0\n",
-            $mul, " zmm", $right, ", zmm2, zmm1\n",
+            "vbroadcastss zmm2, dword ptr [",
+            $at,
+            "]\n",
+            $mul,
+            " zmm",
+            $left,
+            ", zmm2, zmm0\n",
+            $mul,
+            " zmm",
+            $right,
+            ", zmm2, zmm1\n",
         )
     };
 }

@@ -60,6 +60,18 @@ pub enum Init<'a> {
     Bias(&'a [f32]),
 }
 
+/// The instructions through which bf16 products are faster than f32 ones here, if there are any.
+pub fn bf16_unit() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512bf16")
+    {
+        return Some("AVX512-BF16");
+    }
+    None
+}
+
 fn fits(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> bool {
     rows == 0 || cols == 0 || (rows - 1) * row_stride + (cols - 1) * col_stride < len
 }
@@ -80,7 +92,7 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if k > 0 && is_x86_feature_detected!("avx512f") {
+    if k > 0 && (bf16_unit().is_some() || !bf16 && is_x86_feature_detected!("avx512f")) {
         use pack::Lines;
         let c = blocked::Out { ptr: c.as_mut_ptr(), row_stride: n };
         let lines = |count: usize, m: Mat| Lines {
@@ -91,11 +103,12 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
             k_stride: m.col_stride,
         };
         // SAFETY: the features were found, the matrices lie within their slices, and C is borrowed mutably.
-        if !bf16 {
-            return unsafe { blocked::product::<false>((m, n, k), lines(m, a), lines(n, b.t()), init, c, true) };
-        } else if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16") {
-            return unsafe { blocked::product::<true>((m, n, k), lines(m, a), lines(n, b.t()), init, c, true) };
-        }
+        return unsafe {
+            match bf16 {
+                false => blocked::product::<false>((m, n, k), lines(m, a), lines(n, b.t()), init, c, true),
+                true => blocked::product::<true>((m, n, k), lines(m, a), lines(n, b.t()), init, c, true),
+            }
+        };
     }
     let accumulate = match init {
         Init::Zero => false,

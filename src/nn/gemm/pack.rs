@@ -5,6 +5,7 @@
 //! beyond the edges is zero. Both are made of square tiles of 16 x 16 words, one the transpose of the other.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::kernel::COLS;
 
@@ -30,41 +31,60 @@ pub const fn word(bf16: bool) -> usize {
     if bf16 { 2 } else { 1 }
 }
 
-/// Packs the columns `first..first + 32` and the words `words` (`words.start` a multiple of 16) of B to `to`, a panel
-/// with 32 words a step.
+/// Packs the panels `panels` (32 columns each) and the words `words` (`words.start` a multiple of 16) of B to `to`, with
+/// 32 words a step and `panel_words` from one panel to the next.
 ///
 /// # Safety
-/// The CPU has AVX-512 (and its bf16 instructions, if asked for); `to` has room for the words, rounded up to 16.
-pub unsafe fn pack_panel<const BF16: bool>(to: *mut u32, lines: &Lines, first: usize, words: std::ops::Range<usize>) {
-    for at in words.clone().step_by(TILE) {
+/// The CPU has AVX-512 (and its bf16 instructions, if asked for); a panel has room for the words, rounded up to 16.
+pub unsafe fn pack_panels<const BF16: bool>(
+    to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>,
+) {
+    let one = |panel: usize, at: usize| {
         for half in 0..COLS / TILE {
+            let (first, k) = (panel * COLS + half * TILE, at * word(BF16));
             // SAFETY: the caller's.
             unsafe {
-                let to = to.add((at - words.start) * COLS + half * TILE);
+                let to = to.add((panel - panels.start) * panel_words + (at - words.start) * COLS + half * TILE);
                 if BF16 {
-                    bf16_tile(to, COLS, lines, first + half * TILE, at * 2, true);
+                    bf16_tile(to, COLS, lines, first, k, true)
                 } else {
-                    f32_tile(to, COLS, lines, first + half * TILE, at, true);
+                    f32_tile(to, COLS, lines, first, k, true)
                 }
             }
         }
+    };
+    let steps = || words.clone().step_by(TILE);
+    // In the order in which the elements lie in memory.
+    if lines.line_stride == 1 {
+        steps().for_each(|at| panels.clone().for_each(|panel| one(panel, at)));
+    } else {
+        panels.clone().for_each(|panel| steps().for_each(|at| one(panel, at)));
     }
 }
 
-/// Writes the 16 lines from `first` on as rows of `row_words` (a multiple of 16) words each, to `to`.
+/// Writes the lines of the tiles `tiles` (16 lines each) as rows of `row_words` (a multiple of 16) words; `to` is where
+/// the first of these rows goes.
 ///
 /// # Safety
-/// As for [`pack_panel`].
-pub unsafe fn pack_rows<const BF16: bool>(to: *mut u32, row_words: usize, lines: &Lines, first: usize) {
-    for at in (0..row_words).step_by(TILE) {
+/// As for [`pack_panels`].
+pub unsafe fn pack_rows<const BF16: bool>(to: *mut u32, row_words: usize, lines: &Lines, tiles: Range<usize>) {
+    let one = |tile: usize, at: usize| {
+        let (first, k) = (tile * TILE, at * word(BF16));
         // SAFETY: the caller's.
         unsafe {
+            let to = to.add((tile - tiles.start) * TILE * row_words + at);
             if BF16 {
-                bf16_tile(to.add(at), row_words, lines, first, at * 2, false);
+                bf16_tile(to, row_words, lines, first, k, false);
             } else {
-                f32_tile(to.add(at), row_words, lines, first, at, false);
+                f32_tile(to, row_words, lines, first, k, false);
             }
         }
+    };
+    let steps = || (0..row_words).step_by(TILE);
+    if lines.line_stride == 1 {
+        steps().for_each(|at| tiles.clone().for_each(|tile| one(tile, at)));
+    } else {
+        tiles.clone().for_each(|tile| steps().for_each(|at| one(tile, at)));
     }
 }
 
