@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use themo::cli::{Cli, Command};
 use themo::commands;
+use themo::nn::memory::Reusing;
 use themo::report::{console, log_file};
 
-/// Large buffers come and go with every step; mimalloc keeps their pages instead of faulting them in anew.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Reusing<mimalloc::MiMalloc> = Reusing::new(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -60,7 +60,7 @@ fn student(compute: &Compute, pooling: Pooling, golden_values: &Golden) -> Stude
 /// exact arithmetic (softmax ignores a constant per query), so its gradient is compared with the query bias's size.
 fn compare_gradients(params: &Params, grads: &Gradients, want: &Golden, prefix: &str) -> usize {
     let mut seen = 0;
-    for (entry, gradient) in params.iter().zip(grads.iter()) {
+    for (entry, gradient) in params.iter().zip(grads.iter().unwrap()) {
         for (name, part) in entry.parts(gradient).unwrap() {
             let want_part = &want[&format!("{prefix}{name}")];
             seen += 1;
@@ -195,7 +195,7 @@ fn micro_batches_of_any_size_give_the_full_gradient_with_dropout_on() {
                 total += value;
             }
             assert!((total / full_loss - 1.0).abs() < 1e-6);
-            for ((entry, got), want) in student.params().iter().zip(grads.iter()).zip(full.iter()) {
+            for ((entry, got), want) in student.params().iter().zip(grads.iter().unwrap()).zip(full.iter().unwrap()) {
                 assert_close(&entry.name(), got, want, 1e-5);
             }
         }

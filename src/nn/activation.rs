@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::Backend;
 use super::math::{normal_distribution, sigmoid, simd};
+use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use crate::error::{Error, Result};
 
@@ -94,7 +95,7 @@ fn plain_sigmoid(x: &Tensor) -> Result<Tensor> {
 /// Runs `work` on blocks of two tensors of one shape, in parallel, into a new tensor.
 fn blocks(x: &Tensor, y: &Tensor, work: impl Fn(&mut [f32], &[f32], &[f32]) + Sync) -> Result<Tensor> {
     let (a, b) = (Slice::new(x)?, Slice::new(y)?);
-    let mut out = vec![0.0; a.len()];
+    let mut out = unfilled(a.len());
     (out.par_chunks_mut(BLOCK), a.par_chunks(BLOCK), b.par_chunks(BLOCK))
         .into_par_iter()
         .for_each(|(out, a, b)| work(out, a, b));

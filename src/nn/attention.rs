@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::dropout::RowMask;
 use super::gemm::{RawMat, gemm_raw};
 use super::math::{exp, largest, simd, sum, sum2};
+use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Dropout, Rows, Site};
 use crate::error::{Error, Result};
@@ -62,8 +63,8 @@ impl Attention {
         if qkv.len() != tokens * 3 * hidden {
             return Err(Error::new("attention: the projection does not fit the batch"));
         }
-        let mut out = vec![0.0; tokens * hidden];
-        let mut log_sums = vec![0.0; self.heads * tokens];
+        let mut out = unfilled(tokens * hidden);
+        let mut log_sums = unfilled(self.heads * tokens);
         let (out_ptr, sums_ptr) = (Shared(out.as_mut_ptr()), Shared(log_sums.as_mut_ptr()));
         self.each_head(rows).for_each_init(Vec::new, |scratch, (i, head)| {
             let (range, site) = (rows.range(i), Site::Attention { layer: self.layer, head });
@@ -115,7 +116,7 @@ impl Attention {
         if qkv.len() != tokens * 3 * hidden || dout.len() != tokens * hidden || log_sums.len() != self.heads * tokens {
             return Err(Error::new("attention: the gradient does not fit the batch"));
         }
-        let mut dqkv = vec![0.0; tokens * 3 * hidden];
+        let mut dqkv = unfilled(tokens * 3 * hidden);
         let dqkv_ptr = Shared(dqkv.as_mut_ptr());
         self.each_head(rows).for_each_init(Vec::new, |scratch, (i, head)| {
             let (range, site) = (rows.range(i), Site::Attention { layer: self.layer, head });

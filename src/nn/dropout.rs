@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::simd;
+use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Rows};
 use crate::error::Result;
@@ -109,7 +110,7 @@ impl Dropout {
             Backend::Fast | Backend::Bf16 => {
                 let places: Vec<_> = rows.places().collect();
                 let x = Slice::new(x)?;
-                let mut out = vec![0.0; x.len()];
+                let mut out = unfilled(x.len());
                 (out.par_chunks_mut(width), x.par_chunks(width), &places).into_par_iter().with_min_len(16).for_each(
                     |(out, x, &(sample, position))| {
                         masked(out, x, self.row(site, sample, position));

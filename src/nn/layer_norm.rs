@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::linear::SUM_ROWS;
 use super::math::{simd, sum, sum2, sum3};
+use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::Result;
@@ -47,8 +48,8 @@ impl LayerNorm {
         let residual_slice = residual.map(Slice::new).transpose()?;
         let (weight, bias) = (Slice::new(weight)?, Slice::new(bias)?);
         let (weight, bias): (&[f32], &[f32]) = (&weight, &bias);
-        let mut summed = if residual.is_some() { vec![0.0; n * width] } else { Vec::new() };
-        let (mut out, mut mean, mut rstd) = (vec![0.0; n * width], vec![0.0; n], vec![0.0; n]);
+        let mut summed = unfilled(if residual.is_some() { n * width } else { 0 });
+        let (mut out, mut mean, mut rstd) = (unfilled(n * width), unfilled(n), unfilled(n));
         if let Some(residual) = &residual_slice {
             (summed.par_chunks_mut(SUM_ROWS * width), residual.par_chunks(SUM_ROWS * width))
                 .into_par_iter()
@@ -90,7 +91,7 @@ impl LayerNorm {
         let dsum = dsum.map(Slice::new).transpose()?;
         let (mean, rstd, weight): (&[f32], &[f32], &[f32]) = (&mean, &rstd, &weight);
         let dsum: Option<&[f32]> = dsum.as_deref();
-        let mut dx = vec![0.0; n * width];
+        let mut dx = unfilled(n * width);
         let block = SUM_ROWS * width;
         let partial: Vec<(Vec<f32>, Vec<f32>)> =
             (dx.par_chunks_mut(block), x.par_chunks(block), dout.par_chunks(block))
@@ -177,8 +178,8 @@ mod tests {
                     normed.out.clone(),
                     normed.sum.clone(),
                     dx,
-                    grads.of(&norm.weight).clone(),
-                    grads.of(&norm.bias).clone(),
+                    grads.of(&norm.weight).unwrap().clone(),
+                    grads.of(&norm.bias).unwrap().clone(),
                 ]
             });
             for (fast, plain) in results[0].iter().zip(&results[1]) {

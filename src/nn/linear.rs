@@ -4,6 +4,8 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::gemm::{Init, Mat, gemm};
+use super::math::simd;
+use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::Result;
@@ -32,7 +34,7 @@ impl Linear {
                 let bf16 = backend == Backend::Bf16;
                 let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
                 let (x, w) = (Slice::new(x)?, Slice::new(&self.weight.value)?);
-                let mut y = vec![0.0; n * outer];
+                let mut y = unfilled(n * outer);
                 let bias = self.bias.as_ref().map(|bias| Slice::new(&bias.value)).transpose()?;
                 let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
                 gemm((n, outer, inner), bf16, Mat::rows(&x, inner), Mat::rows(&w, inner).t(), init, &mut y);
@@ -62,15 +64,16 @@ impl Linear {
                 let bf16 = backend == Backend::Bf16;
                 let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
                 let (x, w, dy) = (Slice::new(x)?, Slice::new(&self.weight.value)?, Slice::new(dy)?);
-                grads.edit(&self.weight, |dw| {
-                    gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), Init::C, dw);
+                grads.accumulate(&self.weight, |dw, is_zero| {
+                    let init = if is_zero { Init::Zero } else { Init::C };
+                    gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), init, dw);
                 })?;
                 if let Some(bias) = &self.bias {
                     grads.edit(bias, |db| add_column_sums(&dy, db))?;
                 }
                 let mut dx = match other {
                     Some(other) => Slice::new(other)?.to_vec(),
-                    None => vec![0.0; n * inner],
+                    None => unfilled(n * inner),
                 };
                 let init = if other.is_some() { Init::C } else { Init::Zero };
                 gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
@@ -91,14 +94,18 @@ pub(super) fn add_column_sums(x: &[f32], sums: &mut [f32]) {
         .par_chunks(SUM_ROWS * width)
         .map(|block| {
             let mut sum = vec![0.0f32; width];
-            for row in block.chunks_exact(width) {
-                sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
-            }
+            block.chunks_exact(width).for_each(|row| add(&mut sum, row));
             sum
         })
         .collect();
     for block in partial {
-        sums.iter_mut().zip(block).for_each(|(s, v)| *s += v);
+        add(sums, &block);
+    }
+}
+
+simd! {
+    fn add(to: &mut [f32], x: &[f32]) {
+        to.iter_mut().zip(x).for_each(|(t, x)| *t += x);
     }
 }
 
@@ -125,7 +132,7 @@ mod tests {
                     let both = linear.backward(backend, &x, &dy, Some(&other), &mut grads).unwrap();
                     assert_close(&both, &(&dx + &other).unwrap(), 1e-6);
                     let mut all = vec![y, dx];
-                    all.extend(grads.iter().cloned());
+                    all.extend(grads.iter().unwrap().cloned());
                     all
                 });
                 for (fast, plain) in results[0].iter().zip(&results[1]) {

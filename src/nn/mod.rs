@@ -15,6 +15,7 @@ pub mod gemm;
 pub mod layer_norm;
 pub mod linear;
 pub mod math;
+pub mod memory;
 pub mod params;
 pub mod pooling;
 pub mod precision;

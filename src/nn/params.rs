@@ -1,5 +1,7 @@
 //! Parameters as one ordered list of named tensors, and gradients in the same order.
 
+use std::cell::Cell;
+
 use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
 
@@ -78,38 +80,76 @@ impl Params {
 /// One gradient a parameter, in the order of [`Params`]; operations add to it.
 pub struct Gradients {
     tensors: Vec<Tensor>,
+    contents: Vec<Cell<Content>>,
+}
+
+/// What the memory of a gradient holds (the fast path).
+#[derive(Default)]
+enum Content {
+    /// Its value.
+    #[default]
+    Value,
+    /// Zeros, but for these rows.
+    Rows(Vec<u32>),
+    /// Old numbers; its value is zero.
+    Old,
 }
 
 impl Gradients {
     /// Zero gradients for `params`.
     pub fn zeros(params: &Params) -> Result<Self> {
         let zeros = |entry: &Entry| Ok(Tensor::zeros(entry.var.shape(), DType::F32, entry.var.device())?);
-        Ok(Self { tensors: params.iter().map(zeros).collect::<Result<_>>()? })
+        let tensors = params.iter().map(zeros).collect::<Result<Vec<_>>>()?;
+        let contents = tensors.iter().map(|_| Cell::new(Content::Rows(Vec::new()))).collect();
+        Ok(Self { tensors, contents })
     }
 
     /// The gradient of `param`.
-    pub fn of(&self, param: &Param) -> &Tensor {
-        &self.tensors[param.id]
+    pub fn of(&self, param: &Param) -> Result<&Tensor> {
+        self.settle(param.id)?;
+        Ok(&self.tensors[param.id])
     }
 
     /// All gradients in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
-        self.tensors.iter()
+    pub fn iter(&self) -> Result<impl Iterator<Item = &Tensor>> {
+        (0..self.tensors.len()).try_for_each(|id| self.settle(id))?;
+        Ok(self.tensors.iter())
     }
 
-    /// Sets every gradient to zero, keeping the memory where that is possible.
+    /// Sets every gradient to zero. On the fast path that is only noted where the next one to add can overwrite, and
+    /// of an embedding table only the rows that are not zero are touched.
     pub fn clear(&mut self, backend: Backend) -> Result<()> {
-        for tensor in &mut self.tensors {
-            match backend {
-                Backend::Fast | Backend::Bf16 => edit(tensor, |g| g.fill(0.0))?,
-                Backend::Plain => *tensor = tensor.zeros_like()?,
+        for (tensor, content) in self.tensors.iter_mut().zip(&mut self.contents) {
+            match (backend, content.get_mut()) {
+                (Backend::Plain, content) => {
+                    *tensor = tensor.zeros_like()?;
+                    *content = Content::Value;
+                }
+                (_, Content::Rows(rows)) => {
+                    let width = tensor.elem_count() / tensor.dim(0)?;
+                    edit(tensor, |g| rows.drain(..).for_each(|row| g[row as usize * width..][..width].fill(0.0)))?;
+                }
+                (_, content) => *content = Content::Old,
             }
         }
         Ok(())
     }
 
+    /// Makes the memory of a gradient hold its value.
+    fn settle(&self, id: usize) -> Result<()> {
+        match self.contents[id].take() {
+            Content::Old => edit(&self.tensors[id], |g| g.fill(0.0)),
+            content => {
+                self.contents[id].set(content);
+                Ok(())
+            }
+        }
+    }
+
     /// Adds a whole tensor to the gradient of `param` (the plain path).
     pub fn add(&mut self, param: &Param, gradient: &Tensor) -> Result<()> {
+        self.settle(param.id)?;
+        self.contents[param.id].set(Content::Value);
         let sum = (&self.tensors[param.id] + gradient)?;
         self.tensors[param.id] = sum;
         Ok(())
@@ -117,7 +157,28 @@ impl Gradients {
 
     /// Updates the gradient of `param` in place (the fast path).
     pub fn edit(&mut self, param: &Param, change: impl FnOnce(&mut [f32])) -> Result<()> {
+        self.settle(param.id)?;
+        self.contents[param.id].set(Content::Value);
         edit(&self.tensors[param.id], change)
+    }
+
+    /// [`Self::edit`] for a change that adds to the rows `rows` only.
+    pub fn edit_rows(&mut self, param: &Param, rows: &[u32], change: impl FnOnce(&mut [f32])) -> Result<()> {
+        self.settle(param.id)?;
+        if let Content::Rows(known) = self.contents[param.id].get_mut() {
+            known.extend(rows);
+        }
+        edit(&self.tensors[param.id], change)
+    }
+
+    /// [`Self::edit`] for a change to all elements; with `true`, it must overwrite them: the gradient is zero so far.
+    pub fn accumulate(&mut self, param: &Param, change: impl FnOnce(&mut [f32], bool)) -> Result<()> {
+        let is_zero = match self.contents[param.id].take() {
+            Content::Old => true,
+            Content::Rows(rows) => rows.is_empty(),
+            Content::Value => false,
+        };
+        edit(&self.tensors[param.id], |g| change(g, is_zero))
     }
 
     /// The norm of all gradients together, as `torch.nn.utils.clip_grad_norm_` has it; finite only if every gradient
@@ -125,7 +186,7 @@ impl Gradients {
     pub fn norm(&self, backend: Backend) -> Result<f64> {
         const BLOCK: usize = 16 * 1024;
         let mut sum = 0.0;
-        for gradient in &self.tensors {
+        for gradient in self.iter()? {
             sum += match backend {
                 Backend::Fast | Backend::Bf16 => {
                     let gradient = Slice::new(gradient)?;
@@ -141,7 +202,7 @@ impl Gradients {
     /// The names of parameters whose gradient is not finite, or zero everywhere.
     pub fn suspicious(&self, params: &Params) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        for (entry, gradient) in params.iter().zip(&self.tensors) {
+        for (entry, gradient) in params.iter().zip(self.iter()?) {
             let size = gradient.abs()?.sum_all()?.to_scalar::<f32>()?;
             if !size.is_finite() || size == 0.0 {
                 found.push(entry.name());
@@ -167,6 +228,41 @@ simd! {
 mod tests {
     use super::*;
     use candle_core::Device;
+
+    #[test]
+    fn what_is_cleared_is_zero_whatever_wrote_it() {
+        let mut params = Params::default();
+        let ones = |g: &mut [f32]| g.iter_mut().for_each(|g| *g += 1.0);
+        for name in ["edited", "rows", "accumulated"] {
+            params.add(vec![name.into()], &Tensor::zeros((4, 2), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        }
+        let param = |id| Param { value: Tensor::zeros((4, 2), DType::F32, &Device::Cpu).unwrap(), id };
+        let mut grads = Gradients::zeros(&params).unwrap();
+        for round in 0..3 {
+            grads.edit(&param(0), ones).unwrap();
+            for _ in 0..2 {
+                grads.edit_rows(&param(1), &[2, 0, 2], |g| g[4] += 1.0).unwrap();
+            }
+            for again in [false, true] {
+                grads
+                    .accumulate(&param(2), |g, is_zero| {
+                        assert_eq!(is_zero, !again, "round {round}");
+                        if is_zero { g.fill(1.0) } else { ones(g) }
+                    })
+                    .unwrap();
+            }
+            let sums = |grads: &Gradients| -> Vec<f32> {
+                grads.iter().unwrap().map(|g| g.sum_all().unwrap().to_scalar().unwrap()).collect()
+            };
+            assert_eq!(sums(&grads), [8.0, 2.0, 16.0]);
+            grads.clear(Backend::Fast).unwrap();
+            if round != 1 {
+                assert_eq!(sums(&grads), [0.0; 3]);
+                assert_eq!(grads.suspicious(&params).unwrap().len(), 3);
+                grads.clear(Backend::Fast).unwrap();
+            }
+        }
+    }
 
     #[test]
     fn the_norm_is_that_of_all_gradients_and_tells_of_any_that_is_not_finite() {

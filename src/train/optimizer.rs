@@ -59,7 +59,7 @@ impl AdamW {
         let decay = 1.0 - learn_rate * weight_decay;
         let step_size = learn_rate / (1.0 - beta1.powi(self.step));
         let correction = (1.0 - beta2.powi(self.step)).sqrt();
-        for (i, (entry, gradient)) in params.iter().zip(grads.iter()).enumerate() {
+        for (i, (entry, gradient)) in params.iter().zip(grads.iter()?).enumerate() {
             if backend == Backend::Plain {
                 let m = ((&self.first[i] * beta1)? + (gradient * (1.0 - beta1))?)?;
                 let v = ((&self.second[i] * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;

@@ -91,6 +91,9 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     if m == 0 || n == 0 {
         return;
     }
+    if k == 0 && matches!(init, Init::Zero) {
+        return c.fill(0.0);
+    }
     #[cfg(target_arch = "x86_64")]
     if k > 0 && (bf16_unit().is_some() || !bf16 && is_x86_feature_detected!("avx512f")) {
         use pack::Lines;
