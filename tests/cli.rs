@@ -288,6 +288,18 @@ fn broken_test_data_is_told_before_a_model_runs() {
     fs::remove_file(&image).unwrap();
     assert_fails(&retrieval(), 1, &[name, "1 of 240"]);
 
+    // A filtered tree will do; what it lacks is told.
+    copy_tree(&demo("imagenet"), &data.join("imagenet"));
+    let images = data.join("imagenet/ILSVRC/Data/CLS-LOC/val");
+    for n in [7, 9] {
+        fs::remove_file(images.join(format!("ILSVRC2012_val_{n:08}.JPEG"))).unwrap();
+    }
+    let output = test(&["--data-dir", data.to_str().unwrap(), "--task", "classification", "--json"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains(r#""images": 238"#), "{}", stderr(&output));
+    let told =
+        "2 labelled ImageNet images are not there, 238 are: missing ILSVRC2012_val_00000007, ILSVRC2012_val_00000009";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
+
     fs::remove_dir_all(run.join("checkpoints/last")).unwrap();
     assert_fails(&test(&[]), 1, &["no checkpoint"]);
 }

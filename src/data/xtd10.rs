@@ -64,7 +64,7 @@ pub fn fetch_missing(data_dir: &Path, languages: &[&str], source: &Source) -> Re
         format!("fetch these files and put them into {}:{}", folder.display(), all.concat())
     };
     if source.offline {
-        let what = format!("{} are not in {}, and HF_HUB_OFFLINE is set", names.join(", "), folder.display());
+        let what = format!("not in {}, and HF_HUB_OFFLINE is set: {}", folder.display(), names.join(", "));
         return Err(Error::new(what).hint(by_hand()));
     }
     std::fs::create_dir_all(&folder).context(|| format!("cannot create {}", folder.display()))?;

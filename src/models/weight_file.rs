@@ -3,7 +3,7 @@
 //! Nothing here trusts a file: what a header claims is compared with the file's size before memory is taken for it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::pickle::{Checkpoint, Kind};
-use super::weights::read_json;
 use crate::error::{Error, Result, ResultExt};
+use crate::hub::files::shards;
 
 /// The largest header of a safetensors file; models of thousands of tensors have less than 1 MiB.
 const HEADER: u64 = 16 << 20;
@@ -149,12 +149,6 @@ impl<'de> Visitor<'de> for UniqueKeys {
     }
 }
 
-/// `model.safetensors.index.json`: which file holds each tensor.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 /// The files of weights in a model folder: `model.safetensors`, or the parts that its index names, or the same of
 /// `pytorch_model.bin`.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -163,16 +157,9 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
             return Ok(vec![folder.join(name)]);
         }
         let index = folder.join(format!("{name}.index.json"));
-        if !index.exists() {
-            continue;
+        if index.exists() {
+            return Ok(shards(&index)?.iter().map(|shard| folder.join(shard)).collect());
         }
-        let parts: BTreeSet<String> = read_json::<Index>(&index)?.weight_map.into_values().collect();
-        let plain = |part: &String| !part.is_empty() && !part.contains(['/', '\\']) && part != "..";
-        return match parts.iter().find(|part| !plain(part)) {
-            Some(part) => Err(Error::new(format!("{} names a file outside its folder: {part}", index.display()))
-                .hint("fetch the file again from a place you trust")),
-            None => Ok(parts.iter().map(|part| folder.join(part)).collect()),
-        };
     }
     Ok(vec![folder.join("model.safetensors")]) // opening it will tell that it is missing
 }
