@@ -27,7 +27,7 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
     pub version_path: Option<PathBuf>,
     /// A CLIP's own text and image towers, or an M-CLIP's texts: a folder or a
-    /// hub id (owner/name[@revision])
+    /// hub id (owner/name, owner/name@revision)
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// One text a line; - reads standard input

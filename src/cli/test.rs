@@ -83,7 +83,7 @@ pub struct TestArgs {
     cache_dir: Option<PathBuf>,
 
     /// CLIP to whose space the student was trained: a folder or a hub id
-    /// (owner/name[@revision]) [default: the run's]
+    /// (owner/name, owner/name@revision) [default: the run's]
     #[arg(long, value_name = "MODEL", help_heading = "Computing")]
     teacher: Option<String>,
     /// The baseline: an M-CLIP, likewise

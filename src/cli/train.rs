@@ -80,7 +80,7 @@ pub struct TrainArgs {
     keep_best: Option<usize>,
 
     /// BERT to start from: a folder, a themo checkpoint or a hub id
-    /// (owner/name[@revision]) [default:
+    /// (owner/name, owner/name@revision) [default:
     /// dccuchile/bert-base-spanish-wwm-uncased]
     #[arg(long, value_name = "MODEL", help_heading = "Models")]
     student: Option<String>,
