@@ -55,6 +55,9 @@ pub struct Config {
     pub shuffle: bool,
     /// Tokens a micro-batch may hold; a larger batch is cut, with the same gradient.
     pub micro_batch_tokens: usize,
+    /// The memory that training may take, such as `4GiB`: makes micro-batches smaller where that is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<String>,
     /// The student's dropout in `[0, 1)`; what its own configuration says if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
@@ -106,6 +109,7 @@ impl Default for Config {
             precision: Precision::F32,
             shuffle: true,
             micro_batch_tokens: 4096,
+            memory_limit: None,
             dropout: None,
             log_every: 50,
             checkpoint_every: Interval::Time(Duration::from_secs(5 * 60)),
@@ -240,6 +244,7 @@ fn examples() -> Result<Table> {
         limit_train_pairs: Some(1000),
         overfit_batches: Some(1),
         dropout: Some(0.1),
+        memory_limit: Some("4GiB".into()),
         class_names: Some("classnames_es.txt".into()),
         ..Config::default()
     };

@@ -114,13 +114,14 @@ mod tests {
                 "dropout" | "learn_rate" => " 0.5",
                 "device" => " cpu",
                 "precision" => " f32",
+                "memory_limit" => " 8GiB",
                 _ if arg.get_action().takes_values() => " 3",
                 _ => "",
             };
             line += &format!(" --{}{value}", arg.get_long().unwrap());
         }
         let given = settings(&line);
-        assert_eq!(given.len(), 27, "{line}");
+        assert_eq!(given.len(), 28, "{line}");
         Config::resolve(None, given).unwrap();
     }
 

@@ -142,6 +142,10 @@ pub struct TrainArgs {
     /// Tokens computed at once: less memory, same result [default: 4096]
     #[arg(long, value_name = "TOKENS", help_heading = "Training")]
     micro_batch_tokens: Option<usize>,
+    /// Memory that training may take, such as 4GiB: smaller micro-batches where
+    /// that is needed [default: no limit]
+    #[arg(long, value_name = "SIZE", help_heading = "Training")]
+    memory_limit: Option<String>,
 }
 
 impl TrainArgs {

@@ -27,7 +27,7 @@ use crate::run_dir::{RunDir, write_atomic};
 use crate::signals::Signals;
 use crate::status::{RunState, Status};
 use crate::train::fit::MONITOR;
-use crate::train::{Dataset, Journal, Start, State, Summary, fit};
+use crate::train::{Dataset, Journal, Start, State, Summary, fit, memory};
 
 /// Captions embedded by the teacher between two writes to the cache.
 const TEACHER_TOKENS: usize = 4096;
@@ -67,6 +67,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     let dim = ClipConfig::from_folder(&teacher_dir)?.text_config.hidden_size;
     let student = Student::load(&student_dir, Head { pooling: config.pooling, dim }, config.seed, &compute)
         .hint(|| "--student takes the folder of a BERT, or a checkpoint folder of a themo run")?;
+    config.micro_batch_tokens = memory::micro_batch_tokens(&config, &student)?;
     let most = student.config().max_tokens();
     if config.max_sequence_length > most {
         return Err(Error::usage(format!(

@@ -71,11 +71,9 @@ impl Linear {
                 if let Some(bias) = &self.bias {
                     grads.edit(bias, |db| add_column_sums(&dy, db))?;
                 }
-                let mut dx = match other {
-                    Some(other) => Slice::new(other)?.to_vec(),
-                    None => unfilled(n * inner),
-                };
-                let init = if other.is_some() { Init::C } else { Init::Zero };
+                let mut dx = unfilled(n * inner);
+                let other = other.map(Slice::new).transpose()?;
+                let init = other.as_deref().map_or(Init::Zero, Init::Other);
                 gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
                 tensor(dx, (n, inner))
             }

@@ -5,6 +5,7 @@ pub mod dataset;
 pub mod fit;
 pub mod journal;
 pub mod loss;
+pub mod memory;
 pub mod optimizer;
 pub mod retention;
 pub mod state;

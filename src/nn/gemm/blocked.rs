@@ -6,7 +6,8 @@
 
 use rayon::prelude::*;
 
-use super::kernel::{Block, COLS, ROWS, ZEROS, bf16_block, f32_block};
+use super::amx;
+use super::kernel::{self, Block, COLS, ZEROS};
 use super::pack::{Lines, TILE, pack_panels, pack_rows, word};
 use super::{Init, scratch};
 
@@ -18,6 +19,82 @@ const B_WORDS: usize = 128 * 1024;
 const GROUP: usize = 8;
 /// Products of fewer multiplications run on the calling thread.
 const ALONE: usize = 1 << 19;
+
+/// The largest block of any kernel.
+const MOST_ROWS: usize = 32;
+
+/// An innermost loop.
+pub trait Kernel {
+    /// Whether operands are rounded to bf16.
+    const BF16: bool;
+    /// Rows of C in a block.
+    const ROWS: usize;
+
+    /// What a thread does before its blocks.
+    ///
+    /// # Safety
+    /// The CPU has the kernel's instructions.
+    unsafe fn begin() {}
+
+    /// And after them.
+    ///
+    /// # Safety
+    /// As for [`Self::begin`].
+    unsafe fn end() {}
+
+    /// One block.
+    ///
+    /// # Safety
+    /// Between [`Self::begin`] and [`Self::end`], and all addresses of the block are valid.
+    unsafe fn block(block: &Block);
+}
+
+/// AVX-512 on f32.
+pub struct F32;
+/// AVX-512 with its bf16 instructions.
+pub struct Bf16;
+/// AMX.
+pub struct Amx;
+
+impl Kernel for F32 {
+    const BF16: bool = false;
+    const ROWS: usize = kernel::ROWS;
+
+    unsafe fn block(block: &Block) {
+        // SAFETY: the caller's.
+        unsafe { kernel::f32_block(block) }
+    }
+}
+
+impl Kernel for Bf16 {
+    const BF16: bool = true;
+    const ROWS: usize = kernel::ROWS;
+
+    unsafe fn block(block: &Block) {
+        // SAFETY: the caller's.
+        unsafe { kernel::bf16_block(block) }
+    }
+}
+
+impl Kernel for Amx {
+    const BF16: bool = true;
+    const ROWS: usize = amx::ROWS;
+
+    unsafe fn begin() {
+        // SAFETY: the caller's.
+        unsafe { amx::begin() }
+    }
+
+    unsafe fn end() {
+        // SAFETY: the caller's.
+        unsafe { amx::end() }
+    }
+
+    unsafe fn block(block: &Block) {
+        // SAFETY: the caller's.
+        unsafe { amx::bf16_block(block) }
+    }
+}
 
 /// The result: element (0, 0), and elements from one row to the next.
 #[derive(Clone, Copy)]
@@ -45,24 +122,24 @@ unsafe impl Sync for Rows {}
 /// `C = init + A B` for the rows of A and the columns of B.
 ///
 /// # Safety
-/// The CPU has what the kernel needs; the operands are valid, nobody else uses C, and `Init::Bias` has `n` elements.
-pub unsafe fn product<const BF16: bool>(
+/// The CPU has what the kernel needs; the operands are valid, nobody else uses C, and `init` fits C.
+pub unsafe fn product<K: Kernel>(
     (m, n, k): (usize, usize, usize), a: Lines, b: Lines, init: Init, c: Out, parallel: bool,
 ) {
     let parallel = parallel && m * n * k >= ALONE;
-    let words = k.div_ceil(word(BF16));
+    let words = k.div_ceil(word(K::BF16));
     let row_words = words.next_multiple_of(TILE);
-    let direct = !BF16 && a.k_stride == 1;
-    let packed_rows = if direct { ROWS } else { m };
-    scratch::with(&scratch::A, (packed_rows + 2 * TILE) * row_words, |packed| {
+    let direct = !K::BF16 && a.k_stride == 1;
+    let packed_rows = if direct { TILE } else { m };
+    scratch::with(&scratch::A, (packed_rows + MOST_ROWS) * row_words, |packed| {
         // SAFETY: `packed` has room for the rows in whole tiles, and for the kernel to read a block past the last one.
         unsafe {
             let rows = if direct {
-                let whole = m / ROWS * ROWS;
+                let whole = m / K::ROWS * K::ROWS;
                 if whole < m {
                     // From `whole` on, whatever multiple of 16 that is not.
                     let from = a.ptr.wrapping_add(whole * a.line_stride);
-                    pack_rows::<BF16>(packed, row_words, &Lines { ptr: from, count: m - whole, ..a }, 0..1);
+                    pack_rows(K::BF16, packed, row_words, &Lines { ptr: from, count: m - whole, ..a }, 0..1);
                 }
                 Rows { ptr: a.ptr as *const u32, row_words: a.line_stride, rest: packed, rest_words: row_words }
             } else {
@@ -71,13 +148,13 @@ pub unsafe fn product<const BF16: bool>(
                 let one = |group: usize| {
                     let group = group * GROUP..tiles.min((group + 1) * GROUP);
                     let to = { to }.ptr as *mut u32;
-                    pack_rows::<BF16>(to.add(group.start * TILE * row_words), row_words, &a, group);
+                    pack_rows(K::BF16, to.add(group.start * TILE * row_words), row_words, &a, group);
                 };
                 each(tiles.div_ceil(GROUP), parallel, one);
-                let rest = packed.add(m / ROWS * ROWS * row_words);
+                let rest = packed.add(m / K::ROWS * K::ROWS * row_words);
                 Rows { ptr: packed, row_words, rest, rest_words: row_words }
             };
-            multiply::<BF16>((m, n, words), rows, b, init, c, parallel);
+            multiply::<K>((m, n, words), rows, b, init, c, parallel);
         }
     });
 }
@@ -91,10 +168,10 @@ fn each(count: usize, parallel: bool, task: impl Fn(usize) + Sync + Send) {
     }
 }
 
-unsafe fn multiply<const BF16: bool>(
+unsafe fn multiply<K: Kernel>(
     (m, n, words): (usize, usize, usize), a: Rows, b: Lines, init: Init, c: Out, parallel: bool,
 ) {
-    let (row_blocks, panels) = (m.div_ceil(ROWS), n.div_ceil(COLS));
+    let (row_blocks, panels) = (m.div_ceil(K::ROWS), n.div_ceil(COLS));
     let parts = words.div_ceil(K_WORDS);
     let part = words.div_ceil(parts).next_multiple_of(TILE);
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
@@ -111,16 +188,20 @@ unsafe fn multiply<const BF16: bool>(
                 let steps = start..words.min(start + part);
                 let init = if start == 0 { init } else { Init::C };
                 // SAFETY: `packed` has room for a chunk of panels.
-                unsafe { pack_panels::<BF16>(packed, part * COLS, &b, columns.clone(), steps.clone()) };
+                unsafe { pack_panels(K::BF16, packed, part * COLS, &b, columns.clone(), steps.clone()) };
+                // SAFETY: the caller found the instructions; up to `end` only blocks run on this thread.
+                unsafe { K::begin() };
                 for row in rows.clone() {
                     for (i, panel) in columns.clone().enumerate() {
                         // SAFETY: the block lies within C, its operands are those that were packed for it.
                         unsafe {
                             let b = packed.add(i * part * COLS);
-                            block::<BF16>((m, n), (row, panel), steps.clone(), a, b, init, c);
+                            block::<K>((m, n), (row, panel), steps.clone(), a, b, init, c);
                         }
                     }
                 }
+                // SAFETY: as above.
+                unsafe { K::end() };
             }
         });
     };
@@ -128,15 +209,15 @@ unsafe fn multiply<const BF16: bool>(
 }
 
 /// One block of C, by way of a spare one where it reaches over the edge.
-unsafe fn block<const BF16: bool>(
+unsafe fn block<K: Kernel>(
     (m, n): (usize, usize), (row, panel): (usize, usize), steps: std::ops::Range<usize>, a: Rows, b: *const u32,
     init: Init, c: Out,
 ) {
-    let (first_row, first_col) = (row * ROWS, panel * COLS);
-    let (rows, cols) = (ROWS.min(m - first_row), COLS.min(n - first_col));
+    let (first_row, first_col) = (row * K::ROWS, panel * COLS);
+    let (rows, cols) = (K::ROWS.min(m - first_row), COLS.min(n - first_col));
     // SAFETY: the caller's.
     unsafe {
-        let (a, row_words) = match rows == ROWS {
+        let (a, row_words) = match rows == K::ROWS {
             true => (a.ptr.add(first_row * a.row_words), a.row_words),
             false => (a.rest, a.rest_words),
         };
@@ -153,32 +234,29 @@ unsafe fn block<const BF16: bool>(
             c: to,
             c_row: c.row_stride * 4,
         };
-        if (rows, cols) == (ROWS, COLS) {
+        if (rows, cols) == (K::ROWS, COLS) {
             match init {
                 Init::Zero => (block.init, block.init_row) = (ZEROS.as_ptr(), 0),
                 Init::Bias(bias) => (block.init, block.init_row) = (bias[first_col..].as_ptr(), 0),
+                Init::Other(x) => (block.init, block.init_row) = (x[first_row * n + first_col..].as_ptr(), n * 4),
                 Init::C => {}
             }
-            return run::<BF16>(&block);
+            return K::block(&block);
         }
-        let mut spare = [0f32; ROWS * COLS];
+        let mut spare = [0f32; MOST_ROWS * COLS];
         for (i, line) in spare.chunks_exact_mut(COLS).enumerate().take(rows) {
             match init {
                 Init::Zero => {}
                 Init::Bias(bias) => line[..cols].copy_from_slice(&bias[first_col..][..cols]),
+                Init::Other(x) => line[..cols].copy_from_slice(&x[(first_row + i) * n + first_col..][..cols]),
                 Init::C => std::ptr::copy_nonoverlapping(to.add(i * c.row_stride), line.as_mut_ptr(), cols),
             }
         }
         (block.init, block.init_row) = (spare.as_ptr(), COLS * 4);
         (block.c, block.c_row) = (spare.as_mut_ptr(), COLS * 4);
-        run::<BF16>(&block);
+        K::block(&block);
         for (i, line) in spare.chunks_exact(COLS).enumerate().take(rows) {
             std::ptr::copy_nonoverlapping(line.as_ptr(), to.add(i * c.row_stride), cols);
         }
     }
-}
-
-unsafe fn run<const BF16: bool>(block: &Block) {
-    // SAFETY: the caller's.
-    unsafe { if BF16 { bf16_block(block) } else { f32_block(block) } }
 }

@@ -1,7 +1,10 @@
 //! Matrix products on strided slices, in f32 or with the operands rounded to bf16 (sums are f32 in both).
 //!
-//! With AVX-512 they run through our own kernels ([`blocked`]); elsewhere through the `gemm` crate.
+//! With AVX-512 they run through our own kernels (`blocked`): f32, bf16 with AVX512-BF16, or bf16 on Intel's matrix unit
+//! AMX, all on one layout of packed operands. Elsewhere they run through the `gemm` crate.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod blocked;
 #[cfg(target_arch = "x86_64")]
@@ -58,6 +61,8 @@ pub enum Init<'a> {
     C,
     /// The same `[n]` for every row.
     Bias(&'a [f32]),
+    /// Another matrix of C's shape, with rows of `n` elements.
+    Other(&'a [f32]),
 }
 
 /// The instructions through which bf16 products are faster than f32 ones here, if there are any.
@@ -67,7 +72,7 @@ pub fn bf16_unit() -> Option<&'static str> {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
     {
-        return Some("AVX512-BF16");
+        return Some(if amx::is_supported() { "AMX" } else { "AVX512-BF16" });
     }
     None
 }
@@ -85,8 +90,10 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     assert!(fits(a.data.len(), m, k, a.row_stride, a.col_stride), "A is too short");
     assert!(fits(b.data.len(), k, n, b.row_stride, b.col_stride), "B is too short");
     assert!(c.len() == m * n, "C is not {m} x {n}");
-    if let Init::Bias(bias) = init {
-        assert!(bias.len() == n, "the bias is not {n} long");
+    match init {
+        Init::Bias(bias) => assert!(bias.len() == n, "the bias is not {n} long"),
+        Init::Other(other) => assert!(other.len() == m * n, "what is added is not {m} x {n}"),
+        Init::Zero | Init::C => {}
     }
     if m == 0 || n == 0 {
         return;
@@ -105,11 +112,13 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
             line_stride: m.row_stride,
             k_stride: m.col_stride,
         };
+        let (shape, a, b) = ((m, n, k), lines(m, a), lines(n, b.t()));
         // SAFETY: the features were found, the matrices lie within their slices, and C is borrowed mutably.
         return unsafe {
             match bf16 {
-                false => blocked::product::<false>((m, n, k), lines(m, a), lines(n, b.t()), init, c, true),
-                true => blocked::product::<true>((m, n, k), lines(m, a), lines(n, b.t()), init, c, true),
+                false => blocked::product::<blocked::F32>(shape, a, b, init, c, true),
+                true if amx::is_supported() => blocked::product::<blocked::Amx>(shape, a, b, init, c, true),
+                true => blocked::product::<blocked::Bf16>(shape, a, b, init, c, true),
             }
         };
     }
@@ -118,6 +127,10 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
         Init::C => true,
         Init::Bias(bias) => {
             c.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
+            true
+        }
+        Init::Other(other) => {
+            c.copy_from_slice(other);
             true
         }
     };

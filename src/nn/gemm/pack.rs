@@ -36,16 +36,16 @@ pub const fn word(bf16: bool) -> usize {
 ///
 /// # Safety
 /// The CPU has AVX-512 (and its bf16 instructions, if asked for); a panel has room for the words, rounded up to 16.
-pub unsafe fn pack_panels<const BF16: bool>(
-    to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>,
+pub unsafe fn pack_panels(
+    bf16: bool, to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>,
 ) {
     let one = |panel: usize, at: usize| {
         for half in 0..COLS / TILE {
-            let (first, k) = (panel * COLS + half * TILE, at * word(BF16));
+            let (first, k) = (panel * COLS + half * TILE, at * word(bf16));
             // SAFETY: the caller's.
             unsafe {
                 let to = to.add((panel - panels.start) * panel_words + (at - words.start) * COLS + half * TILE);
-                if BF16 {
+                if bf16 {
                     bf16_tile(to, COLS, lines, first, k, true)
                 } else {
                     f32_tile(to, COLS, lines, first, k, true)
@@ -67,13 +67,13 @@ pub unsafe fn pack_panels<const BF16: bool>(
 ///
 /// # Safety
 /// As for [`pack_panels`].
-pub unsafe fn pack_rows<const BF16: bool>(to: *mut u32, row_words: usize, lines: &Lines, tiles: Range<usize>) {
+pub unsafe fn pack_rows(bf16: bool, to: *mut u32, row_words: usize, lines: &Lines, tiles: Range<usize>) {
     let one = |tile: usize, at: usize| {
-        let (first, k) = (tile * TILE, at * word(BF16));
+        let (first, k) = (tile * TILE, at * word(bf16));
         // SAFETY: the caller's.
         unsafe {
             let to = to.add((tile - tiles.start) * TILE * row_words + at);
-            if BF16 {
+            if bf16 {
                 bf16_tile(to, row_words, lines, first, k, false);
             } else {
                 f32_tile(to, row_words, lines, first, k, false);
@@ -161,6 +161,9 @@ unsafe fn bf16_lines(from: *const f32, stride: usize, count: usize, ks: usize) -
     let (low, high) = (mask as u16, (mask >> 16) as u16);
     for (i, v) in tile.iter_mut().enumerate().take(count) {
         let p = from.wrapping_add(i * stride);
+        // What the next tiles along k will read; 16 streams at once are more than the hardware follows.
+        _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(128) as *const i8);
+        _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(144) as *const i8);
         // SAFETY: the masked loads touch valid elements only.
         *v = unsafe { rounded(_mm512_maskz_loadu_ps(low, p), _mm512_maskz_loadu_ps(high, p.wrapping_add(16))) };
     }

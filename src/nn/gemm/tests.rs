@@ -27,10 +27,11 @@ fn products_match_double_precision() {
         let b_data = random(trial + 1000, b_stride * if b_rows { k } else { n });
         let (a, b) = (Mat::rows(&a_data, a_stride), Mat::rows(&b_data, b_stride));
         let (a, b) = (if a_rows { a } else { a.t() }, if b_rows { b } else { b.t() });
+        let other = random(trial + 4000, m * n);
         let (bias, before) = (random(trial + 2000, n), random(trial + 3000, m * n));
         for bf16 in [false, true] {
             let element = |x: f32| f64::from(if bf16 { round_to_bf16(x) } else { x });
-            for init in [Init::Zero, Init::C, Init::Bias(&bias)] {
+            for init in [Init::Zero, Init::C, Init::Bias(&bias), Init::Other(&other)] {
                 let mut c = before.clone();
                 gemm((m, n, k), bf16, a, b, init, &mut c);
                 let (mut error, mut size) = (0.0, 0.0);
@@ -41,6 +42,7 @@ fn products_match_double_precision() {
                             Init::Zero => 0.0,
                             Init::C => f64::from(before[i * n + j]),
                             Init::Bias(bias) => f64::from(bias[j]),
+                            Init::Other(other) => f64::from(other[i * n + j]),
                         };
                         let want = start + (0..k).map(|p| at(a, i, p) * at(b, p, j)).sum::<f64>();
                         error += (f64::from(c[i * n + j]) - want).powi(2);
