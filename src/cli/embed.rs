@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use toml::Table;
 
 use super::positive;
 use crate::nn::Precision;
@@ -23,13 +24,19 @@ Examples:
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
     /// Folder of a run: Spanish texts through its student, images through the
-    /// CLIP it was trained on
+    /// CLIP it was trained on; or a run or .ckpt file of the Python Themo
     #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
     pub version_path: Option<PathBuf>,
     /// A CLIP's own text and image towers, or an M-CLIP's texts: a folder or a
     /// hub id (owner/name, owner/name@revision)
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
+    /// The BERT that a .ckpt file of the Python Themo was trained from
+    #[arg(long, value_name = "MODEL", requires = "version_path")]
+    student: Option<String>,
+    /// The CLIP of --version-path [default: the run's]
+    #[arg(long, value_name = "MODEL", requires = "version_path")]
+    teacher: Option<String>,
     /// One text a line; - reads standard input
     #[arg(long, value_name = "FILE")]
     pub texts: Option<PathBuf>,
@@ -52,4 +59,12 @@ pub struct EmbedArgs {
     /// where the CPU is faster at it
     #[arg(long, default_value = "f32", value_parser = Precision::NAMES)]
     pub precision: String,
+}
+
+impl EmbedArgs {
+    /// The settings given, under the keys of the configuration.
+    pub fn settings(&self) -> Table {
+        let given = [("student", &self.student), ("teacher", &self.teacher)];
+        given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?.into()))).collect()
+    }
 }

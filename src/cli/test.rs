@@ -36,7 +36,8 @@ pub enum Task {
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TestArgs {
-    /// Folder of the run, such as logs/demo/version_0
+    /// Folder of the run, such as logs/demo/version_0; or a run or .ckpt file of
+    /// the Python Themo
     #[arg(long, value_name = "DIR", required_unless_present = "baseline")]
     #[serde(skip)]
     pub version_path: Option<PathBuf>,
@@ -86,6 +87,10 @@ pub struct TestArgs {
     /// (owner/name, owner/name@revision) [default: the run's]
     #[arg(long, value_name = "MODEL", help_heading = "Computing")]
     teacher: Option<String>,
+    /// The BERT that a .ckpt file of the Python Themo was trained from: a folder
+    /// or a hub id [default: dccuchile/bert-base-spanish-wwm-uncased]
+    #[arg(long, value_name = "MODEL", requires = "version_path", help_heading = "Computing")]
+    student: Option<String>,
     /// The baseline: an M-CLIP, likewise
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_BASELINE, requires = "baseline", help_heading = "Computing")]
     #[serde(skip)]

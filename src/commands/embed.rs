@@ -10,8 +10,7 @@ use candle_core::Tensor;
 use super::model_folder;
 use crate::cli::EmbedArgs;
 use crate::commands::baseline::load_mclip;
-use crate::commands::test::run_config;
-use crate::config::Config;
+use crate::commands::trained::Trained;
 use crate::data::tokens::TextTokenizer;
 use crate::data::{first_few, image};
 use crate::device;
@@ -20,18 +19,17 @@ use crate::eval::images;
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, normalise};
 use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::hub::Part;
-use crate::models::{ClipText, MclipConfig, Student};
+use crate::models::{ClipText, MclipConfig};
 use crate::nn::Compute;
 use crate::report::console::{print, progress};
-use crate::run_dir::{RunDir, write_atomic};
-use crate::train::checkpoint::find_best;
+use crate::run_dir::write_atomic;
 
 /// Texts tokenized and embedded between two steps of the progress bar.
 const TEXTS_AT_ONCE: usize = 1024;
 
 /// Whose vectors are asked for.
 enum Source {
-    Run(RunDir, Box<Config>),
+    Trained(Box<Trained>),
     Clip,
     Mclip(MclipConfig),
 }
@@ -48,10 +46,9 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     parts.extend(images.as_ref().map(|_| Part::Images));
     let (source, name) = match (&args.version_path, &args.model) {
         (Some(path), _) => {
-            let run = RunDir::open(path)?;
-            let config = run_config(&run, toml::Table::new())?;
-            let teacher = config.teacher.clone();
-            (Source::Run(run, config.into()), teacher)
+            let trained = Trained::open(path, args.settings())?;
+            let teacher = trained.config.teacher.clone();
+            (Source::Trained(trained.into()), teacher)
         }
         (None, Some(model)) => {
             parts.extend(texts.as_ref().map(|_| Part::TokenizerIfAny));
@@ -70,10 +67,8 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     let (mut tensors, mut metadata) = (BTreeMap::new(), HashMap::new());
     if let Some(texts) = &texts {
         let rows = match &source {
-            Source::Run(run, config) => {
-                let checkpoint = find_best(&run.checkpoints())?;
-                let student = Student::from_checkpoint(&checkpoint, &compute)?;
-                let tokenizer = TextTokenizer::from_folder(&checkpoint, config.max_sequence_length)?;
+            Source::Trained(trained) => {
+                let (student, tokenizer) = trained.load(&compute)?;
                 let teacher = ClipText::load(&folder, &compute)?;
                 let towers = StudentTexts { student: &student, tokenizer: &tokenizer, teacher: &teacher };
                 embed_texts(texts, &towers, args.normalize)?

@@ -8,6 +8,7 @@ mod resume;
 pub mod runs;
 pub mod test;
 pub mod train;
+mod trained;
 
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use crate::commands::test::run_config;
+use crate::commands::trained::run_config;
 use crate::config::Config;
 use crate::error::{Error, Result, ResultExt};
 use crate::run_dir::{RunDir, write_atomic};

@@ -1,11 +1,10 @@
 //! `themo test`.
 
-use std::path::Path;
-
 use super::model_folder;
 use crate::cli::TestArgs;
 use crate::commands::baseline;
 use crate::commands::evaluation::{Language, Sets};
+use crate::commands::trained::Trained;
 use crate::config::Config;
 use crate::data::tokens::TextTokenizer;
 use crate::device;
@@ -15,42 +14,38 @@ use crate::eval::published::{Table, published};
 use crate::eval::report::Report;
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts};
 use crate::hub::Part;
-use crate::models::{ClipText, Student};
+use crate::models::ClipText;
 use crate::nn::Compute;
 use crate::report::console::print;
-use crate::run_dir::RunDir;
-use crate::train::checkpoint::find_best;
 
 /// Measures a run's student, the baseline or both, prints the figures, and writes them into the run folder.
 pub fn run(args: &TestArgs) -> Result<()> {
     if args.published {
         return if args.json { print(serde_json::to_string_pretty(&published())?) } else { print(Table) };
     }
-    let run = args.version_path.as_deref().map(RunDir::open).transpose()?;
-    let config = match &run {
-        Some(run) => run_config(run, args.settings()?)?,
+    // Everything that may be missing is looked for before a model runs.
+    let trained = args.version_path.as_deref().map(|path| Trained::open(path, args.settings()?)).transpose()?;
+    let config = match &trained {
+        Some(trained) => trained.config.clone(),
         None => Config::resolve(None, args.settings()?)?,
     };
-    // Everything that may be missing is looked for before a model runs.
-    let checkpoint = run.as_ref().map(|run| find_best(&run.checkpoints())).transpose()?;
     let sets = Sets::load(args, &config)?;
     let compute = Compute::with_precision(device::select(&config.device)?, config.precision)?;
     // (One after the other: both at once would take the memory of both.)
     let baseline = args.baseline.then(|| baseline::measure(args, &config, &sets, &compute)).transpose()?;
-    let Some((run, checkpoint)) = run.zip(checkpoint) else {
+    let Some(trained) = trained else {
         let report = baseline.unwrap_or_default();
         return if args.json { print(report.to_json()?) } else { print(report) };
     };
-    let mut report = measure_student(args, &config, &checkpoint, &sets, &compute)?;
+    let mut report = measure_student(args, &trained, &sets, &compute)?;
     report.baseline = baseline.map(Box::new);
-    report.write(&run.eval())?;
-    if args.json { print(report.to_json()?) } else { print(format!("{report}\nWritten to {}", run.eval().display())) }
+    report.write(&trained.eval)?;
+    if args.json { print(report.to_json()?) } else { print(format!("{report}\nWritten to {}", trained.eval.display())) }
 }
 
-/// The student of `checkpoint`, and its teacher if that is asked for.
-fn measure_student(
-    args: &TestArgs, config: &Config, checkpoint: &Path, sets: &Sets, compute: &Compute,
-) -> Result<Report> {
+/// The trained student, and its teacher if that is asked for.
+fn measure_student(args: &TestArgs, trained: &Trained, sets: &Sets, compute: &Compute) -> Result<Report> {
+    let config = &trained.config;
     // (With --baseline, --vision is that of the baseline.)
     let other_vision = args.vision.as_ref().filter(|_| !args.baseline);
     let mut parts = vec![Part::Weights, Part::Tokenizer];
@@ -62,8 +57,7 @@ fn measure_student(
         Some(name) => model_folder("--vision", name, &[Part::Weights, Part::Images])?,
         None => teacher_dir.clone(),
     };
-    let student = Student::from_checkpoint(checkpoint, compute)?;
-    let tokenizer = TextTokenizer::from_folder(checkpoint, config.max_sequence_length)?;
+    let (student, tokenizer) = trained.load(compute)?;
     let teacher = ClipText::load(&teacher_dir, compute).hint(|| "--teacher takes the folder of a CLIP")?;
     if student.dim() != teacher.hidden() {
         let (ours, theirs) = (student.dim(), teacher.hidden());
@@ -84,7 +78,7 @@ fn measure_student(
         ))
         .hint("--vision takes a CLIP whose images share the space of the teacher's texts"));
     }
-    tracing::info!("checkpoint {}, images through {vision}", checkpoint.display());
+    tracing::info!("checkpoint {}, images through {vision}", trained.checkpoint.display());
 
     let embedded = sets.embed_images(&images, args.batch_size)?;
     let ours = StudentTexts { student: &student, tokenizer: &tokenizer, teacher: &teacher };
@@ -94,13 +88,4 @@ fn measure_student(
         report.teacher = Some(Box::new(sets.measure(&own, &embedded, Language::English)?));
     }
     Ok(report)
-}
-
-/// The configuration of a run, overlaid by the options given now.
-pub fn run_config(run: &RunDir, settings: toml::Table) -> Result<Config> {
-    if !run.config().exists() {
-        return Err(Error::new(format!("{} has no config.toml", run.path().display()))
-            .hint("it is written when a run starts and says which teacher it belongs to; test the run's own folder"));
-    }
-    Config::resolve(Some(&run.config()), settings)
 }

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod dataset;
 pub mod fit;
 pub mod journal;
+pub mod lightning;
 pub mod loss;
 pub mod memory;
 pub mod optimizer;

@@ -41,6 +41,10 @@ def main():
     (OUT / "sentencepiece.bpe.model").write_bytes(model.getvalue())
 
     tokenizer = XLMRobertaTokenizer.from_pretrained(OUT)
+    tokenizer.save_pretrained(OUT / "json")
+    for path in (OUT / "json").iterdir():
+        if path.name != "tokenizer.json":
+            path.unlink()
     texts = captions[:240:30] + captions[240::40] + [
         "", " ", "  dos  espacios\tTabulador\n", "ﬁn ½ … Ａａ a\u0301n\u0303 ﷺ", "uno\u3000dos\u00a0tres\u200bcuatro",
         "日本 ∑ zzz", "▁ya▁", "<mask> un <mask>, <s> </s> <pad> <unk>", "antes<emoji>después", "\u200b", "¿Qué?¡Nada!"]
