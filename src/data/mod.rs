@@ -10,7 +10,7 @@
 //! | [`image`] | one image file as CLIP wants it |
 //! | [`stream`] | many image files, decoded ahead of their use |
 //! | [`tokens`] | captions as token ids |
-//! | `sentencepiece` | the tokenizer of a SentencePiece file, for [`tokens`] |
+//! | `sentencepiece`, `tokenizer_json` | the tokenizer of a SentencePiece file, and checks of a `tokenizer.json`, for [`tokens`] |
 //! | [`digest`] | digests of files, and names for what depends on them |
 //! | [`targets`] | the teacher's features, computed once and memory-mapped |
 //!
@@ -27,6 +27,7 @@ mod sentencepiece;
 pub mod stream;
 pub mod targets;
 mod text;
+mod tokenizer_json;
 pub mod tokens;
 pub mod wit;
 pub mod xtd10;

@@ -4,7 +4,6 @@
 //! fields needed are read here. The ids are fairseq's: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, then the model's pieces
 //! but for its first three, and `<mask>` last (`convert_slow_tokenizer.py` in transformers).
 
-use serde_json::Value as Json;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::normalizers::Precompiled;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -17,7 +16,7 @@ use tokenizers::{AddedToken, Tokenizer};
 use crate::error::{Error, Result, ResultExt};
 
 /// The longest piece: a piece is a path in a tree, whose depth must stay bounded. Trainers write 16 characters at most.
-const LONGEST_PIECE: usize = 512;
+pub(super) const LONGEST_PIECE: usize = 512;
 /// The longest text that a character may be normalised to; NFKC's longest has 33 bytes.
 const LONGEST_REPLACEMENT: usize = 128;
 
@@ -187,51 +186,11 @@ fn broken() -> Error {
     Error::new("it is not a whole SentencePiece model").hint("fetch the file again; it may have been cut short")
 }
 
-/// Refuses a `tokenizer.json`'s vocabulary with pieces that are too long for a tree.
-pub(super) fn check_vocab(vocab: &Json) -> Result<()> {
-    let longest = vocab.as_array().into_iter().flatten().filter_map(|piece| piece[0].as_str()).map(str::len).max();
-    match longest.filter(|length| *length > LONGEST_PIECE) {
-        Some(length) => Err(Error::new(format!("a piece has {length} bytes, more than the {LONGEST_PIECE} allowed"))),
-        None => Ok(()),
-    }
-}
-
-/// Refuses broken normalisation rules in a `tokenizer.json`'s normalizer.
-pub(super) fn check_normalizer(normalizer: &Json) -> Result<()> {
-    normalizer["normalizers"].as_array().into_iter().flatten().try_for_each(check_normalizer)?;
-    let Some(charsmap) = normalizer["precompiled_charsmap"].as_str() else {
-        return if normalizer["type"] == "Precompiled" { Err(broken()) } else { Ok(()) };
-    };
-    serde_json::from_str::<Precompiled>(&normalizer.to_string()).context(|| "its normalisation rules")?;
-    check_charsmap(&base64(charsmap)).context(|| "its normalisation rules")
-}
-
-/// The bytes of valid base64.
-fn base64(text: &str) -> Vec<u8> {
-    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0);
-    for byte in text.bytes() {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => break, // padding
-        };
-        (bits, held) = (bits << 6 | u32::from(digit), held + 6);
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    bytes
-}
-
 /// Whether every path through the rules stays inside them: [`Precompiled`] indexes without a check.
 ///
 /// They are the length of a double array in bytes, the array (a unit of `Darts-clone` is 32 bits: see `double_array_unit`
 /// in its `darts.h`), and the replacements, each ended by a zero byte.
-fn check_charsmap(charsmap: &[u8]) -> Result<()> {
+pub(super) fn check_charsmap(charsmap: &[u8]) -> Result<()> {
     let broken = || Error::new("they are not whole").hint("fetch the file again; it may have been cut short");
     let (length, rest) = charsmap.split_at_checked(4).ok_or_else(broken)?;
     let length = length.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationParams;
 
-use super::sentencepiece;
+use super::{sentencepiece, tokenizer_json};
 use crate::error::{Error, Result, ResultExt};
 
 /// The files that make up a tokenizer, copied beside a checkpoint so that it stands on its own.
@@ -80,7 +80,7 @@ fn assemble(folder: &Path) -> Result<(PathBuf, Result<Tokenizer>)> {
     let has = |name: &str| folder.join(name).exists();
     if has("tokenizer.json") {
         let (path, bytes) = read("tokenizer.json")?;
-        return Ok((path, check(&bytes).and_then(|()| from_json(&bytes))));
+        return Ok((path, tokenizer_json::check(&bytes).and_then(|()| from_json(&bytes))));
     }
     if has("vocab.txt") {
         let (path, vocab) = read("vocab.txt")?;
@@ -110,14 +110,6 @@ fn from_value(json: &Value) -> Result<Tokenizer> {
 
 fn from_json(json: &[u8]) -> Result<Tokenizer> {
     Tokenizer::from_bytes(json).map_err(told)
-}
-
-/// Refuses a `tokenizer.json` on which the tokenizers crate would panic: it expects JSON without a fault (the parsed value
-/// is not used: numbers would lose a digit), and trusts tables within it.
-fn check(json: &[u8]) -> Result<()> {
-    let json: Value = serde_json::from_slice(json)?;
-    sentencepiece::check_normalizer(&json["normalizer"])?;
-    sentencepiece::check_vocab(&json["model"]["vocab"])
 }
 
 /// transformers' BertTokenizer. Special ids are where the vocabulary has them (BETO: [MASK] 0, [PAD] 1, [CLS] 4).
