@@ -32,12 +32,11 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
         Some(vision) => vision,
         None => vision_of(name)?,
     };
-    let config_of = model_folder("--baseline-model", name, &[])?;
-    let mclip = MclipConfig::find(&config_of)?.ok_or_else(|| {
+    let folder = model_folder("--baseline-model", name, &[Part::Weights, Part::TokenizerIfAny])?;
+    let mclip = MclipConfig::find(&folder)?.ok_or_else(|| {
         Error::new(format!("`{name}` is not an M-CLIP: its config.json has no modelBase"))
             .hint("--baseline-model takes an M-CLIP, such as M-CLIP/XLM-Roberta-Large-Vit-B-32")
     })?;
-    let folder = model_folder("--baseline-model", name, &[Part::Weights, Part::TokenizerIfAny])?;
     let vision = model_folder("--vision", vision_name, &[Part::Weights, Part::Images])?;
 
     let mut files = model_files(&folder)?;

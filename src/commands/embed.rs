@@ -44,16 +44,16 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     let compute = Compute::with_precision(device::select(&args.device)?, args.precision.parse()?)?;
     let mut parts = vec![Part::Weights];
     parts.extend(images.as_ref().map(|_| Part::Images));
-    let (source, name) = match (&args.version_path, &args.model) {
+    let (source, folder) = match (&args.version_path, &args.model) {
         (Some(path), _) => {
             let trained = Trained::open(path, args.settings())?;
-            let teacher = trained.config.teacher.clone();
-            (Source::Trained(trained.into()), teacher)
+            let folder = model_folder("--teacher", &trained.config.teacher, &parts)?;
+            (Source::Trained(trained.into()), folder)
         }
         (None, Some(model)) => {
             parts.extend(texts.as_ref().map(|_| Part::TokenizerIfAny));
-            let mclip = MclipConfig::find(&model_folder("--model", model, &[])?)?;
-            (mclip.map_or(Source::Clip, Source::Mclip), model.clone())
+            let folder = model_folder("--model", model, &parts)?;
+            (MclipConfig::find(&folder)?.map_or(Source::Clip, Source::Mclip), folder)
         }
         (None, None) => return Err(Error::usage("no model").hint("give --version-path DIR or --model DIR")),
     };
@@ -62,7 +62,6 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
             "embed the images with --model and the CLIP whose space it shares, such as openai/clip-vit-base-patch32",
         ));
     }
-    let folder = model_folder("--model", &name, &parts)?;
 
     let (mut tensors, mut metadata) = (BTreeMap::new(), HashMap::new());
     if let Some(texts) = &texts {

@@ -366,6 +366,8 @@ fn network(url: &str, error: &ureq::Error) -> Failure {
         ureq::Error::HostNotFound => ("the server's name is not known here".to_owned(), false),
         ureq::Error::ConnectionFailed => ("no connection to the server".to_owned(), false),
         ureq::Error::Io(e) if refused(e) => ("the server refuses connections".to_owned(), false),
+        // (Of a certificate, mostly.)
+        ureq::Error::Io(e) if e.kind() == ErrorKind::InvalidData => (format!("no safe connection: {e}"), false),
         ureq::Error::Io(e) => (format!("the connection broke: {e}"), true),
         ureq::Error::Timeout(_) => ("the server does not answer in time".to_owned(), true),
         ureq::Error::BodyStalled => (error.to_string(), true),

@@ -193,22 +193,27 @@ impl Hub {
     /// The error of a model that is not in the cache and cannot be fetched: which files to bring, and where to.
     fn not_here(&self, option: &str, id: &Id, repo: &Repo, parts: &[Part], why: &str) -> Error {
         let at = if id.revision == "main" { String::new() } else { format!(" at {}", id.revision) };
+        // Whether there is a tokenizer is not known: it is named like the rest.
+        let sure = |part: &Part| if *part == Part::TokenizerIfAny { Part::Tokenizer } else { *part };
+        let parts: &[Part] = &parts.iter().map(sure).collect::<Vec<_>>();
         let folder = repo.commit(id.revision).map(|commit| repo.snapshot(&commit));
         let here = |file: &str| folder.as_ref().is_some_and(|folder| folder.join(file).exists());
         let missing = needed(parts, &here).err().unwrap_or_else(|| vec!["some of the shards of its weights"]);
         let all = needed(parts, &|_| false).err().unwrap_or_default();
-        Error::new(format!("{}{at} is not in the cache {}, {why}: missing {}", id.id, self.cache.display(), missing.join(", ")))
-            .hint(format!(
-                "where there is a network, fetch from {}/{}/tree/{}\n  {}\nthen either put these files into a folder \
-                 and give that: {option} DIR\nor fill a cache there (`hf download {}{}`) and copy its folder here:\n  {}",
-                self.endpoint,
-                id.id,
-                id.revision,
-                all.join("\n  "),
-                id.id,
-                if at.is_empty() { String::new() } else { format!(" --revision {}", id.revision) },
-                repo.root().display(),
-            ))
+        let (name, cache, missing) = (id.id, self.cache.display(), missing.join(", "));
+        let page = format!("{}/{name}/tree/{}", self.endpoint, id.revision);
+        let revision = if at.is_empty() { String::new() } else { format!(" --revision {}", id.revision) };
+        let again = match self.offline {
+            true => "",
+            false => "try again (HTTPS_PROXY and SSL_CERT_FILE name a proxy and its certificates); or, ",
+        };
+        Error::new(format!("{name}{at} is not in the cache {cache}, {why}: missing {missing}")).hint(format!(
+            "{again}where there is a network, fetch from {page}\n  {}\n\
+             then either put these files into a folder and give that: {option} DIR\n\
+             or fill a cache there (`hf download {name}{revision}`) and copy its folder here:\n  {}",
+            all.join("\n  "),
+            repo.root().display(),
+        ))
     }
 
     /// The error of a request that the hub refused.

@@ -301,6 +301,14 @@ fn without_a_network_every_file_is_named_with_its_place() {
     // Nothing listens on port 9.
     let error = assert_told(get(&client("http://127.0.0.1:9", home.path(), false), "demo/model", &ALL), &named);
     assert!(error.to_string().contains("http://127.0.0.1:9"), "{error}");
+    // A tokenizer that may be there is named like the rest.
+    let some = [Part::Weights, Part::TokenizerIfAny];
+    assert_told(get(&client("http://127.0.0.1:9", home.path(), false), "demo/model", &some), &named[1..3]);
+    // A server whose certificate is not accepted (this one has none at all).
+    let fake = fake(|_| None);
+    let url = fake.hub.url.replace("http:", "https:");
+    let parts = ["no safe connection", "SSL_CERT_FILE"];
+    assert_told(get(&client(&url, home.path(), false), "demo/model", &some), &parts);
     assert!(!home.path().join("hub").exists(), "nothing was written");
 }
 

@@ -83,7 +83,11 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Requ
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut lines = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-    let Some(first) = lines.next() else { return };
+    let Some(first) = lines.next() else {
+        // Not HTTP: the beginning of a TLS connection.
+        let _ = stream.write_all(b"HTTP/1.1 400 x\r\n\r\n");
+        return;
+    };
     let headers: BTreeMap<String, String> =
         lines.filter_map(|l| l.split_once(": ").map(|(k, v)| (k.to_lowercase(), v.to_owned()))).collect();
     let mut words = first.split(' ').map(str::to_owned);
