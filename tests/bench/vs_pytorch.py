@@ -80,6 +80,7 @@ def parse():
     parser.add_argument("--item", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.captions = args.captions or demo_captions(args.work)
+    args.themo = args.themo.resolve()  # a bare name would be looked for in PATH
     return args
 
 
