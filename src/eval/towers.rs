@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::{ImageEmbedder, TextEmbedder};
 use crate::data::image::Preprocess;
@@ -107,10 +107,11 @@ impl ImageEmbedder for TeacherImages {
     }
 
     fn embed(&self, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
-        let (height, width) = self.preprocess.output_size();
-        let shape = (pixels.len(), 3, height, width);
-        let pixels = Tensor::from_vec(pixels.concat(), shape, &Device::Cpu)?;
-        Ok(self.vision.embed(&pixels)?.flatten_all()?.to_vec1()?)
+        let mut out = Vec::new();
+        for part in pixels.chunks((BATCH_TOKENS / self.vision.tokens()).max(1)) {
+            out.extend(self.vision.embed(part)?.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(out)
     }
 }
 

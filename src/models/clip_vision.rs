@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::clip::ClipConfig;
 use super::encoder::Encoder;
 use super::weights::{Weights, clip_layers};
 use crate::error::{Error, Result};
+use crate::nn::storage::{Slice, tensor};
 use crate::nn::{Backend, Compute, LayerNorm, Linear, Params, Pooling, Rows};
 
 /// Preprocessed images to the shared space.
@@ -91,38 +93,73 @@ impl ClipVision {
         self.image_size
     }
 
-    /// The class token's state after the last norm, `[batch, hidden]` (transformers' `pooler_output`), from pixels
-    /// `[batch, channels, size, size]`.
-    pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
-        let (n, channels, height, width) = pixels.dims4()?;
-        if (channels, height, width) != (self.channels, self.image_size, self.image_size) {
-            return Err(Error::new(format!(
-                "images of {channels} x {height} x {width} do not fit a tower for {} x {} x {}",
-                self.channels, self.image_size, self.image_size
-            ))
-            .hint("preprocessor_config.json and config.json disagree"));
+    /// Tokens of one image: its patches and the class token.
+    pub fn tokens(&self) -> usize {
+        1 + (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// The class token's state after the last norm, `[batch, hidden]` (transformers' `pooler_output`), of images
+    /// `[channels, size, size]`.
+    pub fn pooled(&self, images: &[Vec<f32>]) -> Result<Tensor> {
+        let (n, values) = (images.len(), self.channels * self.image_size * self.image_size);
+        if let Some(image) = images.iter().find(|image| image.len() != values) {
+            let (channels, size) = (self.channels, self.image_size);
+            return Err(Error::new(format!("{} values are no image of {channels} x {size} x {size}", image.len()))
+                .hint("preprocessor_config.json and config.json disagree"));
         }
-        let (patch, grid) = (self.patch_size, self.image_size / self.patch_size);
-        let cut = grid * patch; // a remainder at the edge is not seen, as in a convolution
-        let patches = pixels
-            .to_device(&self.device)?
-            .narrow(2, 0, cut)?
-            .narrow(3, 0, cut)?
-            .reshape(&[n, channels, grid, patch, grid, patch])?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((n * grid * grid, channels * patch * patch))?;
-        let hidden = self.encoder.config().hidden;
-        let patches = self.patches.forward(self.backend, &patches)?.reshape((n, grid * grid, hidden))?;
-        let class = self.class.broadcast_as((n, 1, hidden))?;
-        let embeddings = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.position)?.flatten_to(1)?;
-        let rows = Rows::new(vec![1 + grid * grid; n], 0)?;
+        let (tokens, hidden) = (self.tokens(), self.encoder.config().hidden);
+        let width = self.channels * self.patch_size * self.patch_size;
+        let patches = tensor(self.patch_rows(images), (n * (tokens - 1), width))?.to_device(&self.device)?;
+        let patches = self.patches.forward(self.backend, &patches)?;
+        let embeddings = match self.backend {
+            Backend::Plain => {
+                let class = self.class.broadcast_as((n, 1, hidden))?;
+                let patches = patches.reshape((n, tokens - 1, hidden))?;
+                Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.position)?.flatten_to(1)?
+            }
+            Backend::Fast | Backend::Bf16 => {
+                let (patches, class) = (Slice::new(&patches)?, Slice::new(&self.class)?);
+                let position = Slice::new(&self.position)?;
+                let mut rows = vec![0.0; n * tokens * hidden];
+                rows.par_chunks_mut(hidden).enumerate().for_each(|(k, row)| {
+                    let (image, token) = (k / tokens, k % tokens);
+                    let source = match token {
+                        0 => &class[..],
+                        _ => &patches[(image * (tokens - 1) + token - 1) * hidden..][..hidden],
+                    };
+                    let position = &position[token * hidden..][..hidden];
+                    row.iter_mut().zip(source).zip(position).for_each(|((out, x), at)| *out = x + at);
+                });
+                tensor(rows, (n * tokens, hidden))?
+            }
+        };
+        let rows = Rows::new(vec![tokens; n], 0)?;
         let embeddings = self.pre_norm.forward(self.backend, None, &embeddings)?.out;
         let states = self.encoder.forward(&embeddings, &rows, None, None)?;
         Pooling::First.forward(self.backend, &rows, &states)
     }
 
-    /// Image vectors in the shared space `[batch, projection_dim]`, not normalised.
-    pub fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        Ok(self.pooled(pixels)?.matmul(&self.visual_projection.t()?)?)
+    /// One row a patch, `[images * grid * grid, channels * patch * patch]`, so that the embedding of all is one product. A
+    /// remainder at the edge is not seen, as in a convolution.
+    fn patch_rows(&self, images: &[Vec<f32>]) -> Vec<f32> {
+        let (size, patch, grid) = (self.image_size, self.patch_size, self.image_size / self.patch_size);
+        let width = self.channels * patch * patch;
+        let mut rows = vec![0.0; images.len() * grid * grid * width];
+        rows.par_chunks_mut(grid * width).enumerate().for_each(|(k, band)| {
+            let (image, top) = (&images[k / grid], k % grid * patch);
+            for (line, at) in (0..self.channels * patch).zip((0..).step_by(patch)) {
+                let start = (line / patch * size + top + line % patch) * size;
+                let pieces = image[start..start + grid * patch].chunks_exact(patch);
+                band.chunks_exact_mut(width)
+                    .zip(pieces)
+                    .for_each(|(row, piece)| row[at..at + patch].copy_from_slice(piece));
+            }
+        });
+        rows
+    }
+
+    /// Image vectors in the shared space `[batch, projection_dim]`, not normalised, of images `[channels, size, size]`.
+    pub fn embed(&self, images: &[Vec<f32>]) -> Result<Tensor> {
+        Ok(self.pooled(images)?.matmul(&self.visual_projection.t()?)?)
     }
 }
