@@ -3,6 +3,8 @@
 //! A file given with `--config` is overlaid by the flags; the result is validated once, and its [`Config::to_toml`]
 //! is what a run folder keeps and `--config` accepts again. Relative paths mean the working folder, as flags do.
 
+pub mod recipe;
+
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +15,11 @@ use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::interval::Interval;
 use crate::nn::{Pooling, Precision};
+use recipe::Recipe;
 
 /// Everything that decides what a training run does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Config {
     /// Runs of one name share the folder `log-dir/name`.
     pub name: String,
@@ -84,6 +87,9 @@ pub struct Config {
     /// The Spanish class names, one a line; see [`Config::class_names`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_names: Option<PathBuf>,
+    /// How to train.
+    #[serde(flatten)]
+    pub recipe: Recipe,
 }
 
 impl Default for Config {
@@ -120,6 +126,7 @@ impl Default for Config {
             prompt: "una imagen de {un} {name}".into(),
             english_prompt: "a picture of a {}".into(),
             class_names: None,
+            recipe: Recipe::default(),
         }
     }
 }
@@ -178,6 +185,7 @@ impl Config {
         for (key, model) in [("student", &self.student), ("teacher", &self.teacher)] {
             require(!model.is_empty(), key, "empty", || "give the folder or the name of a model".into())?;
         }
+        self.recipe.validate()?;
         self.device.parse::<device::Spec>().map(drop).context(|| "device")
     }
 
@@ -246,6 +254,7 @@ fn examples() -> Result<Table> {
         dropout: Some(0.1),
         memory_limit: Some("4GiB".into()),
         class_names: Some("classnames_es.txt".into()),
+        recipe: Recipe::example(),
         ..Config::default()
     };
     match Value::try_from(all) {
@@ -328,6 +337,17 @@ mod tests {
             ("learn-rate = nan", "learn-rate cannot be NaN", "positive"),
             ("learn-rate = inf", "learn-rate cannot be inf", "positive"),
             ("dropout = 1.0", "dropout cannot be 1", "less than 1"),
+            ("weight-decay = -1", "weight-decay cannot be -1", "0 or more"),
+            ("betas = [0.9]", "betas: invalid length 1", "`betas = [0.9, 0.999]`"),
+            ("betas = [0.9, 1]", "betas cannot be 0.9,1", "0.9,0.999"),
+            ("optimizer = 'sgd'", "optimizer: unknown variant `sgd`", "`optimizer = \"adamw\"`"),
+            ("warmup-steps = -3", "warmup-steps: invalid value", "`warmup-steps = 0`"),
+            ("layer-decay = 0", "layer-decay cannot be 0", "at most 1"),
+            ("grad-clip = 0", "grad-clip cannot be 0", "positive"),
+            ("temperature = inf", "temperature cannot be inf", "positive"),
+            ("ema = 1", "ema cannot be 1", "0.999"),
+            ("loss = 'mae'", "loss: unknown loss `mae`", "`loss = \"mse\"`"),
+            ("monitor = 'loss'", "monitor: unknown variant `loss`", "`monitor = \"train/loss\"`"),
             ("name = ''", "name cannot be ``", "not empty"),
             ("name = '..'", "name cannot be `..`", "`..`"),
             ("name = 'a/b'", "name cannot be `a/b`", "without /"),

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
+use themo::config::recipe::Recipe;
 use themo::eval::TextEmbedder;
 use themo::eval::towers::MclipTexts;
 use themo::models::student::Head;
 use themo::models::{ClipText, ClipVision, MclipConfig, Student, Tape};
 use themo::nn::{Compute, Dropout, Gradients, Params, Pooling, Tokens};
 use themo::train::loss;
-use themo::train::optimizer::{AdamW, AdamWConfig};
+use themo::train::optimizer::Optimizer;
 
 type Golden = HashMap<String, Tensor>;
 
@@ -50,7 +51,7 @@ fn assert_close(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
 }
 
 fn student(compute: &Compute, pooling: Pooling, golden_values: &Golden) -> Student {
-    let student = Student::load(&golden("tiny-bert"), Head { pooling, dim: 20 }, 0, compute).unwrap();
+    let student = Student::load(&golden("tiny-bert"), Head::new(pooling, 20), 0, compute).unwrap();
     let projection = student.params().iter().find(|p| p.name() == "projection.weight").unwrap();
     projection.var.set(&golden_values["projection.weight"]).unwrap();
     student
@@ -110,7 +111,7 @@ fn ten_steps_of_adamw_follow_pytorch() {
     let all = sequences(&want["ids"], &want["cu_seqlens"]);
     for compute in computes() {
         let student = student(&compute, Pooling::Mean, &want);
-        let mut optimizer = AdamW::new(AdamWConfig::default(), student.params()).unwrap();
+        let mut optimizer = Optimizer::new(&Recipe::default(), student.params()).unwrap();
         let losses: Vec<f32> = want["losses"].to_vec1().unwrap();
         for (step, expected) in losses.iter().enumerate() {
             let chosen: Vec<usize> = (0..all.len()).filter(|i| (i + step) % 3 != 0).collect();
@@ -119,7 +120,8 @@ fn ten_steps_of_adamw_follow_pytorch() {
             let targets = want["targets"].index_select(&rows, 0).unwrap();
             let (value, grads) = gradients(&student, &tokens, &targets, None);
             assert!((value / f64::from(*expected) - 1.0).abs() < 1e-5, "step {step}: {value} against {expected}");
-            optimizer.step(compute.backend, student.params(), &grads, 1e-3).unwrap();
+            let norm = grads.norm(compute.backend).unwrap();
+            optimizer.step(compute.backend, student.params(), &grads, norm, 1e-3).unwrap();
         }
         let mut compared = 0;
         for entry in student.params().iter() {
@@ -213,15 +215,15 @@ fn training_the_student_leaves_the_teacher_as_it_was() {
     };
     for compute in computes() {
         let teacher = ClipText::load(&golden("tiny-clip"), &compute).unwrap();
-        let student =
-            Student::load(&golden("tiny-bert"), Head { pooling: Pooling::Mean, dim: 32 }, 0, &compute).unwrap();
+        let student = Student::load(&golden("tiny-bert"), Head::new(Pooling::Mean, 32), 0, &compute).unwrap();
         let (frozen, trained) = (bits(teacher.params()), bits(student.params()));
         let targets = teacher.pooled(&tokens_of_teacher(), None).unwrap().narrow(0, 0, 1).unwrap();
         let targets = targets.repeat((7, 1)).unwrap();
-        let mut optimizer = AdamW::new(AdamWConfig::default(), student.params()).unwrap();
+        let mut optimizer = Optimizer::new(&Recipe::default(), student.params()).unwrap();
         for _ in 0..3 {
             let (_, grads) = gradients(&student, &tokens, &targets, None);
-            optimizer.step(compute.backend, student.params(), &grads, 1e-3).unwrap();
+            let norm = grads.norm(compute.backend).unwrap();
+            optimizer.step(compute.backend, student.params(), &grads, norm, 1e-3).unwrap();
         }
         assert!(frozen == bits(teacher.params()), "the teacher changed");
         assert!(trained != bits(student.params()), "the student did not change");
@@ -251,9 +253,8 @@ fn an_old_pytorch_model_bin_is_the_same_student() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(golden("old-bert.bin"), dir.path().join("pytorch_model.bin")).unwrap();
     std::fs::copy(golden("tiny-bert/config.json"), dir.path().join("config.json")).unwrap();
-    let load = |folder: PathBuf| {
-        Student::load(&folder, Head { pooling: Pooling::Mean, dim: 20 }, 0, &Compute::new(Device::Cpu)).unwrap()
-    };
+    let load =
+        |folder: PathBuf| Student::load(&folder, Head::new(Pooling::Mean, 20), 0, &Compute::new(Device::Cpu)).unwrap();
     let (bin, safe) = (load(dir.path().to_owned()), load(golden("tiny-bert")));
     assert_eq!(bin.params().len(), safe.params().len());
     for (a, b) in bin.params().iter().zip(safe.params().iter()) {

@@ -19,7 +19,7 @@ fn compute() -> Compute {
 }
 
 fn head() -> Head {
-    Head { pooling: Pooling::Mean, dim: 20 }
+    Head::new(Pooling::Mean, 20)
 }
 
 fn copy(from: &str) -> tempfile::TempDir {

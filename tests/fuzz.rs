@@ -167,7 +167,7 @@ fn tokenizer(folder: &Path) -> Result<()> {
 }
 
 fn bert(folder: &Path) -> Result<()> {
-    Student::load(folder, Head { pooling: Pooling::Mean, dim: 20 }, 0, &compute())?.embed(&tokens()?).map(drop)
+    Student::load(folder, Head::new(Pooling::Mean, 20), 0, &compute())?.embed(&tokens()?).map(drop)
 }
 
 fn clip(folder: &Path) -> Result<()> {
@@ -257,7 +257,7 @@ fn make(folder: &Path) {
     let map: serde_json::Map<String, serde_json::Value> =
         tensors.keys().map(|name| (name.clone(), "one.safetensors".into())).collect();
     fs::write(folder.join("index.json"), serde_json::json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
-    let student = Student::load(&golden("tiny-bert"), Head { pooling: Pooling::Mean, dim: 20 }, 0, &compute()).unwrap();
+    let student = Student::load(&golden("tiny-bert"), Head::new(Pooling::Mean, 20), 0, &compute()).unwrap();
     student.save(folder).unwrap();
     fs::rename(folder.join("model.safetensors"), folder.join("trained.safetensors")).unwrap();
 }

@@ -1,6 +1,7 @@
 //! The command line: definitions only. Arguments become settings in `commands`.
 
 mod embed;
+mod recipe;
 mod runs;
 mod test;
 mod train;
@@ -109,19 +110,22 @@ mod tests {
         let mut line = "themo train".to_owned();
         let others = ["config", "resume", "overriding", "fast_dev_run"];
         for arg in train.get_arguments().filter(|arg| !others.contains(&arg.get_id().as_str())) {
+            let choices = arg.get_possible_values();
             let value = match arg.get_id().as_str() {
-                "pooling" => " first",
-                "dropout" | "learn_rate" => " 0.5",
-                "device" => " cpu",
-                "precision" => " f32",
-                "memory_limit" => " 8GiB",
-                _ if arg.get_action().takes_values() => " 3",
-                _ => "",
+                _ if !arg.get_action().takes_values() => "",
+                _ if !choices.is_empty() => choices[0].get_name(),
+                "dropout" | "learn_rate" | "layer_decay" | "ema" => "0.5",
+                "betas" => "0.8,0.9",
+                "loss" => "mse+0.1*clip",
+                "device" => "cpu",
+                "precision" => "f32",
+                "memory_limit" => "8GiB",
+                _ => "3",
             };
-            line += &format!(" --{}{value}", arg.get_long().unwrap());
+            line += &format!(" --{} {value}", arg.get_long().unwrap());
         }
         let given = settings(&line);
-        assert_eq!(given.len(), 28, "{line}");
+        assert_eq!(given.len(), 46, "{line}");
         Config::resolve(None, given).unwrap();
     }
 
@@ -135,6 +139,7 @@ mod tests {
             let value = match value {
                 toml::Value::String(text) => text.clone(),
                 toml::Value::Float(_) if key == "learn-rate" => "5e-4".to_owned(),
+                toml::Value::Float(x) => x.to_string(),
                 toml::Value::Integer(n) => n.to_string(),
                 _ => continue,
             };

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::{Serialize, Serializer};
 use toml::Table;
 
+use super::recipe::RecipeArgs;
 use crate::error::{Error, Result};
 use crate::interval::Interval;
 use crate::nn::Precision;
@@ -126,7 +127,7 @@ pub struct TrainArgs {
     /// Pairs a step [default: 32]
     #[arg(long, value_name = "PAIRS", help_heading = "Training")]
     batch_size: Option<usize>,
-    /// AdamW's learning rate [default: 5e-4]
+    /// Learning rate [default: 5e-4]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
     learn_rate: Option<f64>,
     /// Passes over the pairs at most; 0 saves the untrained student [default:
@@ -136,7 +137,7 @@ pub struct TrainArgs {
     /// Steps at most, over all epochs [default: no limit]
     #[arg(long, value_name = "N", help_heading = "Training")]
     max_steps: Option<usize>,
-    /// Epochs without a better train/loss before stopping [default: 5]
+    /// Epochs without a better monitored value before stopping [default: 5]
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     patience: Option<usize>,
     /// Tokens computed at once: less memory, same result [default: 4096]
@@ -146,6 +147,10 @@ pub struct TrainArgs {
     /// that is needed [default: no limit]
     #[arg(long, value_name = "SIZE", help_heading = "Training")]
     memory_limit: Option<String>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    recipe: RecipeArgs,
 }
 
 impl TrainArgs {
@@ -155,7 +160,7 @@ impl TrainArgs {
     }
 }
 
-fn is_false(flag: &bool) -> bool {
+pub(super) fn is_false(flag: &bool) -> bool {
     !flag
 }
 

@@ -4,6 +4,7 @@
 pub mod baseline;
 pub mod embed;
 pub mod evaluation;
+mod probe;
 mod resume;
 pub mod runs;
 pub mod test;

@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use crate::commands::trained::run_config;
 use crate::config::Config;
+use crate::config::recipe::Schedule;
 use crate::error::{Error, Result, ResultExt};
 use crate::run_dir::{RunDir, write_atomic};
 use crate::train::State;
@@ -46,11 +47,15 @@ pub fn open(path: &Path, flags: Table, overriding: bool) -> Result<(Config, Resu
 
 fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: bool) -> Result<()> {
     let table = |config: &Config| Table::try_from(config).map_err(|e| Error::new(e.to_string()));
+    // A schedule that falls to zero at the end computes something else with another end.
+    let ends = |key: &str| old.recipe.schedule != Schedule::Constant && matches!(key, "max-epochs" | "max-steps");
+    let free = |key: &str| FREE.contains(&key) && !ends(key);
+    let overridable = |key: &str| OVERRIDABLE.contains(&key) || ends(key);
     let (old, new) = (table(old)?, table(new)?);
-    for key in flags.keys().filter(|key| old.get(*key) != new.get(*key) && !FREE.contains(&key.as_str())) {
+    for key in flags.keys().filter(|key| old.get(*key) != new.get(*key) && !free(key)) {
         let shown = |table: &Table| table.get(key).map_or("not set".to_owned(), Value::to_string);
         let what = format!("the run has --{key} {}, not {}", shown(&old), shown(&new));
-        if !OVERRIDABLE.contains(&key.as_str()) {
+        if !overridable(key) {
             return Err(Error::usage(what).hint(format!(
                 "leave --{key} out, or start a new run; a resumed one may change only {}, and with --override {}",
                 FREE.join(", "),

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-use super::{model_folder, resume};
+use super::{model_folder, probe, resume};
 use crate::cli::TrainArgs;
 use crate::config::Config;
+use crate::config::recipe::Recipe;
 use crate::data::pairs::{self, Pair};
 use crate::data::targets::{Key, Targets};
 use crate::data::tokens::{TOKENIZER_FILES, TextTokenizer, cut_by_tokens};
@@ -15,6 +16,7 @@ use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::hub::Part;
 use crate::models::clip::ClipConfig;
+use crate::models::clip_text::text_projection;
 use crate::models::student::Head;
 use crate::models::weight_file::weight_files;
 use crate::models::{ClipText, Student};
@@ -26,8 +28,9 @@ use crate::report::log_file;
 use crate::run_dir::{RunDir, write_atomic};
 use crate::signals::Signals;
 use crate::status::{RunState, Status};
-use crate::train::fit::MONITOR;
-use crate::train::{Dataset, Journal, Start, State, Summary, fit, memory};
+use crate::train::fit::Measure;
+use crate::train::loss::Objective;
+use crate::train::{Dataset, Journal, Start, State, Summary, Task, fit, memory};
 
 /// Captions embedded by the teacher between two writes to the cache.
 const TEACHER_TOKENS: usize = 4096;
@@ -59,14 +62,19 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     };
     let teacher_dir = model_folder("--teacher", &config.teacher, &text_tower)?;
     let (train_pairs, val_pairs) = load_pairs(&config, args.fast_dev_run)?;
+    probe::check(&config, !val_pairs.is_empty())?;
     let state = match &resumed {
         Some(resumed) => resumed.state(config.seed, identify(&train_pairs))?,
         None => State::new(config.seed, identify(&train_pairs)),
     };
 
     let dim = ClipConfig::from_folder(&teacher_dir)?.text_config.hidden_size;
-    let student = Student::load(&student_dir, Head { pooling: config.pooling, dim }, config.seed, &compute)
+    let Recipe { projection_bias, final_norm, init, .. } = config.recipe;
+    let head = Head { pooling: config.pooling, dim, projection_bias, final_norm, init };
+    let mut student = Student::load(&student_dir, head, config.seed, &compute)
         .hint(|| "--student takes the folder of a BERT, or a checkpoint folder of a themo run")?;
+    student.freeze(config.recipe.freeze_layers)?;
+    let objective = Objective::new(&config.recipe, || text_projection(&teacher_dir, &compute.device))?;
     config.micro_batch_tokens = memory::micro_batch_tokens(&config, &student)?;
     let most = student.config().max_tokens();
     if config.max_sequence_length > most {
@@ -112,10 +120,19 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
             true => None,
             false => Some(dataset(&config, val_pairs, &tokenizer, &mut teacher)?),
         };
+        let projection = || text_projection(&teacher_dir, &compute.device);
+        let probe = probe::load(&config, val.as_ref(), &tokenizer, &teacher_dir, &teacher.key, &compute, projection)?;
         drop(teacher);
+        let recall = probe.as_ref().map(|probe| |student: &Student| probe.recall_at_1(student));
         let should_stop = || signals.exit_code().is_some();
-        let start = Start { state, checkpoint };
-        let fitted = fit(&config, &student, &train, val.as_ref(), start, &mut journal, &should_stop);
+        let task = Task {
+            student: &student,
+            objective: &objective,
+            train: &train,
+            val: val.as_ref(),
+            recall: recall.as_ref().map(|recall| recall as &Measure),
+        };
+        let fitted = fit(&config, &task, Start { state, checkpoint }, &mut journal, &should_stop);
         let stopped = fitted.as_ref().is_ok_and(|summary| summary.stopped);
         let finished = journal.finish((!stopped).then_some(fitted.is_ok()));
         let summary = fitted?;
@@ -135,7 +152,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         status.end(run, ended, trained.as_ref().err().filter(|_| !stopped).map(Error::to_string));
     }
     let text = match trained {
-        Ok(summary) => told(&summary, run.as_ref()),
+        Ok(summary) => told(&summary, config.recipe.monitor.name(), run.as_ref()),
         Err(_) if stopped => how_to_go_on(STOPPED.to_owned(), run.as_ref()),
         Err(error) => {
             run.filter(|_| is_new).inspect(RunDir::discard_if_unused);
@@ -150,7 +167,8 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
 /// Starts the log of a run and writes down its hyper-parameters and where it runs.
 fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams> {
     log_file::open(&run.log())?;
-    let hparams = Hparams::new(&Table::try_from(config).map_err(|e| Error::new(e.to_string()))?, MONITOR);
+    let hparams =
+        Hparams::new(&Table::try_from(config).map_err(|e| Error::new(e.to_string()))?, config.recipe.monitor.name());
     write_atomic(&run.path().join("hparams.yaml"), hparams.to_yaml().as_bytes())?;
     let operations = format!("{:?}", compute.backend).to_lowercase();
     let environment = describe(&format!("{:?}", compute.device.location()).to_lowercase(), &operations);
@@ -159,14 +177,14 @@ fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams
 }
 
 /// What a run that has ended, or was stopped, says.
-fn told(summary: &Summary, run: Option<&RunDir>) -> String {
+fn told(summary: &Summary, monitor: &str, run: Option<&RunDir>) -> String {
     let Summary { epochs, steps, training_secs, .. } = summary;
     let figures = format!("({epochs} epochs, {steps} steps, {training_secs:.1} s of training)");
     if summary.stopped {
         return how_to_go_on(format!("stopped {figures}"), run);
     }
     let done = match summary.best {
-        Some(loss) => format!("best {MONITOR} {loss:.4} {figures}"),
+        Some(best) => format!("best {monitor} {best:.4} {figures}"),
         None => format!("not trained: {epochs} epochs"),
     };
     match (run, &summary.checkpoint) {

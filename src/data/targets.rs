@@ -20,6 +20,12 @@ impl Key {
     pub fn of_files(files: &[PathBuf]) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"themo teacher features, version 1");
+        Self(hasher).and_files(files)
+    }
+
+    /// From more files besides.
+    pub fn and_files(&self, files: &[PathBuf]) -> Result<Self> {
+        let mut hasher = self.0.clone();
         for path in files {
             let mut content = blake3::Hasher::new();
             content.update_mmap_rayon(path).context(|| format!("cannot read {}", path.display()))?;

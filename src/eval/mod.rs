@@ -6,6 +6,7 @@
 //! | [`images`] | embeddings of many image files, in batches |
 //! | [`retrieval`] | XTD10: captions against images, both ways |
 //! | [`classification`] | ImageNet: images against prompts with class names |
+//! | [`probe`] | recall@1 while a student trains |
 //! | [`towers`] | the student, the teacher's towers and the baseline behind those traits |
 //! | [`published`] | what others published on the same sets |
 //! | [`report`] | the figures as JSON, as a table and as files |
@@ -15,6 +16,7 @@
 pub mod classification;
 pub mod images;
 pub mod metrics;
+pub mod probe;
 pub mod published;
 pub mod report;
 pub mod retrieval;

@@ -115,7 +115,7 @@ impl ImageEmbedder for TeacherImages {
     }
 }
 
-fn in_batches(ids: &[Vec<u32>], embed: impl Fn(&Tokens) -> Result<Tensor>) -> Result<Vec<f32>> {
+pub(super) fn in_batches(ids: &[Vec<u32>], embed: impl Fn(&Tokens) -> Result<Tensor>) -> Result<Vec<f32>> {
     let mut out = Vec::new();
     for run in cut_by_tokens(ids.iter().map(Vec::len), BATCH_TOKENS) {
         out.extend(embed(&Tokens::pack(&ids[run], 0)?)?.flatten_all()?.to_vec1::<f32>()?);

@@ -128,11 +128,13 @@ impl Bert {
         self.encoder.forward(&embeddings, &tokens.rows, dropout, tape)
     }
 
-    /// Adds to the gradients from the gradient of the states.
+    /// Adds to the gradients of what is trained from the gradient of the states.
     pub fn backward(
         &self, tokens: &Tokens, tape: Tape, dstates: &Tensor, dropout: Option<&Dropout>, grads: &mut Gradients,
     ) -> Result<()> {
-        let dembeddings = self.encoder.backward(tape, dstates, &tokens.rows, dropout, grads)?;
-        self.with_lookups(tokens, |lookups| embedding::backward(self.backend, lookups, &dembeddings, grads))
+        match self.encoder.backward(tape, dstates, &tokens.rows, dropout, grads)? {
+            Some(d) => self.with_lookups(tokens, |lookups| embedding::backward(self.backend, lookups, &d, grads)),
+            None => Ok(()),
+        }
     }
 }

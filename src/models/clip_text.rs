@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::clip::ClipConfig;
 use super::encoder::{Encoder, Tape};
@@ -22,6 +22,17 @@ pub struct ClipText {
     params: Params,
     end: u32,
     max_tokens: usize,
+}
+
+/// The frozen projection from the latent into the shared space, `[projection_dim, hidden]`, of the CLIP in `folder`;
+/// nothing else of it is read.
+pub fn text_projection(folder: &Path, device: &Device) -> Result<Tensor> {
+    let config = ClipConfig::from_folder(folder)?;
+    let mut weights = Weights::open(folder, device)?;
+    let shape = [config.projection_dim, config.text_config.hidden_size];
+    let projection = weights.take("text_projection.weight", &shape)?;
+    weights.finish(|_| true)?;
+    Ok(projection)
 }
 
 impl ClipText {
@@ -109,8 +120,10 @@ impl ClipText {
     /// Adds to the gradients from the gradient of [`Self::pooled`].
     pub fn backward(&self, tokens: &Tokens, tape: Tape, dpooled: &Tensor, grads: &mut Gradients) -> Result<()> {
         let dstates = Pooling::Last.backward(self.backend, &tokens.rows, dpooled)?;
-        let dembeddings = self.encoder.backward(tape, &dstates, &tokens.rows, None, grads)?;
-        embedding::backward(self.backend, &self.lookups(&tokens.ids, &tokens.positions()), &dembeddings, grads)
+        match self.encoder.backward(tape, &dstates, &tokens.rows, None, grads)? {
+            Some(d) => embedding::backward(self.backend, &self.lookups(&tokens.ids, &tokens.positions()), &d, grads),
+            None => Ok(()),
+        }
     }
 
     /// From the latent space `[batch, hidden]` into the shared space `[batch, projection_dim]`, not normalised.

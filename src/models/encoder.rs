@@ -52,8 +52,17 @@ struct SavedLayer {
 /// What a training forward keeps for its backward.
 #[derive(Default)]
 pub struct Tape {
+    frozen: Option<usize>,
     first: Option<Normed>,
     layers: Vec<SavedLayer>,
+}
+
+impl Tape {
+    /// A tape on which the embeddings and the first `frozen` layers leave nothing: the backward ends above them.
+    /// With none, it goes through to the embeddings.
+    pub fn above(frozen: Option<usize>) -> Self {
+        Self { frozen, ..Self::default() }
+    }
 }
 
 /// A stack of layers on packed tokens.
@@ -81,6 +90,7 @@ impl Encoder {
         let first_norm = weights.layer_norm(first_norm, hidden, eps, params)?;
         let mut layers = Vec::new(); // (what config.json says of their number is not known to be true yet)
         for (index, names) in names.enumerate() {
+            params.next_layer();
             let qkv: Vec<&str> = names.qkv.iter().map(String::as_str).collect();
             layers.push(Layer {
                 qkv: weights.linear(&qkv, hidden, hidden, true, params)?,
@@ -109,7 +119,8 @@ impl Encoder {
         let mut input = self.drop(&first.out, Site::Embeddings, rows, dropout)?;
         let mut stream = if self.config.norm_first { first.sum.clone() } else { input.clone() };
         if let Some(tape) = tape.as_deref_mut() {
-            *tape = Tape { first: Some(first), layers: Vec::with_capacity(self.layers.len()) };
+            tape.first = tape.frozen.is_none().then_some(first);
+            tape.layers = Vec::with_capacity(self.layers.len());
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = layer.qkv.forward(backend, &input)?;
@@ -124,7 +135,7 @@ impl Encoder {
             let norm_mlp = layer.norm_mlp.forward(backend, Some(&stream), &branch)?;
             stream = self.stream(&norm_mlp);
             let output = norm_mlp.out.clone();
-            if let Some(tape) = tape.as_deref_mut() {
+            if let Some(tape) = tape.as_deref_mut().filter(|tape| tape.frozen.is_none_or(|frozen| index >= frozen)) {
                 tape.layers.push(SavedLayer { input, qkv, attended, norm_attention, z, norm_mlp });
             }
             input = output;
@@ -132,11 +143,12 @@ impl Encoder {
         Ok(input)
     }
 
-    /// From the gradient of the states: adds to the gradients of all parameters and returns the gradient of the
-    /// embeddings. `tape`, `rows` and `dropout` are those of the forward pass; the tape is used up layer by layer.
+    /// From the gradient of the states: adds to the gradients of all trained parameters and returns the gradient of
+    /// the embeddings, if they are trained. `tape`, `rows` and `dropout` are those of the forward pass; the tape is
+    /// used up layer by layer.
     pub fn backward(
         &self, tape: Tape, dstates: &Tensor, rows: &Rows, dropout: Option<&Dropout>, grads: &mut Gradients,
-    ) -> Result<Tensor> {
+    ) -> Result<Option<Tensor>> {
         let backend = self.backend;
         let mut dinput = dstates.clone();
         let mut dstream: Option<Tensor> = None;
@@ -156,9 +168,12 @@ impl Encoder {
             dinput = layer.qkv.backward(backend, &saved.input, &dqkv, self.residual(&dsum), grads)?;
             dstream = self.config.norm_first.then_some(dsum);
         }
-        let dfirst = self.drop(&dinput, Site::Embeddings, rows, dropout)?;
         match &tape.first {
-            Some(first) => self.first_norm.backward(backend, first, &dfirst, dstream.as_ref(), grads),
+            Some(first) => {
+                let dfirst = self.drop(&dinput, Site::Embeddings, rows, dropout)?;
+                self.first_norm.backward(backend, first, &dfirst, dstream.as_ref(), grads).map(Some)
+            }
+            None if tape.frozen.is_some() => Ok(None),
             None => Err(Error::new("backward without a recorded forward pass")),
         }
     }

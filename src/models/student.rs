@@ -1,4 +1,4 @@
-//! The student: a BERT, pooling, and a projection without bias to the teacher's text width.
+//! The student: a BERT, pooling, and a projection to the teacher's text width; on request with a bias and a final norm.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use super::bert::{Bert, BertConfig};
 use super::encoder::Tape;
 use super::weights::{Weights, read_json, save};
 use crate::error::{Error, Result, ResultExt};
-use crate::nn::{Backend, Compute, Dropout, Gradients, Linear, Params, Pooling, Tokens};
+use crate::nn::layer_norm::Normed;
+use crate::nn::{Backend, Compute, Dropout, Gradients, Init, LayerNorm, Linear, Params, Pooling, Tokens};
 use crate::rng;
 
 /// What a themo checkpoint adds to the BERT's own `config.json`, in `themo.json`.
@@ -19,6 +20,59 @@ pub struct Head {
     pub pooling: Pooling,
     /// Width of the output: the teacher's text hidden size.
     pub dim: usize,
+    /// Whether the projection has a bias (zero in a new student).
+    #[serde(default)]
+    pub projection_bias: bool,
+    /// Whether a layer norm (eps 1e-5, as torch's) follows the projection.
+    #[serde(default)]
+    pub final_norm: bool,
+    /// How a new projection is drawn.
+    #[serde(skip)]
+    pub init: Init,
+}
+
+impl Head {
+    /// The original's: no bias, no final norm.
+    pub fn new(pooling: Pooling, dim: usize) -> Self {
+        Self { pooling, dim, projection_bias: false, final_norm: false, init: Init::Clip }
+    }
+
+    /// Refuses a head that is not the one `found` in the checkpoint `folder`.
+    fn expect(self, found: Self, folder: &Path) -> Result<()> {
+        let folder = folder.display();
+        if found.dim != self.dim {
+            return Err(Error::new(format!(
+                "the student in {folder} projects to {} dimensions, the teacher's text width is {}",
+                found.dim, self.dim
+            ))
+            .hint("choose the teacher that this student was trained on"));
+        }
+        let name = |pooling: Pooling| format!("{pooling:?}").to_lowercase();
+        if found.pooling != self.pooling {
+            return Err(Error::new(format!(
+                "the student in {folder} was trained with {} pooling, this run asks for {}",
+                name(found.pooling),
+                name(self.pooling)
+            ))
+            .hint(format!("add --pooling {}", name(found.pooling))));
+        }
+        for (what, flag, found, asked) in [
+            ("projection bias", "--projection-bias", found.projection_bias, self.projection_bias),
+            ("final norm", "--final-norm", found.final_norm, self.final_norm),
+        ] {
+            let with = |has: bool| if has { "with" } else { "without" };
+            if found != asked {
+                let what = format!(
+                    "the student in {folder} was trained {} a {what}, this run asks for one {} it",
+                    with(found),
+                    with(asked)
+                );
+                let hint = if found { format!("add {flag}") } else { format!("leave {flag} out") };
+                return Err(Error::new(what).hint(hint));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Name of the file that makes a folder a themo checkpoint.
@@ -26,49 +80,34 @@ pub const HEAD_FILE: &str = "themo.json";
 
 /// The name of the projection in checkpoints of either Themo.
 const PROJECTION: &str = "projection.weight";
+const PROJECTION_BIAS: &str = "projection.bias";
 
 /// Spanish sentences to vectors `[batch, dim]` in the teacher's text latent space (before its projection).
 pub struct Student {
     bert: Bert,
     head: Head,
     projection: Linear,
+    norm: Option<LayerNorm>,
     backend: Backend,
     device: Device,
     params: Params,
+    frozen: Option<usize>,
 }
 
 /// What a training forward keeps.
 pub struct StudentTape {
     tape: Tape,
     pooled: Tensor,
+    normed: Option<Normed>,
 }
 
 impl Student {
-    /// A student from a BERT folder, its projection drawn N(0, hidden^-0.5) with `seed`, or as it stands in a themo
-    /// checkpoint folder (the same pooling and width, else an error).
+    /// A student from a BERT folder, its projection drawn with `seed`, or as it stands in a themo checkpoint folder
+    /// (with the same head, else an error).
     pub fn load(folder: &Path, head: Head, seed: u64, compute: &Compute) -> Result<Self> {
         let trained = folder.join(HEAD_FILE).exists();
         if trained {
-            let found: Head = read_json(&folder.join(HEAD_FILE))?;
-            if found.dim != head.dim {
-                return Err(Error::new(format!(
-                    "the student in {} projects to {} dimensions, the teacher's text width is {}",
-                    folder.display(),
-                    found.dim,
-                    head.dim
-                ))
-                .hint("choose the teacher that this student was trained on"));
-            }
-            if found.pooling != head.pooling {
-                let name = |pooling: Pooling| format!("{pooling:?}").to_lowercase();
-                return Err(Error::new(format!(
-                    "the student in {} was trained with {} pooling, this run asks for {}",
-                    folder.display(),
-                    name(found.pooling),
-                    name(head.pooling)
-                ))
-                .hint(format!("add --pooling {}", name(found.pooling))));
-            }
+            head.expect(read_json(&folder.join(HEAD_FILE))?, folder)?;
         }
         Self::build(folder, head, trained, seed, compute)
     }
@@ -86,7 +125,8 @@ impl Student {
             return Err(Error::new(format!("{} has no {PROJECTION}", file.display()))
                 .hint("this is no checkpoint of Themo; a BERT or a run of themo is given as a folder"));
         };
-        Self::fill(bert, weights, Head { pooling, dim }, true, 0, compute)
+        let head = Head { projection_bias: weights.shape(PROJECTION_BIAS).is_some(), ..Head::new(pooling, dim) };
+        Self::fill(bert, weights, head, true, 0, compute)
     }
 
     fn build(folder: &Path, head: Head, trained: bool, seed: u64, compute: &Compute) -> Result<Self> {
@@ -103,20 +143,53 @@ impl Student {
         let mut params = Params::default();
         let bert = Bert::load(config, compute, &mut weights, &mut params)
             .context(|| format!("cannot load the student from {}", folder.display()))?;
-        let trained = if trained { Some(weights.take_whole(PROJECTION, &[head.dim, hidden])?) } else { None };
+        let mut take = |name: &str, shape: &[usize], wanted: bool| match trained && wanted {
+            true => weights.take_whole(name, shape).map(Some),
+            false => Ok(None),
+        };
+        let (matrix, vector) = ([head.dim, hidden], [head.dim]);
+        let weight = take(PROJECTION, &matrix, true)?;
+        let bias = take(PROJECTION_BIAS, &vector, head.projection_bias)?;
+        let scale = take("final_norm.weight", &vector, head.final_norm)?;
+        let shift = take("final_norm.bias", &vector, head.final_norm)?;
         // A BERT's pooler, its language-model heads and old versions' position ids are no part of a student.
         weights.finish(|n| ["pooler.", "cls.", "position_ids"].iter().any(|part| n.contains(part)))?;
-        let weight = match trained {
-            Some(weight) => weight,
-            None => {
-                let scale = (hidden as f64).powf(-0.5);
-                let key = rng::mix(0x7072_6f6a, seed);
-                let draws = (0..(head.dim * hidden) as u64).map(|i| (rng::normal(key, i) * scale) as f32).collect();
-                Tensor::from_vec(draws, (head.dim, hidden), &compute.device)?
-            }
+        params.next_layer();
+        let mut add = |name: &str, shape: &[usize], taken: Option<Tensor>, new: &dyn Fn() -> Vec<f32>| {
+            let value = taken.map_or_else(|| Ok(Tensor::from_vec(new(), shape, &compute.device)?), Ok::<_, Error>)?;
+            params.add(vec![name.into()], &value)
         };
-        let projection = Linear { weight: params.add(vec![PROJECTION.into()], &weight)?, bias: None };
-        Ok(Self { bert, head, projection, backend: compute.backend, device: compute.device.clone(), params })
+        let (zeros, ones) = (|| vec![0.0; head.dim], || vec![1.0; head.dim]);
+        let draw = || head.init.draw(head.dim, hidden, rng::mix(0x7072_6f6a, seed));
+        let weight = add(PROJECTION, &matrix, weight, &draw)?;
+        let bias = match head.projection_bias {
+            true => Some(add(PROJECTION_BIAS, &vector, bias, &zeros)?),
+            false => None,
+        };
+        let norm = match head.final_norm {
+            true => Some(LayerNorm {
+                weight: add("final_norm.weight", &vector, scale, &ones)?,
+                bias: add("final_norm.bias", &vector, shift, &zeros)?,
+                eps: 1e-5,
+            }),
+            false => None,
+        };
+        let projection = Linear { weight, bias };
+        let (backend, device) = (compute.backend, compute.device.clone());
+        Ok(Self { bert, head, projection, norm, backend, device, params, frozen: None })
+    }
+
+    /// Freezes the embeddings and the first `layers` layers (0: the embeddings alone): they get no gradient and no
+    /// update, and the backward ends above them. None trains everything.
+    pub fn freeze(&mut self, layers: Option<usize>) -> Result<()> {
+        let most = self.bert.config.num_hidden_layers;
+        if let Some(layers) = layers.filter(|layers| *layers > most) {
+            return Err(Error::usage(format!("--freeze-layers {layers} is more than the student's {most} layers"))
+                .hint(format!("use at most {most}")));
+        }
+        self.params.freeze(layers);
+        self.frozen = layers;
+        Ok(())
     }
 
     /// The parameters, in order.
@@ -152,32 +225,53 @@ impl Student {
 
     /// Sentence vectors `[batch, dim]`, without dropout.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
-        self.projection.forward(self.backend, &self.pooled(tokens)?)
+        self.forward(tokens, None)
+    }
+
+    /// Sentence vectors of a training step that will not be followed by [`Self::backward`].
+    pub fn forward(&self, tokens: &Tokens, dropout: Option<&Dropout>) -> Result<Tensor> {
+        Ok(self.head(tokens, &self.bert.forward(tokens, dropout, None)?)?.0)
     }
 
     /// Sentence vectors with what [`Self::backward`] needs.
     pub fn forward_train(&self, tokens: &Tokens, dropout: Option<&Dropout>) -> Result<(Tensor, StudentTape)> {
-        let mut tape = Tape::default();
+        let mut tape = Tape::above(self.frozen);
         let states = self.bert.forward(tokens, dropout, Some(&mut tape))?;
-        let pooled = self.head.pooling.forward(self.backend, &tokens.rows, &states)?;
-        let output = self.projection.forward(self.backend, &pooled)?;
-        Ok((output, StudentTape { tape, pooled }))
+        let (output, pooled, normed) = self.head(tokens, &states)?;
+        Ok((output, StudentTape { tape, pooled, normed }))
     }
 
-    /// Adds to the gradients of all parameters from the gradient of the output `[batch, dim]`.
+    /// The output, the pooled states and, where there is one, the final norm's record.
+    fn head(&self, tokens: &Tokens, states: &Tensor) -> Result<(Tensor, Tensor, Option<Normed>)> {
+        let pooled = self.head.pooling.forward(self.backend, &tokens.rows, states)?;
+        let projected = self.projection.forward(self.backend, &pooled)?;
+        match &self.norm {
+            Some(norm) => {
+                let normed = norm.forward(self.backend, None, &projected)?;
+                Ok((normed.out.clone(), pooled, Some(normed)))
+            }
+            None => Ok((projected, pooled, None)),
+        }
+    }
+
+    /// Adds to the gradients of all trained parameters from the gradient of the output `[batch, dim]`.
     pub fn backward(
         &self, tokens: &Tokens, saved: StudentTape, doutput: &Tensor, dropout: Option<&Dropout>, grads: &mut Gradients,
     ) -> Result<()> {
-        let dpooled = self.projection.backward(self.backend, &saved.pooled, doutput, None, grads)?;
+        let dprojected = match (&self.norm, &saved.normed) {
+            (Some(norm), Some(normed)) => &norm.backward(self.backend, normed, doutput, None, grads)?,
+            _ => doutput,
+        };
+        let dpooled = self.projection.backward(self.backend, &saved.pooled, dprojected, None, grads)?;
         let dstates = self.head.pooling.backward(self.backend, &tokens.rows, &dpooled)?;
         self.bert.backward(tokens, saved.tape, &dstates, dropout, grads)
     }
 
-    /// Writes `model.safetensors` (names as in the original's checkpoints: `transformer.*`, `projection.weight`) and
-    /// `themo.json` into `folder`.
+    /// Writes `model.safetensors` (names as in the original's checkpoints: `transformer.*`, `projection.*`, and
+    /// `final_norm.*`) and `themo.json` into `folder`.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let rename = |name: &str| match name {
-            PROJECTION => name.to_owned(),
+        let rename = |name: &str| match name.split_once('.') {
+            Some(("projection" | "final_norm", _)) => name.to_owned(),
             _ => format!("transformer.{name}"),
         };
         save(&self.params, rename, &folder.join("model.safetensors"))?;

@@ -12,6 +12,7 @@ pub mod attention;
 pub mod dropout;
 pub mod embedding;
 pub mod gemm;
+pub mod init;
 pub mod layer_norm;
 pub mod linear;
 pub mod math;
@@ -24,6 +25,7 @@ pub mod storage;
 
 pub use activation::Activation;
 pub use dropout::{Dropout, Site};
+pub use init::Init;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use params::{Gradients, Param, Params};

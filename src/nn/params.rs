@@ -26,6 +26,10 @@ pub struct Entry {
     names: Vec<String>,
     /// The value.
     pub var: Var,
+    /// Which layer of its model it belongs to: 0 for the embeddings, then the layers from 1, then what follows them.
+    pub depth: usize,
+    /// Whether it is trained: gets a gradient and updates.
+    pub trainable: bool,
 }
 
 impl Entry {
@@ -45,6 +49,7 @@ impl Entry {
 #[derive(Default)]
 pub struct Params {
     entries: Vec<Entry>,
+    depth: usize,
 }
 
 impl Params {
@@ -52,8 +57,23 @@ impl Params {
     pub fn add(&mut self, names: Vec<String>, value: &Tensor) -> Result<Param> {
         let var = Var::from_tensor(&value.to_dtype(DType::F32)?.contiguous()?)?;
         let param = Param { value: var.as_detached_tensor(), id: self.entries.len() };
-        self.entries.push(Entry { names, var });
+        self.entries.push(Entry { names, var, depth: self.depth, trainable: true });
         Ok(param)
+    }
+
+    /// What is added from now on belongs to the next layer.
+    pub fn next_layer(&mut self) {
+        self.depth += 1;
+    }
+
+    /// The depth of the last layer.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Trains only what lies above `depth`; all of it if none is given.
+    pub fn freeze(&mut self, depth: Option<usize>) {
+        self.entries.iter_mut().for_each(|entry| entry.trainable = depth.is_none_or(|depth| entry.depth > depth));
     }
 
     /// The parameters in order.
@@ -77,6 +97,15 @@ impl Params {
     }
 }
 
+/// Zeros in the shape of every trained parameter; an empty tensor for the others, so that places agree.
+pub fn zeros(params: &Params) -> Result<Vec<Tensor>> {
+    let zeros = |entry: &Entry| {
+        let shape = if entry.trainable { entry.var.shape().clone() } else { 0.into() };
+        Ok(Tensor::zeros(shape, DType::F32, entry.var.device())?)
+    };
+    params.iter().map(zeros).collect()
+}
+
 /// One gradient a parameter, in the order of [`Params`]; operations add to it.
 pub struct Gradients {
     tensors: Vec<Tensor>,
@@ -96,10 +125,9 @@ enum Content {
 }
 
 impl Gradients {
-    /// Zero gradients for `params`.
+    /// Zero gradients for `params`; what is not trained has an empty one.
     pub fn zeros(params: &Params) -> Result<Self> {
-        let zeros = |entry: &Entry| Ok(Tensor::zeros(entry.var.shape(), DType::F32, entry.var.device())?);
-        let tensors = params.iter().map(zeros).collect::<Result<Vec<_>>>()?;
+        let tensors = zeros(params)?;
         let contents = tensors.iter().map(|_| Cell::new(Content::Rows(Vec::new()))).collect();
         Ok(Self { tensors, contents })
     }
@@ -126,7 +154,7 @@ impl Gradients {
                     *content = Content::Value;
                 }
                 (_, Content::Rows(rows)) => {
-                    let width = tensor.elem_count() / tensor.dim(0)?;
+                    let width = tensor.elem_count() / tensor.dim(0)?.max(1);
                     edit(tensor, |g| rows.drain(..).for_each(|row| g[row as usize * width..][..width].fill(0.0)))?;
                 }
                 (_, content) => *content = Content::Old,
@@ -199,10 +227,10 @@ impl Gradients {
         Ok(sum.sqrt())
     }
 
-    /// The names of parameters whose gradient is not finite, or zero everywhere.
+    /// The names of trained parameters whose gradient is not finite, or zero everywhere.
     pub fn suspicious(&self, params: &Params) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        for (entry, gradient) in params.iter().zip(self.iter()?) {
+        for (entry, gradient) in params.iter().zip(self.iter()?).filter(|(entry, _)| entry.trainable) {
             let size = gradient.abs()?.sum_all()?.to_scalar::<f32>()?;
             if !size.is_finite() || size == 0.0 {
                 found.push(entry.name());

@@ -15,17 +15,20 @@ use crate::run_dir::write_error;
 pub struct Metrics {
     file: AppendFile,
     rows: usize,
+    columns: usize,
 }
 
 impl Metrics {
-    /// Opens the file, cut back to its header and `rows` rows; starts it if there is none.
-    pub fn open(path: &Path, rows: usize) -> Result<Self> {
+    /// Opens the file, cut back to its header and `rows` rows; starts it if there is none. The last column is there
+    /// only `with_recall`.
+    pub fn open(path: &Path, rows: usize, with_recall: bool) -> Result<Self> {
         let failed = |e| write_error(path, e);
         let options = || File::options().read(true).write(true).create(true).truncate(false).open(path);
         let (mut file, mut bytes) = (options().map_err(failed)?, Vec::new());
         file.read_to_end(&mut bytes).map_err(failed)?;
-        let columns = Logged::default().values().map(|(name, _)| name).join(",");
-        let header = format!("epoch,step,{columns}\n");
+        let names = Logged::default().values().map(|(name, _)| name);
+        let columns = names.len() - usize::from(!with_recall);
+        let header = format!("epoch,step,{}\n", names[..columns].join(","));
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
         let mut kept = lines.next().filter(|line| *line == header.as_bytes()).map_or(0, <[u8]>::len);
         let mut there = 0;
@@ -35,7 +38,7 @@ impl Metrics {
         if there < rows {
             tracing::warn!("{} has lost {} rows", path.display(), rows - there);
         }
-        let mut metrics = Self { file: AppendFile::new(path, file, kept as u64)?, rows: there };
+        let mut metrics = Self { file: AppendFile::new(path, file, kept as u64)?, rows: there, columns };
         if kept == 0 {
             metrics.file.push(header.as_bytes());
             metrics.flush()?;
@@ -46,7 +49,7 @@ impl Metrics {
     /// Adds the row of one step. Numbers have as many digits as it takes to read the same value back.
     pub fn write(&mut self, logged: &Logged) {
         let mut row = format!("{},{}", logged.epoch, logged.step);
-        for (_, value) in logged.values() {
+        for (_, value) in logged.values().into_iter().take(self.columns) {
             row.push(',');
             if let Some(value) = value {
                 // Writing to a String cannot fail. Debug, unlike Display, writes 1e-10 and not 0.0000000001.
@@ -89,7 +92,7 @@ mod tests {
     fn rows_are_there_at_once_and_read_back_exactly() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.csv");
-        let mut metrics = Metrics::open(&path, 0).unwrap();
+        let mut metrics = Metrics::open(&path, 0, false).unwrap();
         let loss = f64::from(0.1f32) / 3.0;
         metrics.write(&Logged { step: 50, train_loss: Some(loss), lr: Some(8e-5), ..Logged::default() });
         metrics.write(&Logged { epoch: 1, step: 99, val_loss: Some(2.0), ..Logged::default() });
@@ -108,20 +111,20 @@ mod tests {
     fn a_resumed_run_cuts_the_file_back_to_whole_rows() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.csv");
-        let mut metrics = Metrics::open(&path, 0).unwrap();
+        let mut metrics = Metrics::open(&path, 0, false).unwrap();
         (1..=3).for_each(|step| metrics.write(&Logged { step, ..Logged::default() }));
         metrics.flush().unwrap();
         let whole = std::fs::read_to_string(&path).unwrap();
         for (tail, rows) in [("", 3), ("0,4,", 3), ("0,4,,,,\n0,5,,,,\n", 3), ("", 2), ("", 0)] {
             std::fs::write(&path, whole.clone() + tail).unwrap();
-            let mut metrics = Metrics::open(&path, rows).unwrap();
+            let mut metrics = Metrics::open(&path, rows, false).unwrap();
             metrics.write(&Logged { step: rows + 1, ..Logged::default() });
             metrics.flush().unwrap();
             let steps = (1..=rows + 1).map(|step| format!("0,{step},,,,\n")).collect::<String>();
             assert!(std::fs::read_to_string(&path).unwrap().ends_with(&("tokens_per_sec\n".to_owned() + &steps)));
         }
         std::fs::write(&path, "epoch,st").unwrap();
-        assert_eq!(Metrics::open(&path, 0).unwrap().rows(), 0);
+        assert_eq!(Metrics::open(&path, 0, false).unwrap().rows(), 0);
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("tokens_per_sec\n"));
     }
 
@@ -129,7 +132,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_named_and_the_rows_wait() {
         let file = File::options().write(true).open("/dev/full").unwrap();
-        let mut metrics = Metrics { file: AppendFile::new(Path::new("/dev/full"), file, 0).unwrap(), rows: 0 };
+        let mut metrics =
+            Metrics { file: AppendFile::new(Path::new("/dev/full"), file, 0).unwrap(), rows: 0, columns: 4 };
         metrics.write(&Logged::default());
         for _ in 0..2 {
             let error = metrics.flush().unwrap_err();

@@ -30,6 +30,8 @@ pub struct Logged {
     pub step: usize,
     pub train_loss: Option<f64>,
     pub val_loss: Option<f64>,
+    /// How often a caption of the probe finds its own first.
+    pub val_recall: Option<f64>,
     /// The learning rate of this step.
     pub lr: Option<f64>,
     /// Student tokens trained on a second.
@@ -38,12 +40,13 @@ pub struct Logged {
 
 impl Logged {
     /// The values under the names that metrics.csv and TensorBoard give them.
-    fn values(&self) -> [(&'static str, Option<f64>); 4] {
+    fn values(&self) -> [(&'static str, Option<f64>); 5] {
         [
             ("train/loss", self.train_loss),
             ("val/loss", self.val_loss),
             ("lr", self.lr),
             ("tokens_per_sec", self.tokens_per_sec),
+            ("val/recall@1", self.val_recall),
         ]
     }
 }
@@ -58,6 +61,15 @@ pub struct Position {
     pub events: Vec<(String, u64)>,
 }
 
+/// Which of a step's values metrics.csv has besides those it always has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Columns {
+    /// The tokens/s, a reading of the clock that would make two equal runs' files differ; TensorBoard has it anyway.
+    pub speed: bool,
+    /// A last column with `val/recall@1`.
+    pub recall: bool,
+}
+
 /// Writes logged steps to the files of one run.
 #[derive(Debug)]
 pub struct Recorder {
@@ -67,16 +79,15 @@ pub struct Recorder {
     earlier: Vec<(String, u64)>,
     /// The tag of the best value so far.
     best_tag: String,
-    log_speed: bool,
+    columns: Columns,
     warned: bool,
 }
 
 impl Recorder {
     /// Opens both files in the folder of a run, cut back to `position`, after `step` steps; a new run starts at the
-    /// defaults. Without `log_speed`, metrics.csv leaves out the tokens/s: a reading of the clock would make two equal
-    /// runs' files differ.
-    pub fn open(run: &Path, hparams: &Hparams, log_speed: bool, position: &Position, step: usize) -> Result<Self> {
-        let metrics = Metrics::open(&run.join("metrics.csv"), position.rows)?;
+    /// defaults.
+    pub fn open(run: &Path, hparams: &Hparams, columns: Columns, position: &Position, step: usize) -> Result<Self> {
+        let metrics = Metrics::open(&run.join("metrics.csv"), position.rows, columns.recall)?;
         tensorboard::cut_back(run, &position.events)?;
         let mut events = EventFile::create(run, step)?;
         if position.events.is_empty() {
@@ -84,12 +95,12 @@ impl Recorder {
             events.flush()?;
         }
         let (earlier, best_tag) = (position.events.clone(), hparams.best_tag.clone());
-        Ok(Self { metrics, events, earlier, best_tag, log_speed, warned: false })
+        Ok(Self { metrics, events, earlier, best_tag, columns, warned: false })
     }
 
     /// Writes one step to both files. What cannot be written (a full disk) is kept, and tried again with the next.
     pub fn record(&mut self, logged: &Logged) {
-        let tokens_per_sec = logged.tokens_per_sec.filter(|_| self.log_speed);
+        let tokens_per_sec = logged.tokens_per_sec.filter(|_| self.columns.speed);
         self.metrics.write(&Logged { tokens_per_sec, ..*logged });
         self.events.write(logged);
         match self.flush() {
@@ -136,13 +147,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_log_speed_puts_a_clock_into_metrics_csv() {
-        for (log_speed, row) in [(false, "0,1,,,,\n"), (true, "0,1,,,,123.5\n")] {
+    fn metrics_csv_has_a_clock_and_a_recall_only_on_request() {
+        for (speed, recall, row) in
+            [(false, false, "0,1,,,,\n"), (true, false, "0,1,,,,123.5\n"), (false, true, "0,1,,,,,0.25\n")]
+        {
+            let columns = Columns { speed, recall };
             let dir = tempfile::tempdir().unwrap();
             let hparams = Hparams::new(&toml::Table::new(), "train/loss");
-            let mut recorder = Recorder::open(dir.path(), &hparams, log_speed, &Position::default(), 0).unwrap();
-            recorder.record(&Logged { step: 1, tokens_per_sec: Some(123.5), ..Logged::default() });
-            assert!(std::fs::read_to_string(dir.path().join("metrics.csv")).unwrap().ends_with(row));
+            let mut recorder = Recorder::open(dir.path(), &hparams, columns, &Position::default(), 0).unwrap();
+            let (tokens_per_sec, val_recall) = (Some(123.5), Some(0.25));
+            recorder.record(&Logged { step: 1, tokens_per_sec, val_recall, ..Logged::default() });
+            let text = std::fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
+            assert!(text.ends_with(row), "{text}");
+            assert_eq!(text.lines().next().unwrap().ends_with(",val/recall@1"), recall);
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::retention::keep_best;
 use super::state::{Measured, State};
 use crate::data::tokens::TOKENIZER_FILES;
@@ -59,13 +59,13 @@ impl Checkpoints {
     }
 
     /// Writes `last`.
-    pub fn save_last(&mut self, student: &Student, optimizer: &AdamW, state: &State) -> Result<PathBuf> {
+    pub fn save_last(&mut self, student: &Student, optimizer: &Optimizer, state: &State) -> Result<PathBuf> {
         self.save(student, optimizer, state, LAST)
     }
 
     /// Writes a checkpoint for the epoch just ended if it is among the best. The ones it displaces are returned, to
     /// be removed when `last` is there too: until then a crash goes back behind them.
-    pub fn save_if_best(&mut self, student: &Student, optimizer: &AdamW, state: &State) -> Result<Vec<PathBuf>> {
+    pub fn save_if_best(&mut self, student: &Student, optimizer: &Optimizer, state: &State) -> Result<Vec<PathBuf>> {
         let Some(new) = &state.measured else { return Ok(Vec::new()) };
         let name = name_of(new);
         let there: Vec<(String, Measured)> = list_best(&self.dir)?
@@ -89,7 +89,7 @@ impl Checkpoints {
     }
 
     /// Writes everything beside the final place, synced, then renames.
-    fn save(&mut self, student: &Student, optimizer: &AdamW, state: &State, name: &str) -> Result<PathBuf> {
+    fn save(&mut self, student: &Student, optimizer: &Optimizer, state: &State, name: &str) -> Result<PathBuf> {
         let failed = || format!("cannot write the checkpoint {name} in {}", self.dir.display());
         let full = || "check the free space and the permissions; earlier checkpoints are untouched";
         let temporary = tempfile::Builder::new().prefix(WRITING).tempdir_in(&self.dir).context(failed).hint(full)?;
@@ -100,7 +100,7 @@ impl Checkpoints {
         Ok(path)
     }
 
-    fn fill(&self, folder: &Path, student: &Student, optimizer: &AdamW, state: &State) -> Result<()> {
+    fn fill(&self, folder: &Path, student: &Student, optimizer: &Optimizer, state: &State) -> Result<()> {
         let twin = self.newest.as_ref().filter(|(steps, _)| *steps == state.steps);
         let shared = twin.is_some_and(|(_, twin)| share(twin, folder).is_ok());
         if !shared {
@@ -222,12 +222,12 @@ pub fn read_state(folder: &Path) -> Result<State> {
 }
 
 /// Reads the optimizer's moments after `steps` steps from the checkpoint that `student` was loaded from.
-pub fn restore(folder: &Path, student: &Student, steps: usize, optimizer: &mut AdamW) -> Result<()> {
+pub fn restore(folder: &Path, student: &Student, steps: usize, optimizer: &mut Optimizer) -> Result<()> {
     let path = folder.join(MOMENTS_FILE);
     let failed = || format!("cannot read the optimizer's moments from {}", path.display());
     let tensors = candle_core::safetensors::load(&path, student.device()).context(failed)?;
     for (slot, list) in optimizer.slots_mut(steps) {
-        for (entry, tensor) in student.params().iter().zip(list) {
+        for (entry, tensor) in student.params().iter().zip(list).filter(|(entry, _)| entry.trainable) {
             let part = |(name, _)| {
                 let name = format!("{slot}.{name}");
                 tensors
@@ -246,10 +246,10 @@ pub fn restore(folder: &Path, student: &Student, steps: usize, optimizer: &mut A
 }
 
 /// Writes the optimizer's tensors as `SLOT.PARAMETER`.
-fn write_moments(optimizer: &AdamW, params: &Params, path: &Path) -> Result<()> {
+fn write_moments(optimizer: &Optimizer, params: &Params, path: &Path) -> Result<()> {
     let mut tensors = BTreeMap::new();
     for (slot, list) in optimizer.slots() {
-        for (entry, tensor) in params.iter().zip(list) {
+        for (entry, tensor) in params.iter().zip(list).filter(|(entry, _)| entry.trainable) {
             for (name, part) in entry.parts(tensor)? {
                 tensors.insert(format!("{slot}.{name}"), part.to_device(&Device::Cpu)?.contiguous()?);
             }

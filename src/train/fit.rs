@@ -6,18 +6,18 @@ use std::time::Instant;
 use super::Dataset;
 use super::checkpoint;
 use super::journal::Journal;
-use super::optimizer::{AdamW, AdamWConfig};
+use super::loss::Objective;
+use super::optimizer::Optimizer;
+use super::schedule::{factor, total_steps};
 use super::state::{Limit, Measured, State};
 use super::step::{loss_and_gradients, validate};
 use crate::config::Config;
+use crate::config::recipe::Monitor;
 use crate::error::{Error, Result};
 use crate::models::Student;
 use crate::nn::{Dropout, Gradients};
 use crate::report::Logged;
 use crate::report::console::progress;
-
-/// The metric that decides which checkpoint is best and when to stop.
-pub const MONITOR: &str = "train/loss";
 
 /// How a run ended.
 pub struct Summary {
@@ -34,6 +34,20 @@ pub struct Summary {
     pub stopped: bool,
 }
 
+/// Measures a student.
+pub type Measure<'a> = dyn Fn(&Student) -> Result<f64> + 'a;
+
+/// What is learned, by whom and from what.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub student: &'a Student,
+    pub objective: &'a Objective,
+    pub train: &'a Dataset,
+    pub val: Option<&'a Dataset>,
+    /// Measures val/recall@1, where that is wanted.
+    pub recall: Option<&'a Measure<'a>>,
+}
+
 /// Where a run begins.
 pub struct Start {
     /// A new one, or that of the checkpoint.
@@ -42,22 +56,27 @@ pub struct Start {
     pub checkpoint: Option<PathBuf>,
 }
 
-/// Trains `student` on `train` until a limit of `config` is reached or `should_stop` says so, leaving metrics and
+/// Trains until a limit of `config` is reached or `should_stop` says so, leaving metrics and
 /// checkpoints in `journal`. From a checkpoint it goes on as if it had never stopped.
 pub fn fit(
-    config: &Config, student: &Student, train: &Dataset, val: Option<&Dataset>, start: Start, journal: &mut Journal,
-    should_stop: &dyn Fn() -> bool,
+    config: &Config, task: &Task, start: Start, journal: &mut Journal, should_stop: &dyn Fn() -> bool,
 ) -> Result<Summary> {
+    let Task { student, objective, train, val, recall } = *task;
+    let monitor = config.recipe.monitor;
     let mut grads = Gradients::zeros(student.params())?;
-    let mut optimizer = AdamW::new(AdamWConfig::default(), student.params())?;
+    let mut optimizer = Optimizer::new(&config.recipe, student.params())?;
     if let Some(folder) = &start.checkpoint {
         checkpoint::restore(folder, student, start.state.steps, &mut optimizer)?;
+        optimizer.swap_average(student.backend(), student.params())?; // a checkpoint's student is the average
     }
     let mut state = State { finished: false, ..start.state };
     let (hidden_dropout, attention_dropout) = match config.dropout {
         Some(p) => (p, p),
         None => (student.config().hidden_dropout_prob, student.config().attention_probs_dropout_prob),
     };
+    let total_steps = total_steps(train.len(), config.batch_size, config.max_epochs, config.max_steps);
+    let learn_rate_at =
+        |step| config.learn_rate * factor(config.recipe.schedule, config.recipe.warmup_steps, total_steps, step);
     let (mut since_logged, mut tokens_since_logged) = (0.0, 0);
 
     // A run that was killed at the end of an epoch, before that was recorded, has the end still to come.
@@ -73,12 +92,19 @@ pub fn fit(
                 break;
             }
             let began = Instant::now();
-            let learn_rate = config.learn_rate;
+            let learn_rate = learn_rate_at(state.steps);
             let dropout =
                 Dropout::new(config.seed, state.steps as u64, hidden_dropout as f32, attention_dropout as f32);
             grads.clear(student.backend())?;
-            let loss =
-                loss_and_gradients(student, train, batch, Some(&dropout), config.micro_batch_tokens, &mut grads)?;
+            let loss = loss_and_gradients(
+                student,
+                objective,
+                train,
+                batch,
+                Some(&dropout),
+                config.micro_batch_tokens,
+                &mut grads,
+            )?;
             if state.steps == 0 {
                 audit(student, &grads)?;
             }
@@ -87,7 +113,7 @@ pub fn fit(
                 let report = journal.write_diverged(train, batch, &state, learn_rate, loss, norm);
                 return Err(diverged(loss, norm, &state, learn_rate, report));
             }
-            optimizer.step(student.backend(), student.params(), &grads, learn_rate)?;
+            optimizer.step(student.backend(), student.params(), &grads, norm, learn_rate)?;
 
             let (secs, tokens) =
                 (began.elapsed().as_secs_f64(), batch.iter().map(|i| train.tokens[*i].len()).sum::<usize>());
@@ -102,6 +128,7 @@ pub fn fit(
                     step: state.steps,
                     train_loss: Some(loss),
                     val_loss: None,
+                    val_recall: None,
                     lr: Some(learn_rate),
                     tokens_per_sec: Some(tokens_since_logged as f64 / since_logged),
                 });
@@ -112,7 +139,9 @@ pub fn fit(
             let due = state.batches < batches && config.checkpoint_every.due(state.steps, journal.since_saved());
             if stop || due {
                 state.recorded = journal.position();
+                optimizer.swap_average(student.backend(), student.params())?;
                 journal.save_last(student, &optimizer, &state);
+                optimizer.swap_average(student.backend(), student.params())?;
             }
             if stop {
                 return Ok(summary(&state, journal, true));
@@ -121,42 +150,48 @@ pub fn fit(
         drop(bar);
 
         let train_loss = state.loss_sum / state.pairs as f64;
-        let val_loss = val.map(|data| validate(student, data, config.micro_batch_tokens)).transpose()?;
+        optimizer.swap_average(student.backend(), student.params())?;
+        let validate = |data| validate(student, objective, data, config.batch_size, config.micro_batch_tokens);
+        let val_loss = val.map(validate).transpose()?;
+        let val_recall = recall.map(|recall| recall(student)).transpose()?;
         let tokens_per_sec = (epoch_secs > 0.0).then(|| epoch_tokens as f64 / epoch_secs);
         state.recorded = journal.position();
         // An epoch that the steps did not suffice for is closed for now; with more of them it would go on.
         let unfinished = (state.batches < batches).then(|| State { finished: true, ..state.clone() });
-        let is_best = state.stopping.observe(train_loss);
+        let value = match monitor {
+            Monitor::TrainLoss => Some(train_loss),
+            Monitor::ValLoss => val_loss,
+            Monitor::ValRecall => val_recall,
+        };
+        let value = value.unwrap_or(f64::NAN); // the command refuses to watch what is not measured
+        let maximise = monitor.rises();
+        let is_best = state.stopping.observe(value, maximise);
         if is_best {
-            journal.record_best(state.steps, train_loss);
+            journal.record_best(state.steps, value);
         }
         journal.record(&Logged {
             epoch,
             step: state.steps,
             train_loss: Some(train_loss),
             val_loss,
-            lr: Some(config.learn_rate),
+            val_recall,
+            lr: Some(learn_rate_at(state.steps.saturating_sub(1))),
             tokens_per_sec,
         });
-        state.end_epoch(Measured {
-            epoch,
-            train_loss,
-            val_loss,
-            monitor: MONITOR.into(),
-            value: train_loss,
-            maximise: false,
-        });
+        state.end_epoch(Measured { epoch, train_loss, val_loss, monitor: monitor.name().into(), value, maximise });
         state.recorded = journal.position();
         state.finished = state.limit(config).is_some();
-        let validated = val_loss.map_or(String::new(), |v| format!(", val/loss {v:.4}"));
+        let shown = |what, value: Option<f64>| value.map_or(String::new(), |value| format!(", {what} {value:.4}"));
+        let validated = shown("val/loss", val_loss) + &shown("val/recall@1", val_recall);
         tracing::info!(
             "epoch {epoch}: train/loss {train_loss:.4}{validated}{}, {epoch_secs:.1} s, {:.0} tokens/s",
             if is_best { " (best)" } else { "" },
             tokens_per_sec.unwrap_or_default()
         );
         journal.save_epoch(student, &optimizer, &state, unfinished.as_ref().unwrap_or(&state));
+        optimizer.swap_average(student.backend(), student.params())?;
         if state.limit(config) == Some(Limit::Patience) {
-            tracing::info!("{MONITOR} has not improved for {} epochs: stopping", config.patience);
+            tracing::info!("{} has not improved for {} epochs: stopping", monitor.name(), config.patience);
         }
         if should_stop() && !state.finished {
             return Ok(summary(&state, journal, true));

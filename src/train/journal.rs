@@ -10,13 +10,13 @@ use serde_json::json;
 
 use super::Dataset;
 use super::checkpoint::{Checkpoints, find_best};
-use super::optimizer::AdamW;
+use super::optimizer::Optimizer;
 use super::state::State;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::models::Student;
 use crate::report::hparams::Hparams;
-use crate::report::{Logged, Position, Recorder};
+use crate::report::{Columns, Logged, Position, Recorder};
 use crate::run_dir::{RunDir, write_atomic};
 
 /// The files of one run, or none where nothing is to be left (`--fast-dev-run`).
@@ -45,7 +45,8 @@ impl Journal {
     pub fn open(run: &RunDir, source: &Path, config: &Config, hparams: &Hparams, state: &State) -> Result<Self> {
         let checkpoints = Checkpoints::open(run.checkpoints(), source, config.keep_best)?;
         checkpoints.cut_back(state.steps)?;
-        let recorder = Recorder::open(run.path(), hparams, config.log_speed, &state.recorded, state.steps)?;
+        let columns = Columns { speed: config.log_speed, recall: config.recipe.measures_recall() };
+        let recorder = Recorder::open(run.path(), hparams, columns, &state.recorded, state.steps)?;
         let files = Files { diverged: run.diverged(), recorder, checkpoints };
         Ok(Self { files: Some(files), ..Self::none() })
     }
@@ -75,7 +76,7 @@ impl Journal {
     }
 
     /// Writes `last`.
-    pub fn save_last(&mut self, student: &Student, optimizer: &AdamW, state: &State) {
+    pub fn save_last(&mut self, student: &Student, optimizer: &Optimizer, state: &State) {
         self.saved = Instant::now();
         let Some(Files { recorder, checkpoints, .. }) = &mut self.files else { return };
         // The state must not promise rows that a power cut can take.
@@ -85,7 +86,7 @@ impl Journal {
 
     /// Writes what is kept after an epoch: the student that `ended` describes if it is among the best, and `last`
     /// with the state to go on from.
-    pub fn save_epoch(&mut self, student: &Student, optimizer: &AdamW, ended: &State, last: &State) {
+    pub fn save_epoch(&mut self, student: &Student, optimizer: &Optimizer, ended: &State, last: &State) {
         self.saved = Instant::now();
         let Some(Files { recorder, checkpoints, .. }) = &mut self.files else { return };
         let mut save = || {

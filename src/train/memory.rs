@@ -27,16 +27,20 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
 
 /// Tokens of a micro-batch: what `micro-batch-tokens` says, or fewer where `memory-limit` asks for it.
 ///
-/// Weights, gradients and the two moments take 16 bytes a parameter. A token's forward pass keeps, in every layer, the
-/// projection of the attention (3 hidden), its result, two sums, two normalised sums, and the inner values of the
-/// feed-forward block; on top of that come the buffers of the layer at work.
+/// Weights, gradients, the two moments and an average of the weights take 4 bytes a parameter each; where it is frozen,
+/// only the weights do. A token's forward pass keeps, in every trained layer, the projection of the attention (3 hidden),
+/// its result, two sums, two normalised sums, and the inner values of the feed-forward block; on top of that come the
+/// buffers of the layer at work.
 pub fn micro_batch_tokens(config: &Config, student: &Student) -> Result<usize> {
     let Some(limit) = &config.memory_limit else { return Ok(config.micro_batch_tokens) };
     let limit = parse_bytes(limit)?;
     let bert = student.config();
     let (layers, hidden, inner) = (bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size);
-    let token = 4 * (layers * (8 * hidden + inner) + 8 * hidden + 6 * inner) as u64;
-    let fixed = 16 * student.params().elements() as u64 + (200 << 20);
+    let trained_layers = layers - config.recipe.freeze_layers.unwrap_or(0).min(layers);
+    let token = 4 * (trained_layers * (8 * hidden + inner) + 8 * hidden + 6 * inner) as u64;
+    let trained: usize = student.params().iter().filter(|p| p.trainable).map(|p| p.var.elem_count()).sum();
+    let of_trained = if config.recipe.ema.is_some() { 16 } else { 12 };
+    let fixed = 4 * student.params().elements() as u64 + of_trained * trained as u64 + (200 << 20);
     let fits = limit.saturating_sub(fixed) / token;
     let longest = config.max_sequence_length as u64;
     if fits < longest {

@@ -3,17 +3,19 @@
 pub mod checkpoint;
 pub mod dataset;
 pub mod fit;
+pub mod groups;
 pub mod journal;
 pub mod lightning;
 pub mod loss;
 pub mod memory;
 pub mod optimizer;
 pub mod retention;
+pub mod schedule;
 pub mod state;
 pub mod step;
 pub mod stopping;
 
 pub use dataset::Dataset;
-pub use fit::{Start, Summary, fit};
+pub use fit::{Start, Summary, Task, fit};
 pub use journal::Journal;
 pub use state::State;

@@ -1,52 +1,100 @@
 //! One training step's loss and gradients, and validation.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
 use super::Dataset;
-use super::loss;
+use super::loss::Objective;
 use crate::data::tokens::cut_by_tokens;
 use crate::error::Result;
 use crate::models::Student;
 use crate::nn::{Dropout, Gradients, Tokens};
 
-/// Adds the gradient of the batch's mean squared error to `grads` and returns the loss.
+/// Adds the gradient of the batch's loss to `grads` and returns the loss.
 ///
-/// The batch is cut into micro-batches of at most `micro_batch_tokens` tokens; each brings its share of the loss and
-/// the gradient, and its dropout masks are those of its place in the whole batch, so the cut changes nothing but the
-/// memory needed.
+/// The batch is cut into micro-batches of at most `micro_batch_tokens` tokens. Their dropout masks are those of their
+/// place in the whole batch, so the cut changes nothing but the memory needed: each micro-batch brings its share of
+/// the loss and the gradient. Where the loss needs the whole batch, the outputs of all micro-batches come first and
+/// the loss of them together, and a second forward pass of each, equal to the first, goes with its backward pass.
 pub fn loss_and_gradients(
-    student: &Student, data: &Dataset, batch: &[usize], dropout: Option<&Dropout>, micro_batch_tokens: usize,
-    grads: &mut Gradients,
+    student: &Student, objective: &Objective, data: &Dataset, batch: &[usize], dropout: Option<&Dropout>,
+    micro_batch_tokens: usize, grads: &mut Gradients,
 ) -> Result<f64> {
+    let parts = MicroBatches::new(student, data, batch, micro_batch_tokens);
+    let whole = if objective.needs_whole_batch() && parts.cuts.len() > 1 {
+        let (outputs, targets) = parts.outputs(dropout)?;
+        Some(objective.with_gradient(&outputs, &targets, batch.len())?)
+    } else {
+        None
+    };
     let mut total = 0.0;
-    for (tokens, targets) in micro_batches(student, data, batch, micro_batch_tokens) {
-        let (tokens, targets) = (tokens?, targets?);
+    for cut in &parts.cuts {
+        let tokens = parts.tokens(cut)?;
         let (outputs, tape) = student.forward_train(&tokens, dropout)?;
-        let (value, doutputs) = loss::with_gradient(&outputs, |out| loss::mse(out, &targets, batch.len()))?;
+        let doutputs = match &whole {
+            Some((_, doutputs)) => doutputs.narrow(0, cut.start, cut.len())?,
+            None => {
+                let (value, doutputs) = objective.with_gradient(&outputs, &parts.targets(cut)?, batch.len())?;
+                total += value;
+                doutputs
+            }
+        };
         student.backward(&tokens, tape, &doutputs, dropout, grads)?;
-        total += value;
     }
-    Ok(total)
+    Ok(whole.map_or(total, |(value, _)| value))
 }
 
-/// The mean squared error over a whole data set, without dropout.
-pub fn validate(student: &Student, data: &Dataset, micro_batch_tokens: usize) -> Result<f64> {
+/// The loss over a whole data set, without dropout; where it needs whole batches, the mean over those of `batch_size`
+/// pairs in the order of the set, each counting with its size.
+pub fn validate(
+    student: &Student, objective: &Objective, data: &Dataset, batch_size: usize, micro_batch_tokens: usize,
+) -> Result<f64> {
     let all: Vec<usize> = (0..data.len()).collect();
     let mut total = 0.0;
-    for (tokens, targets) in micro_batches(student, data, &all, micro_batch_tokens) {
-        let loss = loss::mse(&student.embed(&tokens?)?, &targets?, data.len())?;
+    if objective.needs_whole_batch() {
+        for batch in all.chunks(batch_size) {
+            let (outputs, targets) = MicroBatches::new(student, data, batch, micro_batch_tokens).outputs(None)?;
+            let loss = objective.value(&outputs, &targets, batch.len())?;
+            total += f64::from(loss.to_scalar::<f32>()?) * batch.len() as f64 / all.len() as f64;
+        }
+        return Ok(total);
+    }
+    let parts = MicroBatches::new(student, data, &all, micro_batch_tokens);
+    for cut in &parts.cuts {
+        let loss = objective.value(&student.embed(&parts.tokens(cut)?)?, &parts.targets(cut)?, data.len())?;
         total += f64::from(loss.to_scalar::<f32>()?);
     }
     Ok(total)
 }
 
-fn micro_batches<'a>(
-    student: &'a Student, data: &'a Dataset, batch: &'a [usize], micro_batch_tokens: usize,
-) -> impl Iterator<Item = (Result<Tokens>, Result<Tensor>)> + 'a {
-    let runs = cut_by_tokens(batch.iter().map(|i| data.tokens[*i].len()), micro_batch_tokens);
-    runs.into_iter().map(move |run| {
-        let indices = &batch[run.clone()];
-        let sequences: Vec<&[u32]> = indices.iter().map(|i| data.tokens[*i].as_slice()).collect();
-        (Tokens::pack(&sequences, run.start), data.targets_of(indices, student.device()))
-    })
+/// A batch and how it is cut.
+struct MicroBatches<'a> {
+    student: &'a Student,
+    data: &'a Dataset,
+    batch: &'a [usize],
+    cuts: Vec<Range<usize>>,
+}
+
+impl<'a> MicroBatches<'a> {
+    fn new(student: &'a Student, data: &'a Dataset, batch: &'a [usize], micro_batch_tokens: usize) -> Self {
+        let cuts = cut_by_tokens(batch.iter().map(|i| data.tokens[*i].len()), micro_batch_tokens);
+        Self { student, data, batch, cuts }
+    }
+
+    fn tokens(&self, cut: &Range<usize>) -> Result<Tokens> {
+        let sequences: Vec<&[u32]> = self.batch[cut.clone()].iter().map(|i| self.data.tokens[*i].as_slice()).collect();
+        Tokens::pack(&sequences, cut.start)
+    }
+
+    fn targets(&self, cut: &Range<usize>) -> Result<Tensor> {
+        self.data.targets_of(&self.batch[cut.clone()], self.student.device())
+    }
+
+    /// Outputs and targets of the whole batch.
+    fn outputs(&self, dropout: Option<&Dropout>) -> Result<(Tensor, Tensor)> {
+        let forward = |cut: &Range<usize>| self.student.forward(&self.tokens(cut)?, dropout);
+        let outputs = self.cuts.iter().map(forward).collect::<Result<Vec<_>>>()?;
+        Ok((Tensor::cat(&outputs, 0)?, self.targets(&(0..self.batch.len()))?))
+    }
 }

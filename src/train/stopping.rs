@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Watches a value that should fall (as Lightning's EarlyStopping with `mode="min"`, `min_delta=0`).
+/// Watches a value (as Lightning's EarlyStopping with `min_delta=0`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStopping {
     best: Option<f64>,
@@ -10,14 +10,15 @@ pub struct EarlyStopping {
 }
 
 impl EarlyStopping {
-    /// The smallest value seen.
+    /// The best value seen.
     pub fn best(&self) -> Option<f64> {
         self.best
     }
 
-    /// Takes the value of an epoch; says whether it is the best so far.
-    pub fn observe(&mut self, value: f64) -> bool {
-        let is_best = self.best.is_none_or(|best| value < best);
+    /// Takes the value of an epoch, which should rise or fall; says whether it is the best so far.
+    pub fn observe(&mut self, value: f64, should_rise: bool) -> bool {
+        let better = |best| if should_rise { value > best } else { value < best };
+        let is_best = self.best.is_none_or(better);
         if is_best {
             self.best = Some(value);
             self.waited = 0;
@@ -42,9 +43,11 @@ mod tests {
         let mut stopping = EarlyStopping::default();
         let seen: Vec<(bool, bool)> = [3.0, 2.0, 2.0, 1.0, 1.5, f64::NAN]
             .iter()
-            .map(|value| (stopping.observe(*value), stopping.exhausted(2)))
+            .map(|value| (stopping.observe(*value, false), stopping.exhausted(2)))
             .collect();
         assert_eq!(seen, [(true, false), (true, false), (false, false), (true, false), (false, false), (false, true)]);
         assert_eq!(stopping.best(), Some(1.0));
+        let mut rising = EarlyStopping::default();
+        assert_eq!([0.5, 0.5, 0.7, 0.6].map(|value| rising.observe(value, true)), [true, false, true, false]);
     }
 }

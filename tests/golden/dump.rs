@@ -24,7 +24,7 @@ fn main() -> Result<()> {
         println!("{}", serde_json::to_string(&ids)?);
         return Ok(());
     }
-    let student = Student::load(folder, Head { pooling: Pooling::Mean, dim: 1 }, 0, &Compute::new(Device::Cpu))?;
+    let student = Student::load(folder, Head::new(Pooling::Mean, 1), 0, &Compute::new(Device::Cpu))?;
     let mut rows: Vec<Vec<f32>> = Vec::new();
     for ids in ids.chunks(64) {
         rows.extend(student.pooled(&Tokens::pack(ids, 0)?)?.to_vec2()?);
