@@ -50,6 +50,7 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
         let mut key = Key::new(PROTOCOL);
         key.add(task);
         key.add_all(&models);
+        key.add(&format!("{:?}", compute.backend)); // bf16 products give other figures
         identify(&mut key, &mut digests)?;
         Ok(config.cache_dir.join(format!("baseline-{task}-{}.json", key.name())))
     };
