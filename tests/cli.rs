@@ -188,7 +188,29 @@ fn wrong_usage_is_told_and_writes_nothing() {
     let output = scratch.themo(&["train", "--config", config.to_str().unwrap()]);
     assert_fails(&output, 2, &["unknown key `bach-size`", "`batch-size`"]);
     assert_eq!(scratch.themo(&["train", "--bach-size", "3"]).status.code(), Some(2));
+    assert_fails(&scratch.train(&["--loss", "mse+mae"]), 2, &["unknown loss `mae`", "mse+0.1*clip"]);
+    assert_fails(&scratch.train(&["--freeze-layers", "9"]), 2, &["3 layers", "at most 3"]);
+    let pairs = scratch.path("pairs.tsv");
+    fs::write(&pairs, "un gato\ta cat\n").unwrap();
+    let pairs = ["--pairs", pairs.to_str().unwrap()];
+    for (monitor, hint) in [("val/loss", "--val-pairs"), ("val/recall@1", "--probe")] {
+        assert_fails(&scratch.train(&[&pairs[..], &["--monitor", monitor]].concat()), 2, &[monitor, hint]);
+    }
     scratch.assert_no_run();
+}
+
+#[test]
+fn the_recall_of_a_probe_is_that_of_test_and_chooses_the_checkpoint() {
+    let scratch = Scratch::new();
+    let run = scratch.run(&["--monitor", "val/recall@1", "--probe", "data/demo", "--ema", "0.5", "--max-steps", "90"]);
+    let metrics = fs::read_to_string(run.join("metrics.csv")).unwrap();
+    assert!(metrics.starts_with("epoch,step,train/loss,val/loss,lr,tokens_per_sec,val/recall@1\n"));
+    let measured: f64 = metrics.lines().last().unwrap().rsplit(',').next().unwrap().parse().unwrap();
+    let output = scratch.themo(&["test", "--version-path", run.to_str().unwrap(), "--json", "--task", "retrieval"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["retrieval"]["text_to_image"]["recall@1"].as_f64().unwrap(), measured);
+    assert!(measured > 0.1, "{measured}");
+    assert!(run.join(format!("checkpoints/epoch=0_val-recall@1={measured:.4}")).is_dir());
 }
 
 #[test]

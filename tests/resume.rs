@@ -181,6 +181,38 @@ fn twenty_kills_change_nothing() {
 }
 
 #[test]
+fn averaged_weights_schedules_and_the_watched_recall_go_on_too() {
+    let scratch = Scratch::new();
+    let recipe = [
+        "--optimizer=adam",
+        "--schedule=cosine",
+        "--warmup-steps=5",
+        "--layer-decay=0.8",
+        "--grad-clip=1",
+        "--freeze-layers=1",
+        "--ema=0.9",
+        "--final-norm",
+        "--loss=mse+0.1*clip",
+        "--target=projected",
+        "--micro-batch-tokens=100",
+        "--monitor=val/recall@1",
+    ];
+    succeeds(&mut scratch.command("reference", &recipe));
+    let run = scratch.run("killed");
+    let mut child = quietly(scratch.command("killed", &recipe));
+    for seen in [5, 17, 30] {
+        assert!(wait(&mut child, || rows(&run) > seen), "the run was over before it was killed");
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+        child = quietly(resume(&run, &[]));
+    }
+    assert!(child.wait().unwrap().success());
+    assert_same(&run, &scratch.run("reference"));
+    // With another end, a schedule would have had other learning rates from the beginning.
+    fails(&mut resume(&run, &["--max-epochs=5"]), 2, &["--max-epochs", "--override"]);
+}
+
+#[test]
 fn ctrl_c_and_sigterm_finish_the_step_and_say_how_to_go_on() {
     let scratch = Scratch::new();
     succeeds(&mut scratch.command("reference", &[]));
