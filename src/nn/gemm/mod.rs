@@ -72,9 +72,42 @@ pub fn bf16_unit() -> Option<&'static str> {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
     {
-        return Some(if amx::is_supported() { "AMX" } else { "AVX512-BF16" });
+        return Some(if amx_is_right() { "AMX" } else { "AVX512-BF16" });
     }
     None
+}
+
+/// Whether AMX is there and gives what AVX512-BF16 gives; asked once. Its loop could only be developed on a machine
+/// without it, so it has to show first that it is right: on small whole numbers, whose sums are exact in any order.
+#[cfg(target_arch = "x86_64")]
+fn amx_is_right() -> bool {
+    static RIGHT: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *RIGHT.get_or_init(|| {
+        if !amx::is_supported() {
+            return false;
+        }
+        let (m, n, k) = (45, 70, 75);
+        let whole = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
+        let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
+        let lines = |ptr, count, line_stride, k_stride| pack::Lines { ptr, count, k, line_stride, k_stride };
+        let [by_amx, by_avx] = [true, false].map(|by_amx| {
+            let mut c = vec![0.0; m * n];
+            let out = blocked::Out { ptr: c.as_mut_ptr(), row_stride: n };
+            let (a, b) = (lines(a.as_ptr(), m, k, 1), lines(b.as_ptr(), n, 1, n));
+            // SAFETY: both features were found, the operands lie within their vectors, and C is ours.
+            unsafe {
+                match by_amx {
+                    true => blocked::product::<blocked::Amx>((m, n, k), a, b, Init::Bias(&bias), out, false),
+                    false => blocked::product::<blocked::Bf16>((m, n, k), a, b, Init::Bias(&bias), out, false),
+                }
+            }
+            c
+        });
+        if by_amx != by_avx {
+            tracing::warn!("this CPU's AMX gives other products than its AVX512-BF16, so it is not used");
+        }
+        by_amx == by_avx
+    })
 }
 
 fn fits(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> bool {
@@ -117,7 +150,7 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
         return unsafe {
             match bf16 {
                 false => blocked::product::<blocked::F32>(shape, a, b, init, c, true),
-                true if amx::is_supported() => blocked::product::<blocked::Amx>(shape, a, b, init, c, true),
+                true if amx_is_right() => blocked::product::<blocked::Amx>(shape, a, b, init, c, true),
                 true => blocked::product::<blocked::Bf16>(shape, a, b, init, c, true),
             }
         };
