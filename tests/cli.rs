@@ -214,6 +214,15 @@ fn the_recall_of_a_probe_is_that_of_test_and_chooses_the_checkpoint() {
 }
 
 #[test]
+fn broken_weights_take_the_place_of_no_checkpoint() {
+    let scratch = Scratch::new();
+    let output = scratch.train(&["--learn-rate", "1e39", "--max-steps", "1"]);
+    assert_fails(&output, 1, &["weights became infinite or NaN", "step 1", "learning rate"]);
+    let checkpoints = scratch.path("logs/demo/version_0/checkpoints");
+    assert!(fs::read_dir(checkpoints).map_or(true, |mut entries| entries.next().is_none()));
+}
+
+#[test]
 fn missing_or_broken_training_data_is_told_and_writes_nothing() {
     let scratch = Scratch::new();
     let data = scratch.path("data");

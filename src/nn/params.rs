@@ -91,6 +91,16 @@ impl Params {
         self.entries.is_empty()
     }
 
+    /// Whether all numbers are finite, and small enough for their sum to be.
+    pub fn are_finite(&self) -> Result<bool> {
+        for entry in &self.entries {
+            if !entry.var.as_detached_tensor().abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// How many numbers they hold together.
     pub fn elements(&self) -> usize {
         self.entries.iter().map(|entry| entry.var.elem_count()).sum()

@@ -38,7 +38,8 @@ impl EventFile {
         bytes(&mut version, 3, b"brain.Event:2"); // Event.file_version
         events.frame(&version);
         if step > 0 {
-            let mut start = event(now, step as u64);
+            // It forgets those of this step and later ones; what was logged at `step` itself is still in the files.
+            let mut start = event(now, step as u64 + 1);
             let mut log = Vec::new();
             number(&mut log, 1, 1); // SessionLog.status = START
             bytes(&mut start, 7, &log); // Event.session_log
@@ -244,7 +245,7 @@ mod tests {
         assert_eq!(names, [kept.0.clone(), second.position().0]);
         assert_eq!(frames(&std::fs::read(dir.path().join(&kept.0)).unwrap()).len(), 2);
         let start = fields(&frames(&std::fs::read(second.file.path()).unwrap())[1]);
-        assert_eq!(start[1..], [(2, 2u64.to_le_bytes().to_vec()), (7, vec![8, 1])]);
+        assert_eq!(start[1..], [(2, 3u64.to_le_bytes().to_vec()), (7, vec![8, 1])]);
     }
 
     #[test]

@@ -138,6 +138,7 @@ pub fn fit(
             // At the end of the epoch a checkpoint follows anyway.
             let due = state.batches < batches && config.checkpoint_every.due(state.steps, journal.since_saved());
             if stop || due {
+                require_finite(student, None, &state)?;
                 state.recorded = journal.position();
                 optimizer.swap_average(student.backend(), student.params())?;
                 journal.save_last(student, &optimizer, &state);
@@ -153,6 +154,7 @@ pub fn fit(
         optimizer.swap_average(student.backend(), student.params())?;
         let validate = |data| validate(student, objective, data, config.batch_size, config.micro_batch_tokens);
         let val_loss = val.map(validate).transpose()?;
+        require_finite(student, val_loss, &state)?;
         let val_recall = recall.map(|recall| recall(student)).transpose()?;
         let tokens_per_sec = (epoch_secs > 0.0).then(|| epoch_tokens as f64 / epoch_secs);
         state.recorded = journal.position();
@@ -220,6 +222,17 @@ fn diverged(loss: f64, norm: f64, state: &State, learn_rate: f64, report: Option
     let report = report.map_or(String::new(), |path| format!("; {} names the batch's captions", path.display()));
     Error::new(format!("the training {what} in epoch {}, step {}", state.epoch, state.steps + 1))
         .hint(format!("the learning rate {learn_rate:?} may be too high; the checkpoints are from before this{report}"))
+}
+
+/// Before a checkpoint: broken weights must not take the place of good ones.
+fn require_finite(student: &Student, val_loss: Option<f64>, state: &State) -> Result<()> {
+    let broken = match val_loss {
+        _ if !student.params().are_finite()? => "the student's weights became infinite or NaN".to_owned(),
+        Some(loss) if !loss.is_finite() => format!("val/loss became {loss}"),
+        _ => return Ok(()),
+    };
+    Err(Error::new(format!("{broken} in epoch {}, step {}", state.epoch, state.steps))
+        .hint("the learning rate may be too high; the checkpoints are from before this"))
 }
 
 /// Before the first update: no gradient may be missing or broken, or the run would train something else than it says.
