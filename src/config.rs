@@ -15,7 +15,7 @@ use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::interval::Interval;
 use crate::nn::{Pooling, Precision};
-use recipe::Recipe;
+use recipe::{LossTerm, Recipe};
 
 /// Everything that decides what a training run does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -161,6 +161,11 @@ impl Config {
             let why = if least == 3 { " (two special tokens and one of text)" } else { "" };
             require(value >= least, key, value, || format!("it must be {least} or more{why}"))?;
         }
+        let compares = |term: &LossTerm| matches!(term, LossTerm::Similarity | LossTerm::Clip);
+        let alone = self.batch_size == 1 && self.recipe.loss.0.iter().any(|(_, term)| compares(term));
+        require(!alone, "batch-size", self.batch_size, || {
+            "the losses similarity and clip compare the pairs of a batch: give 2 or more".into()
+        })?;
         require(self.learn_rate.is_finite() && self.learn_rate > 0.0, "learn-rate", self.learn_rate, || {
             "it must be a positive number, such as 5e-4".into()
         })?;

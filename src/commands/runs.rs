@@ -10,8 +10,7 @@ use crate::report::console::print;
 use crate::report::metrics::last_row;
 use crate::run_dir::RunDir;
 use crate::status::{RunState, Status, now};
-use crate::train::State;
-use crate::train::checkpoint::{find_last, read_state};
+use crate::train::checkpoint::{find_best, find_last, read_state};
 
 /// What is told of a run.
 struct Row {
@@ -54,7 +53,8 @@ fn look_at(run: &RunDir) -> Row {
     let unknown = || Status { state: RunState::Interrupted, started: started(), ended: None, error: None };
     let status = Status::of(run).unwrap_or_else(unknown);
     let state = find_last(&run.checkpoints()).and_then(|folder| read_state(&folder).ok()).unwrap_or_default();
-    let State { ref measured, ref stopping, training_secs, .. } = state;
+    // (A run that its steps ended inside an epoch has measured more than its `last` knows.)
+    let best = find_best(&run.checkpoints()).ok().and_then(|folder| read_state(&folder).ok()).and_then(|s| s.measured);
     let (mut epochs, mut steps) = (state.epochs(), state.steps);
     // A run is further than its last checkpoint.
     if let Some((epoch, step)) = last_row(&run.metrics()).filter(|(_, step)| *step > steps) {
@@ -63,11 +63,11 @@ fn look_at(run: &RunDir) -> Row {
     Row {
         run: name(run.path()),
         status,
-        monitor: measured.as_ref().map(|measured| measured.monitor.clone()),
-        best: stopping.best(),
+        best: best.as_ref().map(|best| best.value),
+        monitor: best.map(|best| best.monitor),
         epochs,
         steps,
-        training_secs,
+        training_secs: state.training_secs,
     }
 }
 
