@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the demo with each loss and target for equal steps in three seeds, and prints the README's table.
 
-    cargo build --release && python tests/bench/recipes.py --themo target/release/themo [--epochs 3]
+    cargo build --release && python tests/bench/recipes.py --themo target/release/themo [--epochs 3] [--only TEXT]
 
 Needs Python alone; run it from the repository's root. Every run is a real `themo train` and `themo test`.
 """
@@ -15,9 +15,13 @@ from pathlib import Path
 LOSSES = ["mse", "cosine", "mse+cosine", "similarity", "mse+similarity", "clip", "mse+0.1*clip"]
 TARGETS = ["hidden", "projected"]
 SCHEDULE = ["--schedule", "linear", "--warmup-steps", "30"]
+AVERAGE = ["--ema", "0.99"]
 RECIPES = [(f"`{loss}`", target, ["--loss", loss, "--target", target]) for target in TARGETS for loss in LOSSES] + [
     ("`mse`, linear schedule with warm-up", "hidden", SCHEDULE),
     ("`mse+cosine`, linear schedule with warm-up", "hidden", ["--loss", "mse+cosine", *SCHEDULE]),
+    ("`mse`, `--ema 0.99`", "hidden", AVERAGE),
+    ("`mse`, `--ema 0.99`, linear schedule with warm-up", "hidden", [*AVERAGE, *SCHEDULE]),
+    ("`mse+0.1*clip`, `--ema 0.99`", "hidden", ["--loss", "mse+0.1*clip", *AVERAGE]),
 ]
 
 
@@ -45,11 +49,12 @@ def main():
     parser.add_argument("--themo", default="target/release/themo")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="only the recipes whose name holds this")
     args = parser.parse_args()
     themo = str(Path(args.themo).resolve())
     print("| loss | target | recall@1 | accuracy@1 |\n|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, target, options in RECIPES:
+        for name, target, options in [recipe for recipe in RECIPES if args.only in recipe[0]]:
             figures = [measure(themo, scratch, options, args.epochs, seed) for seed in range(args.seeds)]
             recall, accuracy = zip(*figures)
             print(f"| {name} | {target} | {cell(recall)} | {cell(accuracy)} |", flush=True)
