@@ -10,7 +10,7 @@ use super::weights::{LayerNames, Weights};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::attention::{Attended, Attention};
 use crate::nn::layer_norm::Normed;
-use crate::nn::{Activation, Backend, Dropout, Gradients, LayerNorm, Linear, Params, Rows, Site};
+use crate::nn::{Activation, Backend, Dropout, Gradients, LayerNorm, Linear, Params, Rows, Site, on_pool};
 
 const CONFIG: &str = "fetch the model's config.json again";
 
@@ -112,6 +112,12 @@ impl Encoder {
 
     /// Embeddings `[tokens, hidden]` to states `[tokens, hidden]`; with a `tape`, keeps what [`Self::backward`] needs.
     pub fn forward(
+        &self, embeddings: &Tensor, rows: &Rows, dropout: Option<&Dropout>, tape: Option<&mut Tape>,
+    ) -> Result<Tensor> {
+        on_pool(|| self.run(embeddings, rows, dropout, tape))
+    }
+
+    fn run(
         &self, embeddings: &Tensor, rows: &Rows, dropout: Option<&Dropout>, mut tape: Option<&mut Tape>,
     ) -> Result<Tensor> {
         let backend = self.backend;

@@ -1,8 +1,9 @@
 //! Operations of the packed encoder, each a forward and a backward function; nothing is recorded behind the scenes.
 //!
 //! Every operation has two implementations behind one signature, chosen by [`Backend`]: *fast* (CPU, rayon, vector
-//! instructions, in-place gradients; its matrix products in f32 or bf16) and *plain* (candle tensor algebra, what CUDA and Metal run). The tests compare
-//! both on the CPU, in value and gradient, so the path that is not run here is the path that is tested.
+//! instructions, in-place gradients; its matrix products in f32 or bf16) and *plain* (candle tensor algebra, what CUDA
+//! and Metal run). The tests compare both on the CPU, in value and gradient, so the path that is not run here is the
+//! path that is tested.
 //!
 //! Tensors are f32. Tokens are packed: `[total_tokens, hidden]`, with [`Rows`] saying which sequence and position
 //! each row is.
@@ -46,6 +47,12 @@ pub enum Backend {
     Bf16,
     /// candle tensor operations, on any device.
     Plain,
+}
+
+/// Runs `work` on a thread of rayon's pool. From any other thread every parallel loop has to wake the pool and wait to
+/// be woken by it.
+pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }
 
 /// Where a model lives and which operations it uses there.

@@ -1,6 +1,6 @@
 //! Parameters as one ordered list of named tensors, and gradients in the same order.
 
-use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
@@ -119,7 +119,7 @@ pub fn zeros(params: &Params) -> Result<Vec<Tensor>> {
 /// One gradient a parameter, in the order of [`Params`]; operations add to it.
 pub struct Gradients {
     tensors: Vec<Tensor>,
-    contents: Vec<Cell<Content>>,
+    contents: Vec<Mutex<Content>>,
 }
 
 /// What the memory of a gradient holds (the fast path).
@@ -138,7 +138,7 @@ impl Gradients {
     /// Zero gradients for `params`; what is not trained has an empty one.
     pub fn zeros(params: &Params) -> Result<Self> {
         let tensors = zeros(params)?;
-        let contents = tensors.iter().map(|_| Cell::new(Content::Rows(Vec::new()))).collect();
+        let contents = tensors.iter().map(|_| Mutex::new(Content::Rows(Vec::new()))).collect();
         Ok(Self { tensors, contents })
     }
 
@@ -158,7 +158,7 @@ impl Gradients {
     /// of an embedding table only the rows that are not zero are touched.
     pub fn clear(&mut self, backend: Backend) -> Result<()> {
         for (tensor, content) in self.tensors.iter_mut().zip(&mut self.contents) {
-            match (backend, content.get_mut()) {
+            match (backend, content.get_mut().unwrap_or_else(PoisonError::into_inner)) {
                 (Backend::Plain, content) => {
                     *tensor = tensor.zeros_like()?;
                     *content = Content::Value;
@@ -175,19 +175,22 @@ impl Gradients {
 
     /// Makes the memory of a gradient hold its value.
     fn settle(&self, id: usize) -> Result<()> {
-        match self.contents[id].take() {
-            Content::Old => edit(&self.tensors[id], |g| g.fill(0.0)),
-            content => {
-                self.contents[id].set(content);
-                Ok(())
-            }
+        let mut content = self.contents[id].lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*content, Content::Old) {
+            edit(&self.tensors[id], |g| g.fill(0.0))?;
+            *content = Content::Value;
         }
+        Ok(())
+    }
+
+    fn content(&mut self, param: &Param) -> &mut Content {
+        self.contents[param.id].get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a whole tensor to the gradient of `param` (the plain path).
     pub fn add(&mut self, param: &Param, gradient: &Tensor) -> Result<()> {
         self.settle(param.id)?;
-        self.contents[param.id].set(Content::Value);
+        *self.content(param) = Content::Value;
         let sum = (&self.tensors[param.id] + gradient)?;
         self.tensors[param.id] = sum;
         Ok(())
@@ -196,14 +199,14 @@ impl Gradients {
     /// Updates the gradient of `param` in place (the fast path).
     pub fn edit(&mut self, param: &Param, change: impl FnOnce(&mut [f32])) -> Result<()> {
         self.settle(param.id)?;
-        self.contents[param.id].set(Content::Value);
+        *self.content(param) = Content::Value;
         edit(&self.tensors[param.id], change)
     }
 
     /// [`Self::edit`] for a change that adds to the rows `rows` only.
     pub fn edit_rows(&mut self, param: &Param, rows: &[u32], change: impl FnOnce(&mut [f32])) -> Result<()> {
         self.settle(param.id)?;
-        if let Content::Rows(known) = self.contents[param.id].get_mut() {
+        if let Content::Rows(known) = self.content(param) {
             known.extend(rows);
         }
         edit(&self.tensors[param.id], change)
@@ -211,7 +214,7 @@ impl Gradients {
 
     /// [`Self::edit`] for a change to all elements; with `true`, it must overwrite them: the gradient is zero so far.
     pub fn accumulate(&mut self, param: &Param, change: impl FnOnce(&mut [f32], bool)) -> Result<()> {
-        let is_zero = match self.contents[param.id].take() {
+        let is_zero = match std::mem::take(self.content(param)) {
             Content::Old => true,
             Content::Rows(rows) => rows.is_empty(),
             Content::Value => false,

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::config::recipe::Monitor;
 use crate::error::{Error, Result};
 use crate::models::Student;
-use crate::nn::{Dropout, Gradients};
+use crate::nn::{Dropout, Gradients, on_pool};
 use crate::report::Logged;
 use crate::report::console::progress;
 
@@ -95,25 +95,21 @@ pub fn fit(
             let learn_rate = learn_rate_at(state.steps);
             let dropout =
                 Dropout::new(config.seed, state.steps as u64, hidden_dropout as f32, attention_dropout as f32);
-            grads.clear(student.backend())?;
-            let loss = loss_and_gradients(
-                student,
-                objective,
-                train,
-                batch,
-                Some(&dropout),
-                config.micro_batch_tokens,
-                &mut grads,
-            )?;
-            if state.steps == 0 {
-                audit(student, &grads)?;
-            }
-            let norm = grads.norm(student.backend())?;
+            let first = state.steps == 0;
+            let (loss, norm) = on_pool(|| {
+                grads.clear(student.backend())?;
+                let tokens = config.micro_batch_tokens;
+                let loss = loss_and_gradients(student, objective, train, batch, Some(&dropout), tokens, &mut grads)?;
+                if first {
+                    audit(student, &grads)?;
+                }
+                Ok::<_, Error>((loss, grads.norm(student.backend())?))
+            })?;
             if !loss.is_finite() || !norm.is_finite() {
                 let report = journal.write_diverged(train, batch, &state, learn_rate, loss, norm);
                 return Err(diverged(loss, norm, &state, learn_rate, report));
             }
-            optimizer.step(student.backend(), student.params(), &grads, norm, learn_rate)?;
+            on_pool(|| optimizer.step(student.backend(), student.params(), &grads, norm, learn_rate))?;
 
             let (secs, tokens) =
                 (began.elapsed().as_secs_f64(), batch.iter().map(|i| train.tokens[*i].len()).sum::<usize>());

@@ -115,25 +115,15 @@ def plan(item, args):
 
 def measure(item, variants, args, python, common):
     batch, steps = plan(item, args)
-    workers = {}
-    for v in variants:
-        if v in TORCH:
-            command = [python, __file__, "--worker", v, "--item", item, "--steps", str(steps), *common]
-            workers[v] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            workers[v].stdout.readline()  # ready: model loaded, warmed up
     rounds = {v: [] for v in variants}
     for _ in range(args.rounds):
         for v in variants:
-            if v in workers:
-                workers[v].stdin.write("go\n")
-                workers[v].stdin.flush()
-                rounds[v].append(json.loads(workers[v].stdout.readline()))
+            if v in TORCH:
+                command = [python, "-W", "ignore", __file__, "--worker", v, "--item", item, "--steps", str(steps), *common]
+                rounds[v].append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
             else:
                 rounds[v].append(themo(item, v.removeprefix("themo-"), batch, steps, args))
             print(item, v, rounds[v][-1], file=sys.stderr)
-    for process in workers.values():
-        process.stdin.close()
-        process.wait()
     middle = lambda rows, key: statistics.median(row[key] for row in rows)
     return {v: {key: middle(rows, key) for key in rows[0]} for v, rows in rounds.items()}
 
@@ -242,7 +232,10 @@ def worker(args):
     if args.worker == "lengths":
         return print(json.dumps([len(ids) for ids in encode(args.tokenizer, spanish(args.captions))]))
     import torch
+    import transformers
 
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     if args.worker == "prepare":
@@ -250,13 +243,11 @@ def worker(args):
     batch, steps = plan(args.item, args)
     make = {"teacher": teacher_rounds, "images": image_rounds}.get(args.item, training_rounds)
     one_round = make(args, args.worker, batch, steps)
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        samples, tokens = one_round()
-        result = rates(args.item, samples, tokens, time.perf_counter() - began)
-        result["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps(result), flush=True)
+    began = time.perf_counter()
+    samples, tokens = one_round()
+    result = rates(args.item, samples, tokens, time.perf_counter() - began)
+    result["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps(result))
 
 
 def prepare(args):
@@ -270,7 +261,9 @@ def prepare(args):
                 shutil.copy(path, args.work / name)
 
     save(BertModel(BertConfig(vocab_size=VOCABULARY), add_pooling_layer=False), "bert", args.tokenizer)
-    clip = lambda text, vision, dim: CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=dim))
+    dim = lambda tower, dim: tower | dict(projection_dim=dim)
+    clip = lambda text, vision, d: CLIPModel(
+        CLIPConfig(text_config=dim(text, d), vision_config=dim(vision, d), projection_dim=d))
     end = read_end_of_text(args.clip_tokenizer)
     text = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12, num_hidden_layers=12, eos_token_id=end)
     vision = dict(hidden_size=1024, intermediate_size=4096, num_attention_heads=16, num_hidden_layers=24, patch_size=14)
@@ -358,8 +351,7 @@ def training_rounds(args, variant, batch, steps):
             step(*part)
         return len(sequences), sum(map(len, sequences))
 
-    if steps > 1:
-        step(*next(batches(sequences, variant, batch, 1)))
+    step(*next(batches(sequences, variant, min(batch, 32), 1)))  # threads, moments
     return one_round
 
 
