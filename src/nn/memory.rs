@@ -16,6 +16,10 @@ const HUGE: usize = 2 << 20;
 const SLACK: usize = 256 << 20;
 /// Sizes are rounded up to one of eight in each power of two.
 const CLASSES: usize = 8 * 40;
+/// How many classes larger than needed a kept block may be (half as large again): batches are never of one size.
+const LARGER: usize = 4;
+/// Bytes before a block, with its [`Header`]; a page, so that the block is aligned to one.
+const HEAD: usize = 4096;
 
 /// An allocator that keeps large blocks of `A`.
 pub struct Reusing<A> {
@@ -24,8 +28,8 @@ pub struct Reusing<A> {
 }
 
 struct Kept {
-    /// For each class its free blocks, each of which starts with the address of the next.
-    free: [*mut u8; CLASSES],
+    /// For each class its free blocks.
+    free: [*mut Header; CLASSES],
     free_bytes: usize,
     used_bytes: usize,
     peak_bytes: usize,
@@ -33,21 +37,43 @@ struct Kept {
 // SAFETY: the addresses are of free blocks, which nobody but the owner of the lock touches.
 unsafe impl Send for Kept {}
 
-/// The class of a size of at least [`LEAST`], and the size of its blocks.
-fn class(size: usize) -> (usize, usize) {
-    let step = 1 << (size.ilog2() - 3);
-    let rounded = size.next_multiple_of(step);
-    let power = rounded.ilog2();
-    ((power as usize - LEAST.ilog2() as usize) * 8 + (rounded >> (power - 3)) - 8, rounded)
+/// What stands before a block.
+struct Header {
+    class: usize,
+    /// The next free block of the class, while this one is free.
+    next: *mut Header,
+}
+
+/// The class of a block with room for `size` bytes.
+fn class(size: usize) -> usize {
+    let size = size + HEAD;
+    let rounded = size.next_multiple_of(1 << (size.ilog2() - 3));
+    let power = rounded.ilog2() as usize;
+    (power - LEAST.ilog2() as usize) * 8 + (rounded >> (power - 3)) - 8
+}
+
+/// The bytes of a block of a class, with its header.
+fn bytes(class: usize) -> usize {
+    (8 + class % 8) << (LEAST.ilog2() as usize - 3 + class / 8)
 }
 
 /// The layout of the blocks of a class.
-fn layout_of(size: usize) -> Option<Layout> {
-    Layout::from_size_align(size, if size >= HUGE { HUGE } else { 4096 }).ok()
+fn layout_of(class: usize) -> Option<Layout> {
+    let size = bytes(class);
+    Layout::from_size_align(size, if size >= HUGE { HUGE } else { HEAD }).ok()
+}
+
+/// The header of a block.
+///
+/// # Safety
+/// The block is one of ours.
+unsafe fn header(block: *mut u8) -> *mut Header {
+    // SAFETY: the caller's.
+    unsafe { block.sub(HEAD) as *mut Header }
 }
 
 fn is_kept(layout: &Layout) -> bool {
-    layout.size() >= LEAST && layout.size() < 1 << 50 && layout.align() <= 4096
+    layout.size() >= LEAST && layout.size() < 1 << 50 && layout.align() <= HEAD
 }
 
 impl<A: GlobalAlloc> Reusing<A> {
@@ -57,56 +83,75 @@ impl<A: GlobalAlloc> Reusing<A> {
         Self { inner, kept: Mutex::new(kept) }
     }
 
-    /// A block for `size` bytes and whether it has been used before.
-    fn take(&self, size: usize) -> (*mut u8, bool) {
-        let (index, rounded) = class(size);
-        let Some(layout) = layout_of(rounded) else { return (null_mut(), false) };
+    /// A block for `size` bytes.
+    fn take(&self, size: usize) -> *mut u8 {
+        let wanted = class(size);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.used_bytes += rounded;
-        kept.peak_bytes = kept.peak_bytes.max(kept.used_bytes);
-        let block = kept.free[index];
-        if !block.is_null() {
-            // SAFETY: a free block starts with the address of the next.
-            kept.free[index] = unsafe { (block as *const *mut u8).read() };
-            kept.free_bytes -= rounded;
-            return (block, true);
+        for class in wanted..(wanted + LARGER + 1).min(CLASSES) {
+            let head = kept.free[class];
+            if !head.is_null() {
+                // SAFETY: a free block of this class.
+                kept.free[class] = unsafe { (*head).next };
+                kept.free_bytes -= bytes(class);
+                kept.use_more(bytes(class));
+                // SAFETY: the block follows its header.
+                return unsafe { (head as *mut u8).add(HEAD) };
+            }
         }
+        let Some(layout) = layout_of(wanted) else { return null_mut() };
+        kept.use_more(layout.size());
         let limit = kept.peak_bytes + SLACK;
         let mut from = CLASSES;
         while kept.used_bytes + kept.free_bytes > limit && from > 0 {
             from -= 1;
-            let size = (8 + from % 8) << (LEAST.ilog2() as usize - 3 + from / 8);
+            let Some(layout) = layout_of(from) else { continue };
             while !kept.free[from].is_null() && kept.used_bytes + kept.free_bytes > limit {
-                let block = kept.free[from];
-                let Some(layout) = layout_of(size) else { break };
+                let head = kept.free[from];
                 // SAFETY: a free block of this class, which `inner` gave with this layout.
                 unsafe {
-                    kept.free[from] = (block as *const *mut u8).read();
-                    self.inner.dealloc(block, layout);
+                    kept.free[from] = (*head).next;
+                    self.inner.dealloc(head as *mut u8, layout);
                 }
-                kept.free_bytes -= size;
+                kept.free_bytes -= layout.size();
             }
         }
         drop(kept);
         // SAFETY: the size is not zero.
-        let block = unsafe { self.inner.alloc(layout) };
-        if block.is_null() {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.used_bytes -= rounded;
-        } else {
-            on_huge_pages(block, rounded);
+        let start = unsafe { self.inner.alloc(layout) };
+        if start.is_null() {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).used_bytes -= layout.size();
+            return start;
         }
-        (block, false)
+        on_huge_pages(start, layout.size());
+        // SAFETY: the block is large enough for its header.
+        unsafe {
+            (start as *mut Header).write(Header { class: wanted, next: null_mut() });
+            start.add(HEAD)
+        }
     }
 
-    fn give_back(&self, block: *mut u8, size: usize) {
-        let (index, rounded) = class(size);
+    /// Keeps a block for later.
+    ///
+    /// # Safety
+    /// It came from [`Self::take`], and nobody uses it any more.
+    unsafe fn give_back(&self, block: *mut u8) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the block is free from here on, and large enough for an address.
-        unsafe { (block as *mut *mut u8).write(kept.free[index]) };
-        kept.free[index] = block;
-        kept.free_bytes += rounded;
-        kept.used_bytes -= rounded;
+        // SAFETY: the caller's.
+        unsafe {
+            let head = header(block);
+            let class = (*head).class;
+            (*head).next = kept.free[class];
+            kept.free[class] = head;
+            kept.free_bytes += bytes(class);
+            kept.used_bytes -= bytes(class);
+        }
+    }
+}
+
+impl Kept {
+    fn use_more(&mut self, bytes: usize) {
+        self.used_bytes += bytes;
+        self.peak_bytes = self.peak_bytes.max(self.used_bytes);
     }
 }
 
@@ -130,7 +175,7 @@ fn on_huge_pages(block: *mut u8, size: usize) {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's.
-        if is_kept(&layout) { self.take(layout.size()).0 } else { unsafe { self.inner.alloc(layout) } }
+        if is_kept(&layout) { self.take(layout.size()) } else { unsafe { self.inner.alloc(layout) } }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -138,7 +183,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
             // SAFETY: the caller's.
             return unsafe { self.inner.alloc_zeroed(layout) };
         }
-        let (block, _) = self.take(layout.size());
+        let block = self.take(layout.size());
         if !block.is_null() {
             // SAFETY: the block has that many bytes.
             unsafe { block.write_bytes(0, layout.size()) };
@@ -147,12 +192,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
-        if is_kept(&layout) {
-            self.give_back(block, layout.size())
-        } else {
-            unsafe { self.inner.dealloc(block, layout) }
-        }
+        // SAFETY: the caller's; whether a block is one of ours follows from its layout.
+        unsafe { if is_kept(&layout) { self.give_back(block) } else { self.inner.dealloc(block, layout) } }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
@@ -161,7 +202,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
         unsafe {
             match (is_kept(&layout), is_kept(&new)) {
                 (false, false) => self.inner.realloc(block, layout, new_size),
-                (true, true) if class(layout.size()) == class(new_size) => block,
+                (true, true) if new_size + HEAD <= bytes((*header(block)).class) => block,
                 _ => {
                     let to = self.alloc(new);
                     if !to.is_null() {
@@ -212,11 +253,11 @@ mod tests {
         let mut last = 0;
         for i in 0..200_000usize {
             let size = LEAST + i * 12_347;
-            let (index, rounded) = class(size);
-            assert!(rounded >= size && rounded - size <= size / 8 + 1, "{size} {rounded}");
-            assert!(index >= last && index < CLASSES);
-            assert_eq!(rounded, (8 + index % 8) << (LEAST.ilog2() as usize - 3 + index / 8));
-            last = index;
+            let class = class(size);
+            let room = bytes(class) - HEAD;
+            assert!(room >= size && room - size <= size / 8 + HEAD, "{size} {room}");
+            assert!(class >= last && class < CLASSES);
+            last = class;
         }
     }
 
@@ -230,14 +271,15 @@ mod tests {
             let first = memory.alloc(layout(100));
             first.write_bytes(7, 100 << 20);
             memory.dealloc(first, layout(100));
-            let again = memory.alloc_zeroed(layout(97)); // of the same class
+            let again = memory.alloc_zeroed(layout(70)); // a block may be larger than needed
             assert_eq!(again, first);
-            assert!((0..97 << 20).step_by(4096).all(|i| again.add(i).read() == 0));
-            let grown = memory.realloc(again, layout(97), 200 << 20);
+            assert!((0..70 << 20).step_by(4096).all(|i| again.add(i).read() == 0));
+            assert_eq!(memory.realloc(again, layout(70), 90 << 20), again);
+            let grown = memory.realloc(again, layout(90), 200 << 20);
             memory.dealloc(grown, layout(200));
             for mib in [300, 500, 400, 50, 350, 450, 150, 220] {
                 let block = memory.alloc(layout(mib));
-                assert_eq!(block as usize % HUGE, 0);
+                assert_eq!(block as usize % HUGE, HEAD);
                 memory.dealloc(block, layout(mib));
             }
             assert!(counting.0.load(Ordering::Relaxed) <= (512 << 20) + SLACK);

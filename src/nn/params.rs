@@ -256,10 +256,14 @@ impl Gradients {
 simd! {
     fn sum_of_squares(values: &[f32]) -> f64 {
         let mut lanes = [0.0f64; 16];
-        for chunk in values.chunks(16) {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                *lane += f64::from(*value) * f64::from(*value);
+        let (chunks, rest) = values.as_chunks::<16>();
+        for chunk in chunks {
+            for (lane, &value) in lanes.iter_mut().zip(chunk) {
+                *lane = f64::from(value).mul_add(f64::from(value), *lane);
             }
+        }
+        for (lane, &value) in lanes.iter_mut().zip(rest) {
+            *lane = f64::from(value).mul_add(f64::from(value), *lane);
         }
         lanes.iter().sum()
     }

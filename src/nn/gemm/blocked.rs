@@ -8,11 +8,9 @@ use rayon::prelude::*;
 
 use super::amx;
 use super::kernel::{self, Block, COLS, ZEROS};
-use super::pack::{Lines, TILE, pack_panels, pack_rows, word};
+use super::pack::{Lines, MOST_WORDS, TILE, pack_panels, pack_rows, word};
 use super::{Init, scratch};
 
-/// Words of k after which C is put down and taken up again.
-const K_WORDS: usize = 1024;
 /// Words of packed B that a task works with at a time.
 const B_WORDS: usize = 128 * 1024;
 /// Tiles of rows of A that a task packs.
@@ -172,7 +170,7 @@ unsafe fn multiply<K: Kernel>(
     (m, n, words): (usize, usize, usize), a: Rows, b: Lines, init: Init, c: Out, parallel: bool,
 ) {
     let (row_blocks, panels) = (m.div_ceil(K::ROWS), n.div_ceil(COLS));
-    let parts = words.div_ceil(K_WORDS);
+    let parts = words.div_ceil(MOST_WORDS);
     let part = words.div_ceil(parts).next_multiple_of(TILE);
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
     // As many tasks as there are threads, or a multiple of that: each is about as long as any other.

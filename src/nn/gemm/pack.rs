@@ -5,6 +5,7 @@
 //! beyond the edges is zero. Both are made of square tiles of 16 x 16 words, one the transpose of the other.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::kernel::COLS;
@@ -31,34 +32,24 @@ pub const fn word(bf16: bool) -> usize {
     if bf16 { 2 } else { 1 }
 }
 
-/// Packs the panels `panels` (32 columns each) and the words `words` (`words.start` a multiple of 16) of B to `to`, with
-/// 32 words a step and `panel_words` from one panel to the next.
+/// Words of k that [`pack_panels`] takes at most.
+pub const MOST_WORDS: usize = 1024;
+
+/// Packs the panels `panels` (32 columns each) and the words `words` (`words.start` a multiple of 16, at most
+/// [`MOST_WORDS`]) of B to `to`, with 32 words a step and `panel_words` from one panel to the next.
 ///
 /// # Safety
 /// The CPU has AVX-512 (and its bf16 instructions, if asked for); a panel has room for the words, rounded up to 16.
 pub unsafe fn pack_panels(
     bf16: bool, to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>,
 ) {
-    let one = |panel: usize, at: usize| {
-        for half in 0..COLS / TILE {
-            let (first, k) = (panel * COLS + half * TILE, at * word(bf16));
-            // SAFETY: the caller's.
-            unsafe {
-                let to = to.add((panel - panels.start) * panel_words + (at - words.start) * COLS + half * TILE);
-                if bf16 {
-                    bf16_tile(to, COLS, lines, first, k, true)
-                } else {
-                    f32_tile(to, COLS, lines, first, k, true)
-                }
-            }
+    let words = words.start..words.end.next_multiple_of(TILE);
+    // SAFETY: the caller's.
+    unsafe {
+        match bf16 {
+            true => bf16_panels(to, panel_words, lines, panels, words),
+            false => f32_panels(to, panel_words, lines, panels, words),
         }
-    };
-    let steps = || words.clone().step_by(TILE);
-    // In the order in which the elements lie in memory.
-    if lines.line_stride == 1 {
-        steps().for_each(|at| panels.clone().for_each(|panel| one(panel, at)));
-    } else {
-        panels.clone().for_each(|panel| steps().for_each(|at| one(panel, at)));
     }
 }
 
@@ -68,112 +59,163 @@ pub unsafe fn pack_panels(
 /// # Safety
 /// As for [`pack_panels`].
 pub unsafe fn pack_rows(bf16: bool, to: *mut u32, row_words: usize, lines: &Lines, tiles: Range<usize>) {
-    let one = |tile: usize, at: usize| {
-        let (first, k) = (tile * TILE, at * word(bf16));
-        // SAFETY: the caller's.
-        unsafe {
-            let to = to.add((tile - tiles.start) * TILE * row_words + at);
-            if bf16 {
-                bf16_tile(to, row_words, lines, first, k, false);
-            } else {
-                f32_tile(to, row_words, lines, first, k, false);
-            }
+    let range = tiles.start * TILE..tiles.end * TILE;
+    // SAFETY: the caller's.
+    unsafe {
+        match bf16 {
+            true => bf16_rows(to, row_words, lines, range, 0..row_words),
+            false => f32_rows(to, row_words, lines, range, 0..row_words),
         }
-    };
-    let steps = || (0..row_words).step_by(TILE);
-    if lines.line_stride == 1 {
-        steps().for_each(|at| tiles.clone().for_each(|tile| one(tile, at)));
-    } else {
-        tiles.clone().for_each(|tile| steps().for_each(|at| one(tile, at)));
     }
 }
 
-/// What is loaded at once: registers with the words of one line, or with one word of every line.
-struct Tile {
-    words: [__m512i; TILE],
-    /// Whether a register holds one word of every line.
-    by_word: bool,
-}
+/// Rows that wait to be transposed: 16 of them, with a little between so that they do not share cache sets.
+const SPARE_ROW: usize = MOST_WORDS + TILE;
 
-macro_rules! tile {
-    ($name:ident, $features:literal, $load_line:ident, $load_word:ident, $per_word:literal) => {
+macro_rules! packing {
+    ($rows:ident, $panels:ident, $features:literal, $line:ident, $word:ident, $per_word:literal) => {
+        /// Lines as rows of words.
         #[target_feature(enable = $features)]
-        unsafe fn $name(to: *mut u32, to_stride: usize, lines: &Lines, first: usize, k: usize, by_word: bool) {
-            let count = lines.count.saturating_sub(first).min(TILE);
-            let ks = lines.k.saturating_sub(k).min(TILE * $per_word);
-            let mut tile = Tile { words: [_mm512_setzero_si512(); TILE], by_word };
-            let from = lines.ptr.wrapping_add(first * lines.line_stride + k * lines.k_stride);
-            // SAFETY: the first `count` lines x `ks` elements from here are valid, and only they are read.
+        unsafe fn $rows(to: *mut u32, row_words: usize, lines: &Lines, range: Range<usize>, words: Range<usize>) {
+            let row = |line: usize| to.wrapping_add((line - range.start) * row_words);
+            let from = |line: usize, word: usize| {
+                lines.ptr.wrapping_add(line * lines.line_stride + word * $per_word * lines.k_stride)
+            };
+            let left = |word: usize| lines.k.saturating_sub(word * $per_word);
+            // SAFETY: only elements of the `count` lines and of their `k` are read; the rows are the caller's.
             unsafe {
-                if count == 0 || ks == 0 {
-                } else if lines.line_stride == 1 && count > 1 {
-                    tile = Tile { words: $load_word(from, lines.k_stride, count, ks), by_word: true };
-                } else if lines.k_stride == 1 {
-                    tile = Tile { words: $load_line(from, lines.line_stride, count, ks), by_word: false };
-                } else {
-                    let mut copy = [0f32; TILE * TILE * 2];
-                    for i in 0..count {
-                        for j in 0..ks {
-                            copy[i * TILE * 2 + j] = *from.add(i * lines.line_stride + j * lines.k_stride);
+                if lines.k_stride == 1 {
+                    for line in range.clone() {
+                        for word in words.clone().step_by(TILE) {
+                            let left = if line < lines.count { left(word) } else { 0 };
+                            store(row(line).wrapping_add(word - words.start), $line(from(line, word), left));
                         }
                     }
-                    tile = Tile { words: $load_line(copy.as_ptr(), TILE * 2, count, ks), by_word: false };
+                    return;
                 }
-                if tile.by_word != by_word {
-                    transpose(&mut tile.words);
+                for word in words.clone().step_by(TILE) {
+                    for first in range.clone().step_by(TILE) {
+                        let count = lines.count.saturating_sub(first).min(TILE);
+                        let mut tile = [_mm512_setzero_si512(); TILE];
+                        if lines.line_stride == 1 {
+                            for (i, tile) in tile.iter_mut().enumerate() {
+                                *tile = $word(from(first, word + i), lines.k_stride, count, left(word + i));
+                            }
+                            transpose(&mut tile);
+                        } else {
+                            let mut copy = [0f32; TILE * $per_word];
+                            for (i, tile) in tile.iter_mut().enumerate().take(count) {
+                                let there = left(word).min(copy.len());
+                                for (k, copy) in copy.iter_mut().enumerate().take(there) {
+                                    *copy = *from(first + i, word).wrapping_add(k * lines.k_stride);
+                                }
+                                *tile = $line(copy.as_ptr(), there);
+                            }
+                        }
+                        for (i, tile) in tile.iter().enumerate() {
+                            store(row(first + i).wrapping_add(word - words.start), *tile);
+                        }
+                    }
                 }
-                for (i, word) in tile.words.iter().enumerate() {
-                    _mm512_storeu_si512(to.add(i * to_stride) as *mut __m512i, *word);
+            }
+        }
+
+        /// Lines as panels.
+        #[target_feature(enable = $features)]
+        unsafe fn $panels(
+            to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>,
+        ) {
+            // SAFETY: as above.
+            unsafe {
+                if lines.line_stride == 1 {
+                    // All panels of a step before the next step: as the elements lie in memory.
+                    let ahead = 1 + 16 / panels.len().max(1);
+                    for word in words.clone() {
+                        let from = lines.ptr.wrapping_add(word * $per_word * lines.k_stride);
+                        let left = lines.k.saturating_sub(word * $per_word);
+                        for half in 2 * panels.start..2 * panels.end {
+                            let first = half * TILE;
+                            let count = lines.count.saturating_sub(first).min(TILE);
+                            let from = from.wrapping_add(first);
+                            for k in 0..$per_word {
+                                let k = ahead * $per_word + k;
+                                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(k * lines.k_stride) as *const i8);
+                            }
+                            let at = (half / 2 - panels.start) * panel_words + (word - words.start) * COLS;
+                            let to = to.wrapping_add(at + half % 2 * TILE);
+                            store(to, $word(from, lines.k_stride, count, left));
+                        }
+                    }
+                    return;
+                }
+                let mut spare = [const { MaybeUninit::<u32>::uninit() }; TILE * SPARE_ROW];
+                let spare = spare.as_mut_ptr() as *mut u32;
+                debug_assert!(words.len() <= MOST_WORDS);
+                for half in 2 * panels.start..2 * panels.end {
+                    let first = half * TILE;
+                    $rows(spare, SPARE_ROW, lines, first..first + TILE, words.clone());
+                    let to = to.wrapping_add((half / 2 - panels.start) * panel_words + half % 2 * TILE);
+                    for word in (0..words.len()).step_by(TILE) {
+                        let mut tile = [_mm512_setzero_si512(); TILE];
+                        for (i, tile) in tile.iter_mut().enumerate() {
+                            *tile = _mm512_loadu_si512(spare.add(i * SPARE_ROW + word) as *const __m512i);
+                        }
+                        transpose(&mut tile);
+                        for (i, tile) in tile.iter().enumerate() {
+                            store(to.wrapping_add((word + i) * COLS), *tile);
+                        }
+                    }
                 }
             }
         }
     };
 }
 
-tile!(f32_tile, "avx512f", f32_lines, f32_words, 1);
-tile!(bf16_tile, "avx512f,avx512bw,avx512bf16", bf16_lines, bf16_words, 2);
+packing!(f32_rows, f32_panels, "avx512f", f32_line, f32_word, 1);
+packing!(bf16_rows, bf16_panels, "avx512f,avx512bw,avx512bf16", bf16_line, bf16_word, 2);
 
+/// # Safety
+/// 16 words may be written.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn f32_lines(from: *const f32, stride: usize, count: usize, ks: usize) -> [__m512i; TILE] {
-    // SAFETY: as for the next function, the other way round.
-    unsafe { f32_words(from, stride, ks, count) }
+unsafe fn store(to: *mut u32, words: __m512i) {
+    // SAFETY: the caller's.
+    unsafe { _mm512_storeu_si512(to as *mut __m512i, words) }
 }
 
+/// The first `n` of 16.
+#[inline(always)]
+fn first(n: usize) -> u16 {
+    if n >= 16 { u16::MAX } else { (1 << n) - 1 }
+}
+
+/// 16 words of a line of which `left` elements are left.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn f32_words(from: *const f32, stride: usize, count: usize, ks: usize) -> [__m512i; TILE] {
-    let mut tile = [_mm512_setzero_si512(); TILE];
-    let mask = u16::MAX >> (16 - count);
-    for (i, v) in tile.iter_mut().enumerate().take(ks) {
-        // SAFETY: the masked load touches valid elements only.
-        *v = _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(mask, from.wrapping_add(i * stride)) });
-    }
-    tile
+unsafe fn f32_line(from: *const f32, left: usize) -> __m512i {
+    // SAFETY: the masked load touches valid elements only.
+    _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(first(left), from) })
 }
 
-/// 16 lines of up to 32 consecutive k.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn bf16_lines(from: *const f32, stride: usize, count: usize, ks: usize) -> [__m512i; TILE] {
-    let mut tile = [_mm512_setzero_si512(); TILE];
-    let mask = u32::MAX >> (32 - ks);
-    let (low, high) = (mask as u16, (mask >> 16) as u16);
-    for (i, v) in tile.iter_mut().enumerate().take(count) {
-        let p = from.wrapping_add(i * stride);
-        // What the next tiles along k will read; 16 streams at once are more than the hardware follows.
-        _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(128) as *const i8);
-        _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(144) as *const i8);
-        // SAFETY: the masked loads touch valid elements only.
-        *v = unsafe { rounded(_mm512_maskz_loadu_ps(low, p), _mm512_maskz_loadu_ps(high, p.wrapping_add(16))) };
-    }
-    tile
+unsafe fn bf16_line(from: *const f32, left: usize) -> __m512i {
+    let (low, high) = (first(left), first(left.saturating_sub(16)));
+    // SAFETY: the masked loads touch valid elements only.
+    unsafe { rounded(_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16))) }
 }
 
-/// 16 pairs of k of up to 16 consecutive lines.
+/// One word of `count` lines that lie side by side, where `left` elements of k are left.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn f32_word(from: *const f32, _: usize, count: usize, left: usize) -> __m512i {
+    // SAFETY: the masked load touches valid elements only.
+    _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(if left > 0 { first(count) } else { 0 }, from) })
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn bf16_words(from: *const f32, stride: usize, count: usize, ks: usize) -> [__m512i; TILE] {
+unsafe fn bf16_word(from: *const f32, k_stride: usize, count: usize, left: usize) -> __m512i {
     // Half-word 2i of the result is half-word i of the even k, half-word 2i + 1 that of the odd k.
     const INTERLEAVE: [u16; 32] = {
         let mut order = [0; 32];
@@ -184,19 +226,14 @@ unsafe fn bf16_words(from: *const f32, stride: usize, count: usize, ks: usize) -
         }
         order
     };
-    let mut tile = [_mm512_setzero_si512(); TILE];
-    let mask = u16::MAX >> (16 - count);
+    let mask = |there: bool| if there { first(count) } else { 0 };
     // SAFETY: the masked loads touch valid elements only.
     unsafe {
         let order = _mm512_loadu_si512(INTERLEAVE.as_ptr() as *const __m512i);
-        for (i, v) in tile.iter_mut().enumerate().take(ks.div_ceil(2)) {
-            let p = from.wrapping_add(2 * i * stride);
-            let odd = if 2 * i + 1 < ks { mask } else { 0 };
-            let (even, odd) = (_mm512_maskz_loadu_ps(mask, p), _mm512_maskz_loadu_ps(odd, p.wrapping_add(stride)));
-            *v = _mm512_permutexvar_epi16(order, rounded(even, odd));
-        }
+        let even = _mm512_maskz_loadu_ps(mask(left > 0), from);
+        let odd = _mm512_maskz_loadu_ps(mask(left > 1), from.wrapping_add(k_stride));
+        _mm512_permutexvar_epi16(order, rounded(even, odd))
     }
-    tile
 }
 
 /// 2 x 16 f32 to 32 bf16.
