@@ -8,12 +8,19 @@ use candle_core::{D, Device, Tensor};
 use rayon::prelude::*;
 
 use super::dropout::RowMask;
+use super::gemm::Columns::{self, As};
 use super::gemm::{RawMat, gemm_raw};
 use super::math::{exp, largest, simd, sum, sum2};
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Dropout, Rows, Site};
 use crate::error::{Error, Result};
+
+/// Queries worked on at a time: their scores stay in a core's own caches.
+const STRIP: usize = 48;
+
+/// What a task keeps from head to head: scores, packed keys, packed values.
+type Memory = (Vec<f32>, Vec<u32>, Vec<u32>);
 
 /// What the attention of one layer is.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +65,7 @@ impl Attention {
             let plain = self.plain_probabilities(qkv, rows, dropout, &padding)?;
             return Ok(Attended { out: padding.pack(&plain.dropped.matmul(&plain.v)?)?, log_sums: Vec::new() });
         }
-        let (hidden, tokens) = (self.hidden(), rows.tokens());
+        let (hidden, tokens, bf16) = (self.hidden(), rows.tokens(), backend == Backend::Bf16);
         let qkv = Slice::new(qkv)?;
         if qkv.len() != tokens * 3 * hidden {
             return Err(Error::new("attention: the projection does not fit the batch"));
@@ -66,37 +73,40 @@ impl Attention {
         let mut out = unfilled(tokens * hidden);
         let mut log_sums = unfilled(self.heads * tokens);
         let (out_ptr, sums_ptr) = (Shared(out.as_mut_ptr()), Shared(log_sums.as_mut_ptr()));
-        self.each_head(rows).for_each_init(Vec::new, |scratch, (i, head)| {
+        let d = self.head_dim;
+        self.each_head(rows).for_each_init(Default::default, |(p, keys, values): &mut Memory, (i, head)| {
             let (range, site) = (rows.range(i), Site::Attention { layer: self.layer, head });
             let length = range.len();
-            scratch.resize(length * length, 0.0);
-            let p: &mut [f32] = scratch;
-            // SAFETY: `each_head` gives every (sequence, head) once; each writes its own rows and columns of `out`
-            // and its own part of `log_sums`, and all addresses lie within the checked buffers.
+            // Rows of whole cache lines.
+            let stride = length.next_multiple_of(16);
+            p.resize(STRIP.min(length) * stride + 15, 0.0);
+            let offset = p.as_ptr().align_offset(64).min(15);
+            let p = &mut p[offset..];
+            let [q, k, v] = [0, 1, 2].map(|part| self.part(&qkv, &range, head, part));
+            // SAFETY: `each_head` gives every (sequence, head) once; each writes its own rows and columns of `out` and
+            // its own part of `log_sums`, and all addresses lie within the checked buffers.
             let sums = unsafe { std::slice::from_raw_parts_mut(sums_ptr.at(head * tokens + range.start), length) };
-            unsafe { self.scores(&qkv, &range, head, p) };
-            for (row, (p, sum)) in p.chunks_exact_mut(length).zip(sums).enumerate() {
-                *sum = softmax(p, self.seen(row, length));
-            }
-            if let Some(dropout) = dropout {
-                for (row, p) in p.chunks_exact_mut(length).enumerate() {
-                    apply_mask(p, dropout.row(site, rows.sample(i), row));
+            let k = unsafe { Columns::prepare((length, length, d), bf16, transposed(k), keys) };
+            let v = unsafe { Columns::prepare((length, d, length), bf16, v, values) };
+            for start in (0..length).step_by(STRIP) {
+                let strip = STRIP.min(length - start);
+                let scores = RawMat { ptr: p.as_mut_ptr(), row_stride: stride, col_stride: 1 };
+                let q = RawMat { ptr: q.ptr.wrapping_add(start * q.row_stride), ..q };
+                // SAFETY: as above, and the strip has room for its rows.
+                unsafe { gemm_raw((strip, length, d), bf16, q, k, scores) };
+                for (row, (p, sum)) in (start..).zip(p.chunks_exact_mut(stride).zip(&mut sums[start..][..strip])) {
+                    let p = &mut p[..length];
+                    *sum = softmax(p, self.seen(row, length), self.scale());
+                    if let Some(dropout) = dropout {
+                        apply_mask(p, dropout.row(site, rows.sample(i), row));
+                    }
                 }
-            }
-            unsafe {
-                let to = RawMat {
-                    ptr: out_ptr.at(range.start * hidden + head * self.head_dim),
-                    row_stride: hidden,
-                    col_stride: 1,
-                };
-                gemm_raw(
-                    (length, self.head_dim, length),
-                    square(p, length),
-                    self.part(&qkv, &range, head, 2),
-                    false,
-                    to,
-                    1.0,
-                );
+                // SAFETY: as above.
+                unsafe {
+                    let to = out_ptr.at((range.start + start) * hidden + head * d);
+                    let to = RawMat { ptr: to, row_stride: hidden, col_stride: 1 };
+                    gemm_raw((strip, d, length), bf16, RawMat { ptr: p.as_ptr(), row_stride: stride, col_stride: 1 }, v, to);
+                }
             }
         });
         Ok(Attended { out: tensor(out, (tokens, hidden))?, log_sums })
@@ -112,7 +122,7 @@ impl Attention {
         }
         let (hidden, tokens) = (self.hidden(), rows.tokens());
         let (qkv, dout, out) = (Slice::new(qkv)?, Slice::new(dout)?, Slice::new(&saved.out)?);
-        let (log_sums, d) = (&saved.log_sums, self.head_dim);
+        let (log_sums, d, bf16) = (&saved.log_sums, self.head_dim, backend == Backend::Bf16);
         if qkv.len() != tokens * 3 * hidden || dout.len() != tokens * hidden || log_sums.len() != self.heads * tokens {
             return Err(Error::new("attention: the gradient does not fit the batch"));
         }
@@ -135,8 +145,8 @@ impl Attention {
             let [q, k, v] = [0, 1, 2].map(|part| self.part(&qkv, &range, head, part));
             // SAFETY: as in the forward pass; every (sequence, head) writes its own rows and columns of `dqkv`.
             unsafe {
-                self.scores(&qkv, &range, head, p);
-                gemm_raw((length, length, d), part(&dout), transposed(v), false, square_mut(dp, length), 1.0);
+                gemm_raw((length, length, d), bf16, q, As(transposed(k)), square_mut(p, length));
+                gemm_raw((length, length, d), bf16, part(&dout), As(transposed(v)), square_mut(dp, length));
             }
             for row in 0..length {
                 let span = row * length..(row + 1) * length;
@@ -144,14 +154,13 @@ impl Attention {
                 let mask = dropout.map(|dropout| dropout.row(site, rows.sample(i), row));
                 let log_sum = log_sums[head * tokens + range.start + row];
                 let (out, dout) = (&out[at(row)..][..d], &dout[at(row)..][..d]);
-                probabilities_backward(p, dropped, dp, self.seen(row, length), log_sum, mask, out, dout);
+                probabilities_backward(p, dropped, dp, self.seen(row, length), self.scale(), log_sum, mask, out, dout);
             }
             // SAFETY: as above.
             unsafe {
-                let scale = self.scale();
-                gemm_raw((length, d, length), square(dp, length), k, false, to(0), scale);
-                gemm_raw((length, d, length), transposed(square(dp, length)), q, false, to(1), scale);
-                gemm_raw((length, d, length), transposed(square(dropped, length)), part(&dout), false, to(2), 1.0);
+                gemm_raw((length, d, length), bf16, square(dp, length), As(k), to(0));
+                gemm_raw((length, d, length), bf16, transposed(square(dp, length)), As(q), to(1));
+                gemm_raw((length, d, length), bf16, transposed(square(dropped, length)), As(part(&dout)), to(2));
             }
         });
         tensor(dqkv, (tokens, 3 * hidden))
@@ -173,19 +182,6 @@ impl Attention {
         let hidden = self.hidden();
         let start = range.start * 3 * hidden + part * hidden + head * self.head_dim;
         RawMat { ptr: qkv[start..].as_ptr(), row_stride: 3 * hidden, col_stride: 1 }
-    }
-
-    /// `scale Q K^T` of one head into `p` `[length, length]`.
-    ///
-    /// # Safety
-    /// `qkv` must hold the rows of `range`.
-    unsafe fn scores(&self, qkv: &[f32], range: &std::ops::Range<usize>, head: usize, p: &mut [f32]) {
-        let length = range.len();
-        let (q, k) = (self.part(qkv, range, head, 0), self.part(qkv, range, head, 1));
-        // SAFETY: the caller's, and `p` has length x length elements.
-        unsafe {
-            gemm_raw((length, length, self.head_dim), q, transposed(k), false, square_mut(p, length), self.scale())
-        };
     }
 
     fn plain_probabilities(
@@ -240,12 +236,13 @@ impl Attention {
 }
 
 simd! {
-    /// Scores of one query, of which it sees the first `seen`, to probabilities; returns their log-sum-exp.
-    fn softmax(p: &mut [f32], seen: usize) -> f32 {
+    /// Products of one query with the keys, of which it sees the first `seen`, to the probabilities that `scale` times
+    /// them gives; returns the log-sum-exp.
+    fn softmax(p: &mut [f32], seen: usize, scale: f32) -> f32 {
         let (visible, hidden) = p.split_at_mut(seen);
-        let top = largest(visible);
+        let top = scale * largest(visible);
         for p in visible.iter_mut() {
-            *p = exp(*p - top);
+            *p = exp(scale * *p - top);
         }
         let total = sum(visible, |p| p);
         let share = 1.0 / total;
@@ -262,14 +259,14 @@ simd! {
         }
     }
 
-    /// One query: `p` from scores to probabilities and `dropped` to what the values were weighted with; `dp` from the
-    /// gradient of the latter to the gradient of the scores.
+    /// One query: `p` from products to probabilities and `dropped` to what the values were weighted with; `dp` from the
+    /// gradient of the latter to the gradient of the products.
     fn probabilities_backward(
-        p: &mut [f32], dropped: &mut [f32], dp: &mut [f32], seen: usize, log_sum: f32, mask: Option<RowMask>,
-        out: &[f32], dout: &[f32],
+        p: &mut [f32], dropped: &mut [f32], dp: &mut [f32], seen: usize, scale: f32, log_sum: f32,
+        mask: Option<RowMask>, out: &[f32], dout: &[f32],
     ) {
         for p in &mut p[..seen] {
-            *p = exp(*p - log_sum);
+            *p = exp(scale * *p - log_sum);
         }
         p[seen..].fill(0.0);
         dropped.copy_from_slice(p);
@@ -283,7 +280,7 @@ simd! {
         // sum_j p_j dp_j = out . dout, whatever the dropout.
         let delta = sum2(out, dout, |o, g| o * g);
         for (dp, p) in dp.iter_mut().zip(&*p) {
-            *dp = p * (*dp - delta);
+            *dp = scale * p * (*dp - delta);
         }
     }
 }

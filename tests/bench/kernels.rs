@@ -10,9 +10,16 @@ use themo::nn::{Activation, Backend, Dropout, Rows, Site};
 #[global_allocator]
 static ALLOCATOR: themo::nn::memory::Reusing<mimalloc::MiMalloc> = themo::nn::memory::Reusing::new(mimalloc::MiMalloc);
 
-/// Tokens, inner and outer width of the products of a step with 32 and with 147 captions.
-const SHAPES: [(usize, usize, usize); 5] =
-    [(640, 768, 768), (640, 768, 3072), (640, 3072, 768), (2464, 768, 3072), (2464, 3072, 768)];
+/// Tokens, inner and outer width: 32 captions, a whole micro-batch, 8 images of ViT-L/14.
+const SHAPES: [(usize, usize, usize); 7] = [
+    (544, 768, 2304),
+    (544, 768, 3072),
+    (544, 3072, 768),
+    (4096, 768, 3072),
+    (2056, 1024, 1024),
+    (2056, 1024, 4096),
+    (2056, 4096, 1024),
+];
 
 fn main() {
     divan::main();

@@ -117,12 +117,56 @@ struct Rows {
 unsafe impl Send for Rows {}
 unsafe impl Sync for Rows {}
 
+/// B: its columns as they lie in memory, or packed beforehand.
+#[derive(Clone, Copy)]
+pub enum Columns {
+    /// A task packs what it needs.
+    Lines(Lines),
+    /// By [`pack`].
+    Packed(*const u32),
+}
+// SAFETY: read only.
+unsafe impl Send for Columns {}
+unsafe impl Sync for Columns {}
+
+/// How many words of k are worked on at a time.
+fn part(words: usize) -> usize {
+    words.div_ceil(words.div_ceil(MOST_WORDS).max(1)).next_multiple_of(TILE)
+}
+
+/// Words that [`pack`] writes for `n` columns of `k` elements.
+pub fn packed_words(bf16: bool, n: usize, k: usize) -> usize {
+    let words = k.div_ceil(word(bf16));
+    words.div_ceil(part(words).max(1)) * n.div_ceil(COLS) * part(words) * COLS
+}
+
+/// Packs the columns of B, one part of k after another, for any number of products.
+///
+/// # Safety
+/// The CPU has what the kernel needs; B is valid, and `to` has room for [`packed_words`].
+pub unsafe fn pack<K: Kernel>(b: Lines, to: *mut u32, parallel: bool) {
+    let (words, panels) = (b.k.div_ceil(word(K::BF16)), b.count.div_ceil(COLS));
+    let part = part(words);
+    let to = Out { ptr: to as *mut f32, row_stride: part * COLS };
+    for start in (0..words).step_by(part) {
+        let one = |panel: usize| {
+            let to = { to };
+            // SAFETY: every panel has its own place.
+            unsafe {
+                let to = (to.ptr as *mut u32).add((start / part * panels + panel) * part * COLS);
+                pack_panels(K::BF16, to, part * COLS, &b, panel..panel + 1, start..words.min(start + part));
+            }
+        };
+        each(panels, parallel, one);
+    }
+}
+
 /// `C = init + A B` for the rows of A and the columns of B.
 ///
 /// # Safety
 /// The CPU has what the kernel needs; the operands are valid, nobody else uses C, and `init` fits C.
 pub unsafe fn product<K: Kernel>(
-    (m, n, k): (usize, usize, usize), a: Lines, b: Lines, init: Init, c: Out, parallel: bool,
+    (m, n, k): (usize, usize, usize), a: Lines, b: Columns, init: Init, c: Out, parallel: bool,
 ) {
     let parallel = parallel && m * n * k >= ALONE;
     let words = k.div_ceil(word(K::BF16));
@@ -167,11 +211,9 @@ fn each(count: usize, parallel: bool, task: impl Fn(usize) + Sync + Send) {
 }
 
 unsafe fn multiply<K: Kernel>(
-    (m, n, words): (usize, usize, usize), a: Rows, b: Lines, init: Init, c: Out, parallel: bool,
+    (m, n, words): (usize, usize, usize), a: Rows, b: Columns, init: Init, c: Out, parallel: bool,
 ) {
-    let (row_blocks, panels) = (m.div_ceil(K::ROWS), n.div_ceil(COLS));
-    let parts = words.div_ceil(MOST_WORDS);
-    let part = words.div_ceil(parts).next_multiple_of(TILE);
+    let (row_blocks, panels, part) = (m.div_ceil(K::ROWS), n.div_ceil(COLS), part(words));
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
     // As many tasks as there are threads, or a multiple of that: each is about as long as any other.
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
@@ -181,12 +223,19 @@ unsafe fn multiply<K: Kernel>(
         let range = |i: usize, of: usize, all: usize| i * all / of..(i + 1) * all / of;
         let columns = range(task % across, across, panels);
         let rows = range(task / across, down, row_blocks);
-        scratch::with(&scratch::B, chunk * part * COLS, |packed| {
+        let room = if matches!(b, Columns::Lines(_)) { chunk * part * COLS } else { 0 };
+        scratch::with(&scratch::B, room, |memory| {
             for start in (0..words).step_by(part) {
                 let steps = start..words.min(start + part);
                 let init = if start == 0 { init } else { Init::C };
-                // SAFETY: `packed` has room for a chunk of panels.
-                unsafe { pack_panels(K::BF16, packed, part * COLS, &b, columns.clone(), steps.clone()) };
+                let packed = match { b } {
+                    // SAFETY: there is room for a chunk of panels.
+                    Columns::Lines(b) => unsafe {
+                        pack_panels(K::BF16, memory, part * COLS, &b, columns.clone(), steps.clone());
+                        memory as *const u32
+                    },
+                    Columns::Packed(all) => all.wrapping_add((start / part * panels + columns.start) * part * COLS),
+                };
                 // SAFETY: the caller found the instructions; up to `end` only blocks run on this thread.
                 unsafe { K::begin() };
                 for row in rows.clone() {

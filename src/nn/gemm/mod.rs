@@ -89,11 +89,10 @@ fn amx_is_right() -> bool {
         let (m, n, k) = (45, 70, 75);
         let whole = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
         let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
-        let lines = |ptr, count, line_stride, k_stride| pack::Lines { ptr, count, k, line_stride, k_stride };
         let [by_amx, by_avx] = [true, false].map(|by_amx| {
             let mut c = vec![0.0; m * n];
             let out = blocked::Out { ptr: c.as_mut_ptr(), row_stride: n };
-            let (a, b) = (lines(a.as_ptr(), m, k, 1), lines(b.as_ptr(), n, 1, n));
+            let (a, b) = (lines(m, k, a.as_ptr(), k, 1), blocked::Columns::Lines(lines(n, k, b.as_ptr(), 1, n)));
             // SAFETY: both features were found, the operands lie within their vectors, and C is ours.
             unsafe {
                 match by_amx {
@@ -134,26 +133,10 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     if k == 0 && matches!(init, Init::Zero) {
         return c.fill(0.0);
     }
-    #[cfg(target_arch = "x86_64")]
-    if k > 0 && (bf16_unit().is_some() || !bf16 && is_x86_feature_detected!("avx512f")) {
-        use pack::Lines;
-        let c = blocked::Out { ptr: c.as_mut_ptr(), row_stride: n };
-        let lines = |count: usize, m: Mat| Lines {
-            ptr: m.data.as_ptr(),
-            count,
-            k,
-            line_stride: m.row_stride,
-            k_stride: m.col_stride,
-        };
-        let (shape, a, b) = ((m, n, k), lines(m, a), lines(n, b.t()));
-        // SAFETY: the features were found, the matrices lie within their slices, and C is borrowed mutably.
-        return unsafe {
-            match bf16 {
-                false => blocked::product::<blocked::F32>(shape, a, b, init, c, true),
-                true if amx_is_right() => blocked::product::<blocked::Amx>(shape, a, b, init, c, true),
-                true => blocked::product::<blocked::Bf16>(shape, a, b, init, c, true),
-            }
-        };
+    // SAFETY: the matrices lie within their slices, and C is borrowed mutably.
+    let whole = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
+    if unsafe { through_kernels((m, n, k), bf16, a.raw(), Columns::As(b.raw()), init, whole, true) } {
+        return;
     }
     let accumulate = match init {
         Init::Zero => false,
@@ -171,7 +154,7 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     let (a, b) = if bf16 { (Mat { data: &rounded_a, ..a }, Mat { data: &rounded_b, ..b }) } else { (a, b) };
     let c = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
     // SAFETY: the three matrices lie within their slices, and C is borrowed mutably.
-    unsafe { through_crate((m, n, k), a.raw(), b.raw(), accumulate, c, 1.0, Parallelism::Rayon(0)) };
+    unsafe { through_crate((m, n, k), a.raw(), b.raw(), accumulate, c, Parallelism::Rayon(0)) };
 }
 
 /// Every element rounded to bf16 (to nearest, ties to even), as f32.
@@ -188,21 +171,181 @@ pub fn round_to_bf16(x: f32) -> f32 {
     f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000)
 }
 
-/// [`gemm()`] in f32 by address on the calling thread, scaled: `C = scale A B (+ C)`.
+/// Products of fewer multiplications go through the `gemm` crate when they are part of a larger work: they would mostly
+/// be packing.
+const SMALL: usize = 1 << 15;
+
+/// B of several products: as it lies in memory, or packed.
+#[derive(Clone, Copy)]
+pub enum Columns {
+    /// As it is.
+    As(RawMat<*const f32>),
+    /// As the kernels read it.
+    Packed(*const u32),
+}
+
+impl Columns {
+    /// B `k x n` for products of `m` rows altogether; packed into `memory` where that is of use.
+    ///
+    /// # Safety
+    /// `b` must be valid for its shape, and stay so, as `memory` must, until the last product with it.
+    pub unsafe fn prepare(
+        (m, n, k): (usize, usize, usize), bf16: bool, b: RawMat<*const f32>, memory: &mut Vec<u32>,
+    ) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if m * n * k >= SMALL && has_kernels(bf16) {
+            let to = room(memory, blocked::packed_words(bf16, n, k));
+            // SAFETY: there is room, the rest is the caller's.
+            unsafe { pack_columns((n, k), bf16, b, to, false) };
+            return Self::Packed(to);
+        }
+        let _ = (m, n, k, bf16, memory);
+        Self::As(b)
+    }
+}
+
+/// [`gemm()`] by address on the calling thread: `C = A B`, C with columns next to each other. Small products are f32 even
+/// with `bf16`.
 ///
 /// # Safety
 /// The operands must be valid for their shapes and strides, and nobody else may use C meanwhile.
 pub unsafe fn gemm_raw(
-    shape: (usize, usize, usize), a: RawMat<*const f32>, b: RawMat<*const f32>, accumulate: bool, c: RawMat<*mut f32>,
-    scale: f32,
+    (m, n, k): (usize, usize, usize), bf16: bool, a: RawMat<*const f32>, b: Columns, c: RawMat<*mut f32>,
 ) {
     // SAFETY: passed on to the caller.
-    unsafe { through_crate(shape, a, b, accumulate, c, scale, Parallelism::None) };
+    unsafe {
+        match b {
+            Columns::As(b) if m * n * k < SMALL => through_crate((m, n, k), a, b, false, c, Parallelism::None),
+            _ if through_kernels((m, n, k), bf16, a, b, Init::Zero, c, false) => {}
+            Columns::As(b) => through_crate((m, n, k), a, b, false, c, Parallelism::None),
+            Columns::Packed(_) => {} // only kernels have packed it
+        }
+    }
+}
+
+/// Room for `words` words in `memory`, from the start of a cache line on.
+#[cfg(target_arch = "x86_64")]
+fn room(memory: &mut Vec<u32>, words: usize) -> *mut u32 {
+    memory.clear();
+    memory.reserve(words + 15);
+    let ptr = memory.as_mut_ptr();
+    ptr.wrapping_add(ptr.align_offset(64).min(15))
+}
+
+/// B packed once for many products.
+pub struct Packed {
+    _memory: Vec<u32>,
+    start: *const u32,
+    shape: (usize, usize), // n, k
+    bf16: bool,
+}
+
+// SAFETY: the memory is its own, and only read once it is made.
+unsafe impl Send for Packed {}
+unsafe impl Sync for Packed {}
+
+impl Packed {
+    /// Packs B `k x n`; none where products run through the `gemm` crate.
+    ///
+    /// # Panics
+    /// If the matrix does not fit its slice.
+    pub fn new((n, k): (usize, usize), bf16: bool, b: Mat) -> Option<Self> {
+        assert!(fits(b.data.len(), k, n, b.row_stride, b.col_stride), "B is too short");
+        #[cfg(target_arch = "x86_64")]
+        if n > 0 && k > 0 && has_kernels(bf16) {
+            let mut memory = Vec::new();
+            let start = room(&mut memory, blocked::packed_words(bf16, n, k));
+            // SAFETY: there is room, and the matrix lies within its slice.
+            unsafe { pack_columns((n, k), bf16, b.raw(), start, true) };
+            return Some(Self { _memory: memory, start, shape: (n, k), bf16 });
+        }
+        None
+    }
+
+    /// Its `n`: the columns of C.
+    pub fn columns(&self) -> usize {
+        self.shape.0
+    }
+
+    /// [`gemm()`] with this B.
+    ///
+    /// # Panics
+    /// If a matrix does not fit its slice.
+    pub fn gemm(&self, m: usize, a: Mat, init: Init, c: &mut [f32]) {
+        let (n, k) = self.shape;
+        assert!(fits(a.data.len(), m, k, a.row_stride, a.col_stride), "A is too short");
+        assert!(c.len() == m * n, "C is not {m} x {n}");
+        match init {
+            Init::Bias(bias) => assert!(bias.len() == n, "the bias is not {n} long"),
+            Init::Other(other) => assert!(other.len() == m * n, "what is added is not {m} x {n}"),
+            Init::Zero | Init::C => {}
+        }
+        let (b, c) = (Columns::Packed(self.start), RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 });
+        // SAFETY: A lies within its slice, C is borrowed mutably, and `new` has packed B for this CPU.
+        unsafe { through_kernels((m, n, k), self.bf16, a.raw(), b, init, c, true) };
+    }
+}
+
+/// Whether products run through our own kernels on this CPU.
+#[cfg(target_arch = "x86_64")]
+fn has_kernels(bf16: bool) -> bool {
+    bf16_unit().is_some() || !bf16 && is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn lines(count: usize, k: usize, ptr: *const f32, line_stride: usize, k_stride: usize) -> pack::Lines {
+    pack::Lines { ptr, count, k, line_stride, k_stride }
+}
+
+/// # Safety
+/// There are kernels, B is valid, and `to` has room for what `blocked::packed_words` says.
+#[cfg(target_arch = "x86_64")]
+unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<*const f32>, to: *mut u32, parallel: bool) {
+    let b = lines(n, k, b.ptr, b.col_stride, b.row_stride);
+    // SAFETY: the caller's. (AMX reads the same panels.)
+    unsafe {
+        match bf16 {
+            true => blocked::pack::<blocked::Bf16>(b, to, parallel),
+            false => blocked::pack::<blocked::F32>(b, to, parallel),
+        }
+    }
+}
+
+/// [`gemm()`] through our own kernels by address, into C with columns next to each other; false if this CPU cannot.
+///
+/// # Safety
+/// As for [`gemm_raw`].
+unsafe fn through_kernels(
+    shape: (usize, usize, usize), bf16: bool, a: RawMat<*const f32>, b: Columns, init: Init, c: RawMat<*mut f32>,
+    parallel: bool,
+) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if shape.2 > 0 && has_kernels(bf16) {
+        use blocked::{Amx, Bf16, F32, Out, product};
+        let (m, n, k) = shape;
+        let a = lines(m, k, a.ptr, a.row_stride, a.col_stride);
+        let b = match b {
+            Columns::As(b) => blocked::Columns::Lines(lines(n, k, b.ptr, b.col_stride, b.row_stride)),
+            Columns::Packed(b) => blocked::Columns::Packed(b),
+        };
+        let c = Out { ptr: c.ptr, row_stride: c.row_stride };
+        // SAFETY: the features were found, the rest is the caller's.
+        unsafe {
+            match bf16 {
+                false => product::<F32>(shape, a, b, init, c, parallel),
+                true if amx_is_right() => product::<Amx>(shape, a, b, init, c, parallel),
+                true => product::<Bf16>(shape, a, b, init, c, parallel),
+            }
+        };
+        return true;
+    }
+    let _ = (shape, bf16, a, b, init, c, parallel);
+    false
 }
 
 unsafe fn through_crate(
     (m, n, k): (usize, usize, usize), a: RawMat<*const f32>, b: RawMat<*const f32>, accumulate: bool,
-    c: RawMat<*mut f32>, scale: f32, parallelism: Parallelism,
+    c: RawMat<*mut f32>, parallelism: Parallelism,
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
@@ -221,7 +364,7 @@ unsafe fn through_crate(
             b.col_stride as isize,
             b.row_stride as isize,
             1.0,
-            scale,
+            1.0,
             false,
             false,
             false,

@@ -85,9 +85,13 @@ macro_rules! packing {
             // SAFETY: only elements of the `count` lines and of their `k` are read; the rows are the caller's.
             unsafe {
                 if lines.k_stride == 1 {
+                    let ahead = (AHEAD / lines.k.max(1)).max(1);
                     for line in range.clone() {
                         for word in words.clone().step_by(TILE) {
                             let left = if line < lines.count { left(word) } else { 0 };
+                            for k in 0..$per_word {
+                                prefetch(from(line + ahead, word).wrapping_add(k * TILE));
+                            }
                             store(row(line).wrapping_add(word - words.start), $line(from(line, word), left));
                         }
                     }
@@ -99,7 +103,11 @@ macro_rules! packing {
                         let mut tile = [_mm512_setzero_si512(); TILE];
                         if lines.line_stride == 1 {
                             for (i, tile) in tile.iter_mut().enumerate() {
-                                *tile = $word(from(first, word + i), lines.k_stride, count, left(word + i));
+                                let from = from(first, word + i);
+                                for k in TILE * $per_word..(TILE + 1) * $per_word {
+                                    prefetch(from.wrapping_add(k * lines.k_stride));
+                                }
+                                *tile = $word(from, lines.k_stride, count, left(word + i));
                             }
                             transpose(&mut tile);
                         } else {
@@ -137,9 +145,8 @@ macro_rules! packing {
                             let first = half * TILE;
                             let count = lines.count.saturating_sub(first).min(TILE);
                             let from = from.wrapping_add(first);
-                            for k in 0..$per_word {
-                                let k = ahead * $per_word + k;
-                                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(k * lines.k_stride) as *const i8);
+                            for k in ahead * $per_word..(ahead + 1) * $per_word {
+                                prefetch(from.wrapping_add(k * lines.k_stride));
                             }
                             let at = (half / 2 - panels.start) * panel_words + (word - words.start) * COLS;
                             let to = to.wrapping_add(at + half % 2 * TILE);
@@ -173,6 +180,16 @@ macro_rules! packing {
 
 packing!(f32_rows, f32_panels, "avx512f", f32_line, f32_word, 1);
 packing!(bf16_rows, bf16_panels, "avx512f,avx512bw,avx512bf16", bf16_line, bf16_word, 2);
+
+/// Elements between what is read and what is asked for. The hardware's own prefetching ends with each 4 KiB page.
+const AHEAD: usize = 1024;
+
+/// Asks for what will be read; any address will do.
+#[inline(always)]
+fn prefetch(address: *const f32) {
+    // SAFETY: SSE is there; nothing is read.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) }
+}
 
 /// # Safety
 /// 16 words may be written.
