@@ -114,7 +114,7 @@ impl Default for Config {
             device: "auto".into(),
             precision: Precision::F32,
             shuffle: true,
-            micro_batch_tokens: 4096,
+            micro_batch_tokens: 3072,
             memory_limit: None,
             dropout: None,
             log_every: 50,

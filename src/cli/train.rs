@@ -140,7 +140,7 @@ pub struct TrainArgs {
     /// Epochs without a better monitored value before stopping [default: 5]
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     patience: Option<usize>,
-    /// Tokens computed at once: less memory, same result [default: 4096]
+    /// Tokens computed at once: less memory, same result [default: 3072]
     #[arg(long, value_name = "TOKENS", help_heading = "Training")]
     micro_batch_tokens: Option<usize>,
     /// Memory that training may take, such as 4GiB: smaller micro-batches where

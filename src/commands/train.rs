@@ -285,7 +285,7 @@ fn dataset(config: &Config, pairs: Vec<Pair>, tokenizer: &TextTokenizer, teacher
     let english: Vec<&str> = pairs.iter().map(|p| p.en.as_str()).collect();
     let key = teacher.key.of_captions(&english);
     let dim = ClipConfig::from_folder(teacher.dir)?.text_config.hidden_size;
-    let mut plan: Option<(Vec<Vec<u32>>, crate::report::console::Progress)> = None;
+    let mut plan = None;
     let targets = Targets::open_or_compute(Path::new(&config.cache_dir), &key, pairs.len(), dim, |start| {
         if teacher.signals.exit_code().is_some() {
             return Err(Error::new(STOPPED));
@@ -295,10 +295,11 @@ fn dataset(config: &Config, pairs: Vec<Pair>, tokenizer: &TextTokenizer, teacher
             let mut ids = clip_tokenizer.encode(&english)?;
             ids.iter_mut().try_for_each(|ids| clip.cut(ids))?;
             tracing::info!("computing the teacher's features of {} captions", pairs.len() - start);
-            plan = Some((ids, progress((pairs.len() - start) as u64, "teacher features")));
+            let runs = cut_by_tokens(ids[start..].iter().map(Vec::len), TEACHER_TOKENS).into_iter();
+            plan = Some((ids, runs, progress((pairs.len() - start) as u64, "teacher features")));
         }
-        let (ids, bar) = plan.as_ref().ok_or_else(|| Error::new("no captions"))?;
-        let run = cut_by_tokens(ids[start..].iter().map(Vec::len), TEACHER_TOKENS).swap_remove(0);
+        let (ids, runs, bar) = plan.as_mut().ok_or_else(|| Error::new("no captions"))?;
+        let run = runs.next().ok_or_else(|| Error::new("no captions"))?;
         let features = clip.pooled(&Tokens::pack(&ids[start..start + run.len()], 0)?, None)?;
         bar.inc(run.len() as u64);
         Ok(features.flatten_all()?.to_vec1()?)

@@ -230,6 +230,23 @@ pub fn cut_by_tokens(lengths: impl IntoIterator<Item = usize>, max_tokens: usize
     runs
 }
 
+/// [`cut_by_tokens`] with the same number of runs, but as equal to each other as that allows.
+pub fn cut_evenly(lengths: &[usize], max_tokens: usize) -> Vec<std::ops::Range<usize>> {
+    let cut = |most: usize| cut_by_tokens(lengths.iter().copied(), most);
+    let mut runs = cut(max_tokens);
+    let (mut too_few, mut enough) = (0, max_tokens);
+    while enough - too_few > 1 {
+        let most = too_few + (enough - too_few) / 2;
+        let tried = cut(most);
+        if tried.len() == runs.len() {
+            (runs, enough) = (tried, most);
+        } else {
+            too_few = most;
+        }
+    }
+    runs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,5 +317,9 @@ mod tests {
         assert_eq!(cut_by_tokens([3, 3, 3, 9, 1, 1], 6), [0..2, 2..3, 3..4, 4..6]);
         assert_eq!(cut_by_tokens([1, 2, 200], 100), [0..2, 2..3]);
         assert!(cut_by_tokens([], 5).is_empty());
+        assert_eq!(cut_evenly(&[3, 3, 3, 1, 1, 1], 9), [0..2, 2..6]);
+        assert_eq!(cut_evenly(&[1, 2, 200], 100), [0..2, 2..3]);
+        assert_eq!(cut_evenly(&[4, 4], usize::MAX), [0..2]);
+        assert!(cut_evenly(&[], 5).is_empty());
     }
 }

@@ -36,13 +36,22 @@ pub fn text_projection(folder: &Path, device: &Device) -> Result<Tensor> {
 }
 
 impl ClipText {
-    /// Loads the text tower of the CLIP in `folder`.
+    /// Loads the text tower of the CLIP in `folder`, frozen: it has no backward pass and lists no parameters.
     pub fn load(folder: &Path, compute: &Compute) -> Result<Self> {
+        Self::build(folder, compute, Params::frozen())
+    }
+
+    /// Loads it with its parameters and its backward pass.
+    pub fn load_trainable(folder: &Path, compute: &Compute) -> Result<Self> {
+        Self::build(folder, compute, Params::default())
+    }
+
+    fn build(folder: &Path, compute: &Compute, mut params: Params) -> Result<Self> {
         let config = ClipConfig::from_folder(folder)?;
         let text = &config.text_config;
         let hidden = text.hidden_size;
         let mut weights = Weights::open(folder, &compute.device)?;
-        let (mut params, backend) = (Params::default(), compute.backend);
+        let backend = compute.backend;
         let mut table = |name: &str, rows: usize| {
             weights.param(&format!("text_model.embeddings.{name}_embedding.weight"), &[rows, hidden], &mut params)
         };
@@ -75,7 +84,7 @@ impl ClipText {
         })
     }
 
-    /// The parameters of the tower (without the projection), in order; frozen, but for tests.
+    /// The parameters of the tower (without the projection), in order, if it was loaded with them.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -113,6 +122,9 @@ impl ClipText {
     pub fn pooled(&self, tokens: &Tokens, tape: Option<&mut Tape>) -> Result<Tensor> {
         let positions = tokens.positions();
         let embeddings = embedding::forward(self.backend, &self.lookups(&tokens.ids, &positions))?;
+        if tape.is_none() {
+            return self.encoder.forward_pooled(&embeddings, &tokens.rows, Pooling::Last);
+        }
         let states = self.encoder.forward(&embeddings, &tokens.rows, None, tape)?;
         Pooling::Last.forward(self.backend, &tokens.rows, &states)
     }

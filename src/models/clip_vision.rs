@@ -40,10 +40,11 @@ impl ClipVision {
         }
         let grid = vision.image_size / patch;
         let mut weights = Weights::open(folder, &compute.device)?;
-        let (mut params, backend) = (Params::default(), compute.backend);
+        let (mut params, backend) = (Params::frozen(), compute.backend);
         let kernel = weights
             .take("vision_model.embeddings.patch_embedding.weight", &[hidden, vision.num_channels, patch, patch])?;
-        let patches = Linear { weight: params.add(vec!["patches".into()], &kernel.flatten_from(1)?)?, bias: None };
+        let patches = Linear::new(params.add(vec!["patches".into()], &kernel.flatten_from(1)?)?, None);
+        let patches = patches.freeze(backend)?;
         let class = weights.take("vision_model.embeddings.class_embedding", &[hidden])?.reshape((1, 1, hidden))?;
         let position = weights
             .take(
@@ -135,8 +136,7 @@ impl ClipVision {
         };
         let rows = Rows::new(vec![tokens; n], 0)?;
         let embeddings = self.pre_norm.forward(self.backend, None, &embeddings)?.out;
-        let states = self.encoder.forward(&embeddings, &rows, None, None)?;
-        Pooling::First.forward(self.backend, &rows, &states)
+        self.encoder.forward_pooled(&embeddings, &rows, Pooling::First)
     }
 
     /// One row a patch, `[images * grid * grid, channels * patch * patch]`, so that the embedding of all is one product. A

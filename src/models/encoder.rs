@@ -10,7 +10,7 @@ use super::weights::{LayerNames, Weights};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::attention::{Attended, Attention};
 use crate::nn::layer_norm::Normed;
-use crate::nn::{Activation, Backend, Dropout, Gradients, LayerNorm, Linear, Params, Rows, Site, on_pool};
+use crate::nn::{Activation, Backend, Dropout, Gradients, LayerNorm, Linear, Params, Pooling, Rows, Site, on_pool};
 
 const CONFIG: &str = "fetch the model's config.json again";
 
@@ -38,6 +38,14 @@ struct Layer {
     up: Linear,
     down: Linear,
     norm_mlp: LayerNorm,
+}
+
+impl Layer {
+    fn freeze(self, backend: Backend) -> Result<Self> {
+        let Self { qkv, out, up, down, .. } = self;
+        let (qkv, out) = (qkv.freeze(backend)?, out.freeze(backend)?);
+        Ok(Self { qkv, out, up: up.freeze(backend)?, down: down.freeze(backend)?, ..self })
+    }
 }
 
 struct SavedLayer {
@@ -92,7 +100,7 @@ impl Encoder {
         for (index, names) in names.enumerate() {
             params.next_layer();
             let qkv: Vec<&str> = names.qkv.iter().map(String::as_str).collect();
-            layers.push(Layer {
+            let layer = Layer {
                 qkv: weights.linear(&qkv, hidden, hidden, true, params)?,
                 attention: Attention::new(hidden, config.heads, config.causal, index).hint(|| CONFIG)?,
                 out: weights.linear(&[&names.out], hidden, hidden, true, params)?,
@@ -100,7 +108,8 @@ impl Encoder {
                 up: weights.linear(&[&names.up], intermediate, hidden, true, params)?,
                 down: weights.linear(&[&names.down], hidden, intermediate, true, params)?,
                 norm_mlp: weights.layer_norm(&names.norm_mlp, hidden, eps, params)?,
-            });
+            };
+            layers.push(if params.are_frozen() { layer.freeze(backend)? } else { layer });
         }
         Ok(Self { config, backend, first_norm, layers })
     }
@@ -114,11 +123,21 @@ impl Encoder {
     pub fn forward(
         &self, embeddings: &Tensor, rows: &Rows, dropout: Option<&Dropout>, tape: Option<&mut Tape>,
     ) -> Result<Tensor> {
-        on_pool(|| self.run(embeddings, rows, dropout, tape))
+        on_pool(|| self.run(embeddings, rows, dropout, tape, None))
     }
 
+    /// The pooled states `[sequences, hidden]`, without dropout. Where one token makes the vector, what follows the last
+    /// attention is computed for that token alone.
+    pub fn forward_pooled(&self, embeddings: &Tensor, rows: &Rows, pooling: Pooling) -> Result<Tensor> {
+        let single = (pooling != Pooling::Mean && !self.layers.is_empty()).then_some(pooling);
+        let states = on_pool(|| self.run(embeddings, rows, None, None, single))?;
+        if single.is_some() { Ok(states) } else { pooling.forward(self.backend, rows, &states) }
+    }
+
+    /// With `single`, the last layer goes on with one token of each sequence.
     fn run(
         &self, embeddings: &Tensor, rows: &Rows, dropout: Option<&Dropout>, mut tape: Option<&mut Tape>,
+        single: Option<Pooling>,
     ) -> Result<Tensor> {
         let backend = self.backend;
         let first = self.first_norm.forward(backend, None, embeddings)?;
@@ -130,7 +149,11 @@ impl Encoder {
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = layer.qkv.forward(backend, &input)?;
-            let attended = layer.attention.forward(backend, &qkv, rows, dropout)?;
+            let mut attended = layer.attention.forward(backend, &qkv, rows, dropout)?;
+            if let Some(pooling) = single.filter(|_| index + 1 == self.layers.len()) {
+                attended.out = pooling.forward(backend, rows, &attended.out)?;
+                stream = pooling.forward(backend, rows, &stream)?;
+            }
             let branch = layer.out.forward(backend, &attended.out)?;
             let branch = self.drop(&branch, Site::AttentionOutput { layer: index }, rows, dropout)?;
             let norm_attention = layer.norm_attention.forward(backend, Some(&stream), &branch)?;

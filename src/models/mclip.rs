@@ -102,7 +102,7 @@ impl Mclip {
         let failed = || format!("cannot load the M-CLIP in {}", folder.display());
         let encoder = config.encoder().context(failed)?;
         let mut weights = Weights::open(folder, &compute.device)?;
-        let mut params = Params::default();
+        let mut params = Params::frozen();
         let (dim, hidden) = (config.num_dims, encoder.hidden_size);
         let projection = weights.linear(&["LinearTransformation"], dim, hidden, true, &mut params)?;
         weights.find_prefix(&["transformer."], "embeddings.word_embeddings.weight");

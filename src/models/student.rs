@@ -109,16 +109,18 @@ impl Student {
         if trained {
             head.expect(read_json(&folder.join(HEAD_FILE))?, folder)?;
         }
-        Self::build(folder, head, trained, seed, compute)
+        let weights = Weights::open(folder, &compute.device)?;
+        Self::build(folder, weights, head, trained, seed, compute, Params::default())
     }
 
-    /// A trained student as its checkpoint folder describes it.
+    /// A trained student as its checkpoint folder describes it, frozen: it has no backward pass and lists no parameters.
     pub fn from_checkpoint(folder: &Path, compute: &Compute) -> Result<Self> {
-        Self::build(folder, read_json(&folder.join(HEAD_FILE))?, true, 0, compute)
+        let (weights, head) = (Weights::open(folder, &compute.device)?, read_json(&folder.join(HEAD_FILE))?);
+        Self::build(folder, weights, head, true, 0, compute, Params::frozen())
     }
 
     /// A student from a checkpoint of the Python Themo (a file of PyTorch Lightning, with `transformer.*` and
-    /// `projection.weight` in its state dict) whose BERT has the configuration in the folder `bert`.
+    /// `projection.weight` in its state dict) whose BERT has the configuration in the folder `bert`; frozen, too.
     pub fn from_lightning(file: &Path, bert: &Path, pooling: Pooling, compute: &Compute) -> Result<Self> {
         let weights = Weights::open(file, &compute.device)?;
         let Some(&[dim, _]) = weights.shape(PROJECTION) else {
@@ -126,21 +128,17 @@ impl Student {
                 .hint("this is no checkpoint of Themo; a BERT or a run of themo is given as a folder"));
         };
         let head = Head { projection_bias: weights.shape(PROJECTION_BIAS).is_some(), ..Head::new(pooling, dim) };
-        Self::fill(bert, weights, head, true, 0, compute)
+        Self::build(bert, weights, head, true, 0, compute, Params::frozen())
     }
 
-    fn build(folder: &Path, head: Head, trained: bool, seed: u64, compute: &Compute) -> Result<Self> {
-        Self::fill(folder, Weights::open(folder, &compute.device)?, head, trained, seed, compute)
-    }
-
-    fn fill(
+    fn build(
         folder: &Path, mut weights: Weights, head: Head, trained: bool, seed: u64, compute: &Compute,
+        mut params: Params,
     ) -> Result<Self> {
         let config: BertConfig = read_json(&folder.join("config.json"))?;
         let hidden = config.hidden_size;
         let prefixes: &[&str] = if trained { &["transformer."] } else { &["", "bert.", "transformer."] };
         weights.find_prefix(prefixes, "embeddings.word_embeddings.weight");
-        let mut params = Params::default();
         let bert = Bert::load(config, compute, &mut weights, &mut params)
             .context(|| format!("cannot load the student from {}", folder.display()))?;
         let mut take = |name: &str, shape: &[usize], wanted: bool| match trained && wanted {
@@ -174,7 +172,7 @@ impl Student {
             }),
             false => None,
         };
-        let projection = Linear { weight, bias };
+        let projection = Linear::new(weight, bias);
         let (backend, device) = (compute.backend, compute.device.clone());
         Ok(Self { bert, head, projection, norm, backend, device, params, frozen: None })
     }

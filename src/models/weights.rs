@@ -161,7 +161,7 @@ impl Weights {
             params.add(names, &Tensor::cat(&parts, 0)?)
         };
         let weight = stacked("weight", &[outer, inner])?;
-        Ok(Linear { weight, bias: if bias { Some(stacked("bias", &[outer])?) } else { None } })
+        Ok(Linear::new(weight, if bias { Some(stacked("bias", &[outer])?) } else { None }))
     }
 
     /// A layer norm.

@@ -105,7 +105,13 @@ impl Attention {
                 unsafe {
                     let to = out_ptr.at((range.start + start) * hidden + head * d);
                     let to = RawMat { ptr: to, row_stride: hidden, col_stride: 1 };
-                    gemm_raw((strip, d, length), bf16, RawMat { ptr: p.as_ptr(), row_stride: stride, col_stride: 1 }, v, to);
+                    gemm_raw(
+                        (strip, d, length),
+                        bf16,
+                        RawMat { ptr: p.as_ptr(), row_stride: stride, col_stride: 1 },
+                        v,
+                        to,
+                    );
                 }
             }
         });

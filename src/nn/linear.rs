@@ -1,44 +1,90 @@
 //! `y = x W^T + b`.
 
+use std::fmt;
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::gemm::{Init, Mat, gemm};
+use super::gemm::{Init, Mat, Packed, gemm};
 use super::math::simd;
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A linear layer: weight `[out, in]`, bias `[out]`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Linear {
+    weight: Weight,
+    bias: Option<Param>,
+}
+
+#[derive(Clone)]
+enum Weight {
     /// `[out, in]`, as PyTorch stores it.
-    pub weight: Param,
-    /// `[out]`.
-    pub bias: Option<Param>,
+    Plain(Param),
+    /// Never changed, and packed for its products.
+    Packed(Arc<Packed>),
+}
+
+impl fmt::Debug for Linear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.weight {
+            Weight::Plain(weight) => write!(f, "Linear {:?}", weight.value.dims()),
+            Weight::Packed(weight) => write!(f, "Linear [{}, ..], packed", weight.columns()),
+        }
+    }
 }
 
 impl Linear {
+    /// From weight `[out, in]` and bias `[out]`.
+    pub fn new(weight: Param, bias: Option<Param>) -> Self {
+        Self { weight: Weight::Plain(weight), bias }
+    }
+
+    /// The same layer for any number of forward passes and no backward pass: its weight is packed once, and in the
+    /// precision of the products.
+    pub fn freeze(self, backend: Backend) -> Result<Self> {
+        let Weight::Plain(weight) = &self.weight else { return Ok(self) };
+        if backend == Backend::Plain {
+            return Ok(self);
+        }
+        let (outer, inner) = weight.value.dims2()?;
+        let w = Slice::new(&weight.value)?;
+        let packed = Packed::new((outer, inner), backend == Backend::Bf16, Mat::rows(&w, inner).t());
+        drop(w);
+        Ok(match packed {
+            Some(packed) => Self { weight: Weight::Packed(Arc::new(packed)), ..self },
+            None => self,
+        })
+    }
+
     /// `[n, in]` to `[n, out]`.
     pub fn forward(&self, backend: Backend, x: &Tensor) -> Result<Tensor> {
-        match backend {
-            Backend::Plain => {
-                let y = x.matmul(&self.weight.value.t()?)?;
-                Ok(match &self.bias {
-                    Some(bias) => y.broadcast_add(&bias.value)?,
-                    None => y,
-                })
-            }
-            Backend::Fast | Backend::Bf16 => {
-                let bf16 = backend == Backend::Bf16;
-                let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
-                let (x, w) = (Slice::new(x)?, Slice::new(&self.weight.value)?);
+        let bias = self.bias.as_ref().map(|bias| &bias.value);
+        if let (Backend::Plain, Weight::Plain(weight)) = (backend, &self.weight) {
+            let y = x.matmul(&weight.value.t()?)?;
+            return Ok(match bias {
+                Some(bias) => y.broadcast_add(bias)?,
+                None => y,
+            });
+        }
+        let (n, inner) = x.dims2()?;
+        let (x, bias) = (Slice::new(x)?, bias.map(Slice::new).transpose()?);
+        let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
+        match &self.weight {
+            Weight::Plain(weight) => {
+                let (outer, w) = (weight.value.dim(0)?, Slice::new(&weight.value)?);
                 let mut y = unfilled(n * outer);
-                let bias = self.bias.as_ref().map(|bias| Slice::new(&bias.value)).transpose()?;
-                let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
-                gemm((n, outer, inner), bf16, Mat::rows(&x, inner), Mat::rows(&w, inner).t(), init, &mut y);
+                let (a, b) = (Mat::rows(&x, inner), Mat::rows(&w, inner).t());
+                gemm((n, outer, inner), backend == Backend::Bf16, a, b, init, &mut y);
                 tensor(y, (n, outer))
+            }
+            Weight::Packed(packed) => {
+                let mut y = unfilled(n * packed.columns());
+                packed.gemm(n, Mat::rows(&x, inner), init, &mut y);
+                tensor(y, (n, packed.columns()))
             }
         }
     }
@@ -48,13 +94,16 @@ impl Linear {
     pub fn backward(
         &self, backend: Backend, x: &Tensor, dy: &Tensor, other: Option<&Tensor>, grads: &mut Gradients,
     ) -> Result<Tensor> {
+        let Weight::Plain(weight) = &self.weight else {
+            return Err(Error::new("a frozen linear layer has no backward pass"));
+        };
         match backend {
             Backend::Plain => {
-                grads.add(&self.weight, &dy.t()?.matmul(x)?)?;
+                grads.add(weight, &dy.t()?.matmul(x)?)?;
                 if let Some(bias) = &self.bias {
                     grads.add(bias, &dy.sum(0)?)?;
                 }
-                let dx = dy.matmul(&self.weight.value)?;
+                let dx = dy.matmul(&weight.value)?;
                 Ok(match other {
                     Some(other) => (dx + other)?,
                     None => dx,
@@ -62,9 +111,9 @@ impl Linear {
             }
             Backend::Fast | Backend::Bf16 => {
                 let bf16 = backend == Backend::Bf16;
-                let ((n, inner), outer) = (x.dims2()?, self.weight.value.dim(0)?);
-                let (x, w, dy) = (Slice::new(x)?, Slice::new(&self.weight.value)?, Slice::new(dy)?);
-                grads.accumulate(&self.weight, |dw, is_zero| {
+                let ((n, inner), outer) = (x.dims2()?, weight.value.dim(0)?);
+                let (x, w, dy) = (Slice::new(x)?, Slice::new(&weight.value)?, Slice::new(dy)?);
+                grads.accumulate(weight, |dw, is_zero| {
                     let init = if is_zero { Init::Zero } else { Init::C };
                     gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), init, dw);
                 })?;
@@ -122,13 +171,15 @@ mod tests {
                     let mut add =
                         |seed, shape: &[usize]| params.add(vec![String::new()], &random(seed, shape)).unwrap();
                     let (weight, bias) = (add(1, &[outer, inner]), with_bias.then(|| add(2, &[outer])));
-                    let linear = Linear { weight, bias };
+                    let linear = Linear::new(weight, bias);
                     let mut grads = Gradients::zeros(&params).unwrap();
                     let (x, dy, other) = (random(3, (n, inner)), random(4, (n, outer)), random(5, (n, inner)));
                     let y = linear.forward(backend, &x).unwrap();
                     let dx = linear.backward(backend, &x, &dy, None, &mut grads).unwrap();
                     let both = linear.backward(backend, &x, &dy, Some(&other), &mut grads).unwrap();
                     assert_close(&both, &(&dx + &other).unwrap(), 1e-6);
+                    let frozen = linear.clone().freeze(backend).unwrap();
+                    assert_eq!(values(&frozen.forward(backend, &x).unwrap()), values(&y));
                     let mut all = vec![y, dx];
                     all.extend(grads.iter().unwrap().cloned());
                     all

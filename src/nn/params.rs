@@ -50,12 +50,27 @@ impl Entry {
 pub struct Params {
     entries: Vec<Entry>,
     depth: usize,
+    frozen: bool,
 }
 
 impl Params {
+    /// For a model that is never trained: nothing is listed.
+    pub fn frozen() -> Self {
+        Self { frozen: true, ..Self::default() }
+    }
+
+    /// Whether this is [`Self::frozen`].
+    pub fn are_frozen(&self) -> bool {
+        self.frozen
+    }
+
     /// Appends a parameter.
     pub fn add(&mut self, names: Vec<String>, value: &Tensor) -> Result<Param> {
-        let var = Var::from_tensor(&value.to_dtype(DType::F32)?.contiguous()?)?;
+        let value = value.to_dtype(DType::F32)?.contiguous()?;
+        if self.frozen {
+            return Ok(Param { value, id: usize::MAX });
+        }
+        let var = Var::from_tensor(&value)?;
         let param = Param { value: var.as_detached_tensor(), id: self.entries.len() };
         self.entries.push(Entry { names, var, depth: self.depth, trainable: true });
         Ok(param)

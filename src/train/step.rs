@@ -6,14 +6,14 @@ use candle_core::Tensor;
 
 use super::Dataset;
 use super::loss::Objective;
-use crate::data::tokens::cut_by_tokens;
+use crate::data::tokens::cut_evenly;
 use crate::error::Result;
 use crate::models::Student;
 use crate::nn::{Dropout, Gradients, Tokens};
 
 /// Adds the gradient of the batch's loss to `grads` and returns the loss.
 ///
-/// The batch is cut into micro-batches of at most `micro_batch_tokens` tokens. Their dropout masks are those of their
+/// The batch is cut into even micro-batches of at most `micro_batch_tokens` tokens. Their dropout masks are those of their
 /// place in the whole batch, so the cut changes nothing but the memory needed: each micro-batch brings its share of
 /// the loss and the gradient. Where the loss needs the whole batch, the outputs of all micro-batches come first and
 /// the loss of them together, and a second forward pass of each, equal to the first, goes with its backward pass.
@@ -78,7 +78,8 @@ struct MicroBatches<'a> {
 
 impl<'a> MicroBatches<'a> {
     fn new(student: &'a Student, data: &'a Dataset, batch: &'a [usize], micro_batch_tokens: usize) -> Self {
-        let cuts = cut_by_tokens(batch.iter().map(|i| data.tokens[*i].len()), micro_batch_tokens);
+        let lengths: Vec<usize> = batch.iter().map(|i| data.tokens[*i].len()).collect();
+        let cuts = cut_evenly(&lengths, micro_batch_tokens);
         Self { student, data, batch, cuts }
     }
 

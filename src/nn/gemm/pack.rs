@@ -130,9 +130,7 @@ macro_rules! packing {
 
         /// Lines as panels.
         #[target_feature(enable = $features)]
-        unsafe fn $panels(
-            to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>,
-        ) {
+        unsafe fn $panels(to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>) {
             // SAFETY: as above.
             unsafe {
                 if lines.line_stride == 1 {
