@@ -40,19 +40,22 @@ fn train_and_test(scratch: &Path, more: &[&str]) -> (Value, f64) {
 }
 
 #[test]
-#[ignore = "trains three students for about a minute each; .ci/run runs it"]
+#[ignore = "trains six students for about half a minute each; .ci/run runs it"]
 fn three_seeds_reach_the_thresholds_and_the_teacher_its_reference() {
     let reference =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/reference_scores.json"));
     let reference: Value = serde_json::from_str(&reference.unwrap()).unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    for seed in ["0", "1", "2"] {
-        let (scores, seconds) = train_and_test(scratch.path(), &["--seed", seed]);
+    let mut recalls = [Vec::new(), Vec::new()];
+    for (run, seed) in ["0", "1", "2", "0", "1", "2"].into_iter().enumerate() {
+        let precision = ["f32", "bf16"][run / 3];
+        let (scores, seconds) = train_and_test(scratch.path(), &["--seed", seed, "--precision", precision]);
         let recall = at(&scores, &["retrieval", "text_to_image", "recall@1"]);
         let accuracy = at(&scores, &["classification", "accuracy@1"]);
         let teacher_recall = at(&reference, &["teacher_english", "recall", "@1"]);
         let teacher_accuracy = at(&reference, &["teacher_english", "accuracy", "@1"]);
-        eprintln!("seed {seed}: recall@1 {recall:.4}, accuracy@1 {accuracy:.4}, {seconds} s of training");
+        recalls[run / 3].push(recall);
+        eprintln!("{precision}, seed {seed}: recall@1 {recall:.4}, accuracy@1 {accuracy:.4}, {seconds} s of training");
         assert!(recall >= 0.9 * teacher_recall, "recall@1 {recall}");
         assert!(accuracy >= 0.85 * teacher_accuracy, "accuracy@1 {accuracy}");
         assert!(seconds <= 90.0, "{seconds} s of training");
@@ -69,6 +72,11 @@ fn three_seeds_reach_the_thresholds_and_the_teacher_its_reference() {
             );
         }
     }
+    let [in_f32, in_bf16] = recalls.each_ref().map(|recalls| recalls.iter().sum::<f64>() / recalls.len() as f64);
+    let most = |recalls: &[f64]| recalls.iter().copied().fold(0.0, f64::max);
+    let least = |recalls: &[f64]| recalls.iter().copied().fold(1.0, f64::min);
+    let spread = most(&recalls[0]) - least(&recalls[0]);
+    assert!((in_f32 - in_bf16).abs() <= spread.max(0.005), "bf16 {recalls:?}");
 }
 
 #[test]

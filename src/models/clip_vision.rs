@@ -135,7 +135,7 @@ impl ClipVision {
             }
         };
         let rows = Rows::new(vec![tokens; n], 0)?;
-        let embeddings = self.pre_norm.forward(self.backend, None, &embeddings)?.out;
+        let embeddings = self.pre_norm.forward(self.backend, None, &embeddings, None)?.out;
         self.encoder.forward_pooled(&embeddings, &rows, Pooling::First)
     }
 

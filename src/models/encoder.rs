@@ -140,8 +140,12 @@ impl Encoder {
         single: Option<Pooling>,
     ) -> Result<Tensor> {
         let backend = self.backend;
-        let first = self.first_norm.forward(backend, None, embeddings)?;
-        let mut input = self.drop(&first.out, Site::Embeddings, rows, dropout)?;
+        let mask = |site| dropout.and_then(|dropout| dropout.at(site, rows));
+        let first = self.first_norm.forward(backend, None, embeddings, None)?;
+        let mut input = match mask(Site::Embeddings) {
+            Some(mask) => mask.apply(backend, &first.out)?,
+            None => first.out.clone(),
+        };
         let mut stream = if self.config.norm_first { first.sum.clone() } else { input.clone() };
         if let Some(tape) = tape.as_deref_mut() {
             tape.first = tape.frozen.is_none().then_some(first);
@@ -155,16 +159,20 @@ impl Encoder {
                 stream = pooling.forward(backend, rows, &stream)?;
             }
             let branch = layer.out.forward(backend, &attended.out)?;
-            let branch = self.drop(&branch, Site::AttentionOutput { layer: index }, rows, dropout)?;
-            let norm_attention = layer.norm_attention.forward(backend, Some(&stream), &branch)?;
+            let masked = mask(Site::AttentionOutput { layer: index });
+            let norm_attention = layer.norm_attention.forward(backend, Some(&stream), &branch, masked)?;
             stream = self.stream(&norm_attention);
             let z = layer.up.forward(backend, &norm_attention.out)?;
-            let branch = layer.down.forward(backend, &self.config.activation.forward(backend, &z)?)?;
-            let branch = self.drop(&branch, Site::MlpOutput { layer: index }, rows, dropout)?;
-            let norm_mlp = layer.norm_mlp.forward(backend, Some(&stream), &branch)?;
+            let keeps = tape.as_ref().is_some_and(|tape| tape.frozen.is_none_or(|frozen| index >= frozen));
+            let (activation, kept) = (self.config.activation, keeps.then(|| z.clone()));
+            let activated = if keeps { activation.forward(backend, &z)? } else { activation.in_place(backend, z)? };
+            let branch = layer.down.forward(backend, &activated)?;
+            drop(activated);
+            let masked = mask(Site::MlpOutput { layer: index });
+            let norm_mlp = layer.norm_mlp.forward(backend, Some(&stream), &branch, masked)?;
             stream = self.stream(&norm_mlp);
             let output = norm_mlp.out.clone();
-            if let Some(tape) = tape.as_deref_mut().filter(|tape| tape.frozen.is_none_or(|frozen| index >= frozen)) {
+            if let (Some(tape), Some(z)) = (tape.as_deref_mut(), kept) {
                 tape.layers.push(SavedLayer { input, qkv, attended, norm_attention, z, norm_mlp });
             }
             input = output;
@@ -179,19 +187,21 @@ impl Encoder {
         &self, tape: Tape, dstates: &Tensor, rows: &Rows, dropout: Option<&Dropout>, grads: &mut Gradients,
     ) -> Result<Option<Tensor>> {
         let backend = self.backend;
+        let mask = |site| dropout.and_then(|dropout| dropout.at(site, rows));
         let mut dinput = dstates.clone();
         let mut dstream: Option<Tensor> = None;
         for ((index, layer), saved) in self.layers.iter().enumerate().rev().zip(tape.layers.into_iter().rev()) {
-            let dsum = layer.norm_mlp.backward(backend, &saved.norm_mlp, &dinput, dstream.as_ref(), grads)?;
-            let dbranch = self.drop(&dsum, Site::MlpOutput { layer: index }, rows, dropout)?;
+            let (masked, normed) = (mask(Site::MlpOutput { layer: index }), &saved.norm_mlp);
+            let (dsum, dbranch) = layer.norm_mlp.backward(backend, normed, &dinput, dstream.as_ref(), masked, grads)?;
             let activated = self.config.activation.forward(backend, &saved.z)?;
             let dactivated = layer.down.backward(backend, &activated, &dbranch, None, grads)?;
             let dz = self.config.activation.backward(backend, &saved.z, &dactivated)?;
             let normed = &saved.norm_attention;
             dinput = layer.up.backward(backend, &normed.out, &dz, self.residual(&dsum), grads)?;
             dstream = self.config.norm_first.then_some(dsum);
-            let dsum = layer.norm_attention.backward(backend, normed, &dinput, dstream.as_ref(), grads)?;
-            let dbranch = self.drop(&dsum, Site::AttentionOutput { layer: index }, rows, dropout)?;
+            let masked = mask(Site::AttentionOutput { layer: index });
+            let (dsum, dbranch) =
+                layer.norm_attention.backward(backend, normed, &dinput, dstream.as_ref(), masked, grads)?;
             let dattended = layer.out.backward(backend, &saved.attended.out, &dbranch, None, grads)?;
             let dqkv = layer.attention.backward(backend, &saved.qkv, &saved.attended, &dattended, rows, dropout)?;
             dinput = layer.qkv.backward(backend, &saved.input, &dqkv, self.residual(&dsum), grads)?;
@@ -199,8 +209,12 @@ impl Encoder {
         }
         match &tape.first {
             Some(first) => {
-                let dfirst = self.drop(&dinput, Site::Embeddings, rows, dropout)?;
-                self.first_norm.backward(backend, first, &dfirst, dstream.as_ref(), grads).map(Some)
+                let dfirst = match mask(Site::Embeddings) {
+                    Some(mask) => mask.apply(backend, &dinput)?,
+                    None => dinput,
+                };
+                let (dsum, _) = self.first_norm.backward(backend, first, &dfirst, dstream.as_ref(), None, grads)?;
+                Ok(Some(dsum))
             }
             None if tape.frozen.is_some() => Ok(None),
             None => Err(Error::new("backward without a recorded forward pass")),
@@ -214,12 +228,5 @@ impl Encoder {
     /// The gradient that goes around a branch straight into its input: only where the stream is that input.
     fn residual<'a>(&self, dsum: &'a Tensor) -> Option<&'a Tensor> {
         (!self.config.norm_first).then_some(dsum)
-    }
-
-    fn drop(&self, x: &Tensor, site: Site, rows: &Rows, dropout: Option<&Dropout>) -> Result<Tensor> {
-        match dropout {
-            Some(dropout) => dropout.apply(self.backend, site, rows, x),
-            None => Ok(x.clone()),
-        }
     }
 }

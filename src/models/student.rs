@@ -245,7 +245,7 @@ impl Student {
         let projected = self.projection.forward(self.backend, &pooled)?;
         match &self.norm {
             Some(norm) => {
-                let normed = norm.forward(self.backend, None, &projected)?;
+                let normed = norm.forward(self.backend, None, &projected, None)?;
                 Ok((normed.out.clone(), pooled, Some(normed)))
             }
             None => Ok((projected, pooled, None)),
@@ -257,7 +257,7 @@ impl Student {
         &self, tokens: &Tokens, saved: StudentTape, doutput: &Tensor, dropout: Option<&Dropout>, grads: &mut Gradients,
     ) -> Result<()> {
         let dprojected = match (&self.norm, &saved.normed) {
-            (Some(norm), Some(normed)) => &norm.backward(self.backend, normed, doutput, None, grads)?,
+            (Some(norm), Some(normed)) => &norm.backward(self.backend, normed, doutput, None, None, grads)?.0,
             _ => doutput,
         };
         let dpooled = self.projection.backward(self.backend, &saved.pooled, dprojected, None, grads)?;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::Backend;
 use super::math::{normal_distribution, sigmoid, simd};
 use super::memory::unfilled;
-use super::storage::{Slice, tensor};
+use super::storage::{Slice, edit, tensor};
 use crate::error::{Error, Result};
 
 /// An activation function, named in `config.json` as `hidden_act`.
@@ -41,6 +41,20 @@ impl Activation {
         }
     }
 
+    /// [`Self::forward`] into the memory of `z`, which nobody else may hold.
+    pub fn in_place(self, backend: Backend, z: Tensor) -> Result<Tensor> {
+        if backend == Backend::Plain {
+            return self.forward(backend, &z);
+        }
+        edit(&z, |z| {
+            z.par_chunks_mut(BLOCK).for_each(|z| match self {
+                Self::Gelu => gelu_in_place(z),
+                Self::QuickGelu => quick_gelu_in_place(z),
+            });
+        })?;
+        Ok(z)
+    }
+
     /// The gradient of `z` from `z` and the gradient `da` of the output.
     pub fn backward(self, backend: Backend, z: &Tensor, da: &Tensor) -> Result<Tensor> {
         match (backend, self) {
@@ -64,6 +78,18 @@ simd! {
     fn gelu(out: &mut [f32], z: &[f32]) {
         for (o, &x) in out.iter_mut().zip(z) {
             *o = x * normal_distribution(x).1;
+        }
+    }
+
+    fn gelu_in_place(z: &mut [f32]) {
+        for x in z {
+            *x *= normal_distribution(*x).1;
+        }
+    }
+
+    fn quick_gelu_in_place(z: &mut [f32]) {
+        for x in z {
+            *x *= sigmoid(1.702 * *x);
         }
     }
 
@@ -115,6 +141,10 @@ mod tests {
                 let z = (z * 3.0).unwrap();
                 let [fast, plain] = BACKENDS.map(|b| activation.forward(b, &z).unwrap());
                 assert_close(&fast, &plain, 1e-6);
+                for backend in BACKENDS {
+                    let in_place = activation.in_place(backend, z.copy().unwrap()).unwrap();
+                    assert_eq!(values(&in_place), values(&activation.forward(backend, &z).unwrap()));
+                }
                 let [fast, plain] = BACKENDS.map(|b| activation.backward(b, &z, &da).unwrap());
                 assert_close(&fast, &plain, 1e-6);
                 let var = candle_core::Var::from_tensor(&z).unwrap();

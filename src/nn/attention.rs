@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::dropout::RowMask;
 use super::gemm::Columns::{self, As};
 use super::gemm::{RawMat, gemm_raw};
-use super::math::{exp, largest, simd, sum, sum2};
+use super::math::{exp, largest, replace_and_sum, simd, sum2};
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Dropout, Rows, Site};
@@ -247,10 +247,7 @@ simd! {
     fn softmax(p: &mut [f32], seen: usize, scale: f32) -> f32 {
         let (visible, hidden) = p.split_at_mut(seen);
         let top = scale * largest(visible);
-        for p in visible.iter_mut() {
-            *p = exp(scale * *p - top);
-        }
-        let total = sum(visible, |p| p);
+        let total = replace_and_sum(visible, |p| exp(scale * p - top));
         let share = 1.0 / total;
         for p in visible.iter_mut() {
             *p *= share;

@@ -71,7 +71,7 @@ impl RowMask {
 }
 
 simd! {
-    fn masked(out: &mut [f32], x: &[f32], mask: RowMask) {
+    pub fn masked(out: &mut [f32], x: &[f32], mask: RowMask) {
         for (c, (o, &v)) in out.iter_mut().zip(x).enumerate() {
             *o = v * mask.factor(c as u32);
         }
@@ -92,33 +92,42 @@ impl Dropout {
         RowMask { low: key as u32, high: (key >> 32) as u32, threshold, scale: 1.0 / (1.0 - p) }
     }
 
+    /// The masks of a site for the rows of a batch; none if nothing is dropped there.
+    pub fn at<'a>(&'a self, site: Site, rows: &'a Rows) -> Option<Mask<'a>> {
+        (self.hidden > 0.0).then_some(Mask { dropout: self, site, rows })
+    }
+}
+
+/// The masks of one site for the rows of a batch.
+#[derive(Clone, Copy)]
+pub struct Mask<'a> {
+    dropout: &'a Dropout,
+    site: Site,
+    rows: &'a Rows,
+}
+
+impl Mask<'_> {
+    /// The mask of every row, in order.
+    pub fn each_row(self) -> Vec<RowMask> {
+        let row = |(sample, position)| self.dropout.row(self.site, sample, position);
+        self.rows.places().map(row).collect()
+    }
+
     /// Multiplies `x` `[tokens, channels]` by its mask; its own backward.
-    pub fn apply(&self, backend: Backend, site: Site, rows: &Rows, x: &Tensor) -> Result<Tensor> {
-        if self.hidden == 0.0 {
-            return Ok(x.clone());
-        }
+    pub fn apply(self, backend: Backend, x: &Tensor) -> Result<Tensor> {
         let (n, width) = x.dims2()?;
-        match backend {
-            Backend::Plain => {
-                let mask: Vec<f32> = rows
-                    .places()
-                    .map(|(sample, position)| self.row(site, sample, position))
-                    .flat_map(|row| (0..width as u32).map(move |c| row.factor(c)))
-                    .collect();
-                Ok((x * Tensor::from_vec(mask, (n, width), x.device())?)?)
-            }
-            Backend::Fast | Backend::Bf16 => {
-                let places: Vec<_> = rows.places().collect();
-                let x = Slice::new(x)?;
-                let mut out = unfilled(x.len());
-                (out.par_chunks_mut(width), x.par_chunks(width), &places).into_par_iter().with_min_len(16).for_each(
-                    |(out, x, &(sample, position))| {
-                        masked(out, x, self.row(site, sample, position));
-                    },
-                );
-                tensor(out, (n, width))
-            }
+        let masks = self.each_row();
+        if backend == Backend::Plain {
+            let factors = masks.iter().flat_map(|row| (0..width as u32).map(move |c| row.factor(c)));
+            return Ok((x * Tensor::from_vec(factors.collect::<Vec<f32>>(), (n, width), x.device())?)?);
         }
+        let x = Slice::new(x)?;
+        let mut out = unfilled(x.len());
+        (out.par_chunks_mut(width), x.par_chunks(width), &masks)
+            .into_par_iter()
+            .with_min_len(16)
+            .for_each(|(out, x, mask)| masked(out, x, *mask));
+        tensor(out, (n, width))
     }
 }
 
@@ -133,14 +142,15 @@ mod tests {
         let site = Site::MlpOutput { layer: 2 };
         let rows = Rows::new([3, 1, 40], 0).unwrap();
         let x = candle_core::Tensor::ones((44, 500), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-        let [fast, plain] = BACKENDS.map(|b| values(&dropout.apply(b, site, &rows, &x).unwrap()));
+        let [fast, plain] = BACKENDS.map(|b| values(&dropout.at(site, &rows).unwrap().apply(b, &x).unwrap()));
         assert_eq!(fast, plain);
         let dropped = fast.iter().filter(|v| **v == 0.0).count() as f64 / fast.len() as f64;
         assert!((dropped - 0.1).abs() < 0.01, "{dropped}");
         let last = Rows::new([40], 2).unwrap();
-        let cut = values(&dropout.apply(Backend::Fast, site, &last, &x.narrow(0, 4, 40).unwrap()).unwrap());
+        let cut = values(&dropout.at(site, &last).unwrap().apply(Backend::Fast, &x.narrow(0, 4, 40).unwrap()).unwrap());
         assert_eq!(cut, fast[4 * 500..]);
         let other = Dropout::new(3, 6, 0.1, 0.1);
-        assert_ne!(values(&other.apply(Backend::Fast, site, &rows, &x).unwrap()), fast);
+        assert!(Dropout::new(3, 5, 0.0, 0.1).at(site, &rows).is_none());
+        assert_ne!(values(&other.at(site, &rows).unwrap().apply(Backend::Fast, &x).unwrap()), fast);
     }
 }

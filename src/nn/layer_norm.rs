@@ -1,8 +1,9 @@
-//! Layer normalisation (Ba et al. 2016), fused with the residual sum before it.
+//! Layer normalisation (Ba et al. 2016), fused with the dropout and the residual sum before it.
 
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
+use super::dropout::{Mask, RowMask, masked};
 use super::linear::SUM_ROWS;
 use super::math::{simd, sum, sum2, sum3};
 use super::memory::unfilled;
@@ -29,11 +30,17 @@ pub struct Normed {
 }
 
 impl LayerNorm {
-    /// Normalises `x`, or `residual + x`.
-    pub fn forward(&self, backend: Backend, residual: Option<&Tensor>, x: &Tensor) -> Result<Normed> {
+    /// Normalises `x`, or `residual + x`, where `mask` drops elements of `x` first.
+    pub fn forward(
+        &self, backend: Backend, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>,
+    ) -> Result<Normed> {
         let (n, width) = x.dims2()?;
         let (weight, bias) = (&self.weight.value, &self.bias.value);
         if backend == Backend::Plain {
+            let x = match mask {
+                Some(mask) => &mask.apply(backend, x)?,
+                None => x,
+            };
             let sum = match residual {
                 Some(residual) => (residual + x)?,
                 None => x.clone(),
@@ -44,33 +51,45 @@ impl LayerNorm {
             let out = centred.broadcast_mul(&rstd)?.broadcast_mul(weight)?.broadcast_add(bias)?;
             return Ok(Normed { sum, out, mean, rstd });
         }
-        let branch = Slice::new(x)?;
-        let residual_slice = residual.map(Slice::new).transpose()?;
         let (weight, bias) = (Slice::new(weight)?, Slice::new(bias)?);
         let (weight, bias): (&[f32], &[f32]) = (&weight, &bias);
-        let mut summed = unfilled(if residual.is_some() { n * width } else { 0 });
+        let branch = Slice::new(x)?;
         let (mut out, mut mean, mut rstd) = (unfilled(n * width), unfilled(n), unfilled(n));
-        if let Some(residual) = &residual_slice {
-            (summed.par_chunks_mut(SUM_ROWS * width), residual.par_chunks(SUM_ROWS * width))
-                .into_par_iter()
-                .zip(branch.par_chunks(SUM_ROWS * width))
-                .for_each(|((s, r), x)| s.iter_mut().zip(r).zip(x).for_each(|((s, r), x)| *s = r + x));
-        }
-        let input: &[f32] = if residual.is_some() { &summed } else { &branch };
-        (out.par_chunks_mut(width), input.par_chunks(width), &mut mean, &mut rstd)
-            .into_par_iter()
-            .with_min_len(16)
-            .for_each(|(out, x, mean, rstd)| (*mean, *rstd) = normalise(out, x, weight, bias, self.eps as f32));
-        drop(branch);
-        let sum = if residual.is_some() { tensor(summed, (n, width))? } else { x.clone() };
+        let rows = (out.par_chunks_mut(width), branch.par_chunks(width), &mut mean, &mut rstd);
+        let rows = rows.into_par_iter().with_min_len(16);
+        let eps = self.eps as f32;
+        let sum = match residual {
+            Some(residual) => {
+                let residual = Slice::new(residual)?;
+                let masks: Vec<Option<RowMask>> = match mask {
+                    Some(mask) => mask.each_row().into_iter().map(Some).collect(),
+                    None => vec![None; n],
+                };
+                let mut summed = unfilled(n * width);
+                let sums = (summed.par_chunks_mut(width), residual.par_chunks(width), masks).into_par_iter();
+                rows.zip(sums).for_each(|((out, x, mean, rstd), (sum, residual, mask))| {
+                    match mask {
+                        Some(mask) => add_masked(sum, residual, x, mask),
+                        None => add(sum, residual, x),
+                    }
+                    (*mean, *rstd) = normalise(out, sum, weight, bias, eps);
+                });
+                tensor(summed, (n, width))?
+            }
+            None => {
+                rows.for_each(|(out, x, mean, rstd)| (*mean, *rstd) = normalise(out, x, weight, bias, eps));
+                x.clone()
+            }
+        };
         Ok(Normed { sum, out: tensor(out, (n, width))?, mean: tensor(mean, (n, 1))?, rstd: tensor(rstd, (n, 1))? })
     }
 
     /// From the gradient `dout` of the normed output and, where the sum itself is used further on, `dsum`: adds to
-    /// the gradients of weight and bias, returns the whole gradient of the sum.
+    /// the gradients of weight and bias, returns the whole gradient of the sum, and that of `x` before its `mask`.
     pub fn backward(
-        &self, backend: Backend, saved: &Normed, dout: &Tensor, dsum: Option<&Tensor>, grads: &mut Gradients,
-    ) -> Result<Tensor> {
+        &self, backend: Backend, saved: &Normed, dout: &Tensor, dsum: Option<&Tensor>, mask: Option<Mask>,
+        grads: &mut Gradients,
+    ) -> Result<(Tensor, Tensor)> {
         let (n, width) = dout.dims2()?;
         if backend == Backend::Plain {
             let normal = saved.sum.broadcast_sub(&saved.mean)?.broadcast_mul(&saved.rstd)?;
@@ -80,10 +99,12 @@ impl LayerNorm {
             let mean_g = g.mean_keepdim(D::Minus1)?;
             let mean_gx = (&g * &normal)?.mean_keepdim(D::Minus1)?;
             let dx = g.broadcast_sub(&mean_g)?.sub(&normal.broadcast_mul(&mean_gx)?)?.broadcast_mul(&saved.rstd)?;
-            return Ok(match dsum {
+            let dx = match dsum {
                 Some(dsum) => (dx + dsum)?,
                 None => dx,
-            });
+            };
+            let dbranch = mask.map_or_else(|| Ok(dx.clone()), |mask| mask.apply(backend, &dx))?;
+            return Ok((dx, dbranch));
         }
         let (x, dout) = (Slice::new(&saved.sum)?, Slice::new(dout)?);
         let (mean, rstd) = (Slice::new(&saved.mean)?, Slice::new(&saved.rstd)?);
@@ -91,13 +112,19 @@ impl LayerNorm {
         let dsum = dsum.map(Slice::new).transpose()?;
         let (mean, rstd, weight): (&[f32], &[f32], &[f32]) = (&mean, &rstd, &weight);
         let dsum: Option<&[f32]> = dsum.as_deref();
+        let masks = mask.map(Mask::each_row);
         let mut dx = unfilled(n * width);
+        let mut dbranch = unfilled(if masks.is_some() { n * width } else { 0 });
         let block = SUM_ROWS * width;
+        let branches: Vec<&mut [f32]> = match masks {
+            Some(_) => dbranch.chunks_mut(block).collect(),
+            None => (0..n.div_ceil(SUM_ROWS)).map(|_| &mut [][..]).collect(),
+        };
         let partial: Vec<(Vec<f32>, Vec<f32>)> =
-            (dx.par_chunks_mut(block), x.par_chunks(block), dout.par_chunks(block))
+            (dx.par_chunks_mut(block), x.par_chunks(block), dout.par_chunks(block), branches)
                 .into_par_iter()
                 .enumerate()
-                .map(|(index, (dx, x, dout))| {
+                .map(|(index, (dx, x, dout, dbranch))| {
                     let (mut dweight, mut dbias) = (vec![0.0f32; width], vec![0.0f32; width]);
                     let first = index * SUM_ROWS;
                     let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dout.chunks_exact(width));
@@ -109,6 +136,10 @@ impl LayerNorm {
                         let start = first * width;
                         dx.iter_mut().zip(&dsum[start..]).for_each(|(d, s)| *d += s);
                     }
+                    if let Some(masks) = &masks {
+                        let rows = dbranch.chunks_exact_mut(width).zip(dx.chunks_exact(width));
+                        rows.zip(&masks[first..]).for_each(|((to, dx), mask)| masked(to, dx, *mask));
+                    }
                     (dweight, dbias)
                 })
                 .collect();
@@ -118,11 +149,25 @@ impl LayerNorm {
         grads.edit(&self.bias, |total| {
             partial.iter().for_each(|(_, part)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
         })?;
-        tensor(dx, (n, width))
+        let dx = tensor(dx, (n, width))?;
+        let dbranch = if mask.is_some() { tensor(dbranch, (n, width))? } else { dx.clone() };
+        Ok((dx, dbranch))
     }
 }
 
 simd! {
+    fn add(sum: &mut [f32], residual: &[f32], x: &[f32]) {
+        for ((s, r), x) in sum.iter_mut().zip(residual).zip(x) {
+            *s = r + x;
+        }
+    }
+
+    fn add_masked(sum: &mut [f32], residual: &[f32], x: &[f32], mask: RowMask) {
+        for (c, ((s, r), x)) in sum.iter_mut().zip(residual).zip(x).enumerate() {
+            *s = r + x * mask.factor(c as u32);
+        }
+    }
+
     /// One row; returns its mean and 1 / standard deviation.
     fn normalise(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
         let width = x.len() as f32;
@@ -157,6 +202,7 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
+    use super::super::{Dropout, Rows, Site};
     use super::*;
 
     #[test]
@@ -171,9 +217,12 @@ mod tests {
                 };
                 let mut grads = Gradients::zeros(&params).unwrap();
                 let (x, residual) = (random(3, (n, width)), random(4, (n, width)));
-                let normed = norm.forward(backend, Some(&residual), &x).unwrap();
+                let (dropout, rows) = (Dropout::new(1, 2, 0.3, 0.0), Rows::new([n], 0).unwrap());
+                let mask = dropout.at(Site::Embeddings, &rows);
+                let normed = norm.forward(backend, Some(&residual), &x, mask).unwrap();
                 let (dout, dsum) = (random(5, (n, width)), random(6, (n, width)));
-                let dx = norm.backward(backend, &normed, &dout, Some(&dsum), &mut grads).unwrap();
+                let (dx, dbranch) = norm.backward(backend, &normed, &dout, Some(&dsum), mask, &mut grads).unwrap();
+                assert_eq!(values(&mask.unwrap().apply(backend, &dx).unwrap()), values(&dbranch));
                 [
                     normed.out.clone(),
                     normed.sum.clone(),

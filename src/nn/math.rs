@@ -130,6 +130,25 @@ pub fn sum(a: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     sum3(a, a, a, |x, _, _| f(x))
 }
 
+/// Replaces every element `x` by `f(x)`; returns their sum, in the order of [`sum3`].
+#[inline(always)]
+pub fn replace_and_sum(a: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (whole, remainder) = a.as_chunks_mut::<LANES>();
+    let mut rest = 0.0;
+    for x in remainder {
+        *x = f(*x);
+        rest += *x;
+    }
+    for x in whole {
+        for i in 0..LANES {
+            x[i] = f(x[i]);
+            lanes[i] += x[i];
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
 /// The largest element, -infinity for an empty slice; NaN is passed over (it shows in the sum that follows).
 #[inline(always)]
 pub fn largest(a: &[f32]) -> f32 {
@@ -172,6 +191,9 @@ mod tests {
         for n in [0, 1, 15, 16, 17, 100] {
             let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
             assert_eq!(sum(&x, |v| v), (n * n.max(1) - n) as f32 / 2.0);
+            let mut y = x.clone();
+            assert_eq!(replace_and_sum(&mut y, |v| v + 1.0), sum(&x, |v| v + 1.0));
+            assert!(x.iter().zip(&y).all(|(x, y)| x + 1.0 == *y));
             assert_eq!(largest(&x), x.last().copied().unwrap_or(f32::NEG_INFINITY));
         }
     }

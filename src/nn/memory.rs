@@ -83,8 +83,8 @@ impl<A: GlobalAlloc> Reusing<A> {
         Self { inner, kept: Mutex::new(kept) }
     }
 
-    /// A block for `size` bytes.
-    fn take(&self, size: usize) -> *mut u8 {
+    /// A block for `size` bytes, of zeros if `zeroed`.
+    fn take(&self, size: usize, zeroed: bool) -> *mut u8 {
         let wanted = class(size);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for class in wanted..(wanted + LARGER + 1).min(CLASSES) {
@@ -94,8 +94,15 @@ impl<A: GlobalAlloc> Reusing<A> {
                 kept.free[class] = unsafe { (*head).next };
                 kept.free_bytes -= bytes(class);
                 kept.use_more(bytes(class));
-                // SAFETY: the block follows its header.
-                return unsafe { (head as *mut u8).add(HEAD) };
+                drop(kept);
+                // SAFETY: the block follows its header, and has that many bytes.
+                unsafe {
+                    let block = (head as *mut u8).add(HEAD);
+                    if zeroed {
+                        block.write_bytes(0, size);
+                    }
+                    return block;
+                }
             }
         }
         let Some(layout) = layout_of(wanted) else { return null_mut() };
@@ -117,7 +124,7 @@ impl<A: GlobalAlloc> Reusing<A> {
         }
         drop(kept);
         // SAFETY: the size is not zero.
-        let start = unsafe { self.inner.alloc(layout) };
+        let start = unsafe { if zeroed { self.inner.alloc_zeroed(layout) } else { self.inner.alloc(layout) } };
         if start.is_null() {
             self.kept.lock().unwrap_or_else(PoisonError::into_inner).used_bytes -= layout.size();
             return start;
@@ -175,7 +182,7 @@ fn on_huge_pages(block: *mut u8, size: usize) {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's.
-        if is_kept(&layout) { self.take(layout.size()) } else { unsafe { self.inner.alloc(layout) } }
+        if is_kept(&layout) { self.take(layout.size(), false) } else { unsafe { self.inner.alloc(layout) } }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -183,12 +190,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
             // SAFETY: the caller's.
             return unsafe { self.inner.alloc_zeroed(layout) };
         }
-        let block = self.take(layout.size());
-        if !block.is_null() {
-            // SAFETY: the block has that many bytes.
-            unsafe { block.write_bytes(0, layout.size()) };
-        }
-        block
+        self.take(layout.size(), true)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -217,7 +219,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
 }
 
 /// `len` numbers of any value, for an operation that writes every one of them.
-pub(super) fn unfilled(len: usize) -> Vec<f32> {
+pub(crate) fn unfilled(len: usize) -> Vec<f32> {
     if len == 0 {
         return Vec::new();
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 
 use super::Backend;
@@ -66,11 +66,18 @@ impl Params {
 
     /// Appends a parameter.
     pub fn add(&mut self, names: Vec<String>, value: &Tensor) -> Result<Param> {
-        let value = value.to_dtype(DType::F32)?.contiguous()?;
+        let values = value.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        self.add_values(names, values, value.dims(), value.device())
+    }
+
+    /// Appends a parameter that takes over its values.
+    pub fn add_values(
+        &mut self, names: Vec<String>, values: Vec<f32>, shape: &[usize], device: &Device,
+    ) -> Result<Param> {
         if self.frozen {
-            return Ok(Param { value, id: usize::MAX });
+            return Ok(Param { value: Tensor::from_vec(values, shape, device)?, id: usize::MAX });
         }
-        let var = Var::from_tensor(&value)?;
+        let var = Var::from_vec(values, shape, device)?;
         let param = Param { value: var.as_detached_tensor(), id: self.entries.len() };
         self.entries.push(Entry { names, var, depth: self.depth, trainable: true });
         Ok(param)
@@ -287,7 +294,6 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn what_is_cleared_is_zero_whatever_wrote_it() {

@@ -89,5 +89,5 @@ fn gelu_backward(bencher: Bencher) {
 #[divan::bench]
 fn dropout(bencher: Bencher) {
     let (x, rows, dropout) = (tensor(640, 768), Rows::new(vec![20; 32], 0).unwrap(), Dropout::new(1, 2, 0.1, 0.1));
-    bencher.bench_local(|| dropout.apply(Backend::Fast, Site::Embeddings, &rows, black_box(&x)).unwrap());
+    bencher.bench_local(|| dropout.at(Site::Embeddings, &rows).unwrap().apply(Backend::Fast, black_box(&x)).unwrap());
 }
