@@ -106,7 +106,7 @@ def make_venv(work):
 def plan(item, args):
     """(batch size, batches a round)."""
     batch = {"train32": 32, "train256": 256, "memory77": 256, "teacher": 64, "images": 8}[item]
-    steps = {"train32": 6, "train256": 2, "memory77": 2, "teacher": 4, "images": 2}[item]
+    steps = {"train32": 10, "train256": 2, "memory77": 1, "teacher": 8, "images": 6}[item]
     return batch, args.steps or steps
 
 
