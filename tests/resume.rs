@@ -297,7 +297,7 @@ fn the_configuration_of_the_run_rules() {
     let config = fs::read(run.join("config.toml")).unwrap();
     for (flag, parts) in [
         ("--batch-size=64", ["--batch-size 32, not 64", "--override"]),
-        ("--no-shuffle", ["--shuffle true, not false", "new run"]),
+        ("--no-shuffle", ["shuffle = true, not false", "new run"]),
         ("--dropout=0.5", ["--dropout not set, not 0.5", "new run"]),
         ("--learn-rate=1e-4", ["--learn-rate 0.001, not 0.0001", "add --override"]),
         ("--log-dir=elsewhere", ["--log-dir", "not \"elsewhere\""]),
@@ -390,7 +390,10 @@ fn a_run_that_diverges_names_the_batch_and_keeps_its_checkpoint() {
 fn a_fast_dev_run_writes_no_run_and_fewer_pairs_are_fewer_steps() {
     let scratch = Scratch::new();
     let told = succeeds(&mut scratch.command("a", &["--fast-dev-run"]));
-    assert!(told.contains("1 steps") && told.contains("val/loss") && told.contains("nothing was written"), "{told}");
+    assert!(
+        told.contains("1 steps") && told.contains("val/loss") && told.contains("no run folder was written"),
+        "{told}"
+    );
     assert!(!scratch.0.path().join("a").exists());
     let told = succeeds(&mut scratch.command("b", &["--overfit-batches=2", "--max-epochs=3"]));
     assert!(told.contains("3 epochs, 6 steps") && told.contains("64 training"), "{told}");

@@ -15,10 +15,16 @@ pub struct RecipeArgs {
     #[arg(long, value_parser = ["adamw", "adam"], help_heading = "Optimizer")]
     optimizer: Option<String>,
     /// Weight decay [default: 0.01 for adamw, 0 for adam]
-    #[arg(long, value_name = "DECAY", help_heading = "Optimizer")]
+    #[arg(long, allow_negative_numbers = true, value_name = "DECAY", help_heading = "Optimizer")]
     weight_decay: Option<f64>,
     /// What the optimizer's two running means keep [default: 0.9,0.999]
-    #[arg(long, value_name = "B1,B2", value_delimiter = ',', help_heading = "Optimizer")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "B1,B2",
+        value_delimiter = ',',
+        help_heading = "Optimizer"
+    )]
     betas: Option<Vec<f64>>,
     /// No weight decay for biases and norms
     #[arg(long, help_heading = "Optimizer")]
@@ -28,21 +34,21 @@ pub struct RecipeArgs {
     #[arg(long, value_parser = ["constant", "linear", "cosine"], help_heading = "Optimizer")]
     schedule: Option<String>,
     /// Steps in which the learning rate rises from 0 [default: 0]
-    #[arg(long, value_name = "STEPS", help_heading = "Optimizer")]
+    #[arg(long, allow_negative_numbers = true, value_name = "STEPS", help_heading = "Optimizer")]
     warmup_steps: Option<usize>,
     /// Learning rate of a layer as a share of the next one's, the head's being
     /// the full one [default: 1]
-    #[arg(long, value_name = "SHARE", help_heading = "Optimizer")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SHARE", help_heading = "Optimizer")]
     layer_decay: Option<f64>,
     /// Longest gradient of all parameters together [default: no limit]
-    #[arg(long, value_name = "NORM", help_heading = "Optimizer")]
+    #[arg(long, allow_negative_numbers = true, value_name = "NORM", help_heading = "Optimizer")]
     grad_clip: Option<f64>,
     /// Train neither the embeddings nor the first N layers
-    #[arg(long, value_name = "N", help_heading = "Optimizer")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Optimizer")]
     freeze_layers: Option<usize>,
     /// Average the weights over the steps, keeping this share; the average is
     /// what is validated, kept as best and tested
-    #[arg(long, value_name = "SHARE", help_heading = "Optimizer")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SHARE", help_heading = "Optimizer")]
     ema: Option<f64>,
 
     /// A layer norm after the projection
@@ -62,7 +68,7 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "LOSS", help_heading = "Loss")]
     loss: Option<String>,
     /// By which the loss clip divides its cosines [default: 0.07]
-    #[arg(long, value_name = "T", help_heading = "Loss")]
+    #[arg(long, allow_negative_numbers = true, value_name = "T", help_heading = "Loss")]
     temperature: Option<f64>,
     /// Compare before the teacher's text projection, or after it [default:
     /// hidden]

@@ -66,7 +66,7 @@ pub struct TrainArgs {
     #[arg(long, value_parser = Precision::NAMES, help_heading = "Run")]
     precision: Option<String>,
     /// Steps between two logged ones [default: 50]
-    #[arg(long, value_name = "STEPS", help_heading = "Run")]
+    #[arg(long, allow_negative_numbers = true, value_name = "STEPS", help_heading = "Run")]
     log_every: Option<usize>,
     /// Write tokens/s to metrics.csv too (then equal runs' files differ)
     #[arg(long, help_heading = "Run")]
@@ -77,7 +77,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "STEPS|TIME", help_heading = "Run")]
     checkpoint_every: Option<Interval>,
     /// How many of the best checkpoints to keep [default: 1]
-    #[arg(long, value_name = "K", help_heading = "Run")]
+    #[arg(long, allow_negative_numbers = true, value_name = "K", help_heading = "Run")]
     keep_best: Option<usize>,
 
     /// BERT to start from: a folder, a themo checkpoint or a hub id
@@ -93,7 +93,7 @@ pub struct TrainArgs {
     #[arg(long, value_parser = ["mean", "first"], help_heading = "Models")]
     pooling: Option<String>,
     /// Dropout of the student, 0 to 1 [default: the student's own]
-    #[arg(long, value_name = "P", help_heading = "Models")]
+    #[arg(long, allow_negative_numbers = true, value_name = "P", help_heading = "Models")]
     dropout: Option<f64>,
 
     /// Folder with wit/ and the evaluation data [default: data]
@@ -111,13 +111,13 @@ pub struct TrainArgs {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     val_pairs: Vec<PathBuf>,
     /// Train on the first pairs only
-    #[arg(long, value_name = "N", help_heading = "Data")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Data")]
     limit_train_pairs: Option<usize>,
     /// Train on the first batches' pairs only, again and again
-    #[arg(long, value_name = "N", help_heading = "Data")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Data")]
     overfit_batches: Option<usize>,
     /// Tokens at which a caption is cut [default: 77]
-    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
+    #[arg(long, allow_negative_numbers = true, value_name = "TOKENS", help_heading = "Data")]
     max_sequence_length: Option<usize>,
     /// Keep the pairs in the order of the files
     #[arg(long, help_heading = "Data")]
@@ -125,23 +125,23 @@ pub struct TrainArgs {
     no_shuffle: bool,
 
     /// Pairs a step [default: 32]
-    #[arg(long, value_name = "PAIRS", help_heading = "Training")]
+    #[arg(long, allow_negative_numbers = true, value_name = "PAIRS", help_heading = "Training")]
     batch_size: Option<usize>,
     /// Learning rate [default: 5e-4]
-    #[arg(long, value_name = "RATE", help_heading = "Training")]
+    #[arg(long, allow_negative_numbers = true, value_name = "RATE", help_heading = "Training")]
     learn_rate: Option<f64>,
     /// Passes over the pairs at most; 0 saves the untrained student [default:
     /// 1000]
-    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Training")]
     max_epochs: Option<usize>,
     /// Steps at most, over all epochs [default: no limit]
-    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Training")]
     max_steps: Option<usize>,
     /// Epochs without a better monitored value before stopping [default: 5]
-    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
+    #[arg(long, allow_negative_numbers = true, value_name = "EPOCHS", help_heading = "Training")]
     patience: Option<usize>,
     /// Tokens computed at once: less memory, same result [default: 3072]
-    #[arg(long, value_name = "TOKENS", help_heading = "Training")]
+    #[arg(long, allow_negative_numbers = true, value_name = "TOKENS", help_heading = "Training")]
     micro_batch_tokens: Option<usize>,
     /// Memory that training may take, such as 4GiB: smaller micro-batches where
     /// that is needed [default: no limit]

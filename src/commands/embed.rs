@@ -16,7 +16,7 @@ use crate::data::{first_few, image};
 use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::eval::images;
-use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, normalise};
+use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, expect_finite, normalise};
 use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::hub::Part;
 use crate::models::{ClipText, MclipConfig};
@@ -38,6 +38,10 @@ enum Source {
 pub fn run(args: &EmbedArgs) -> Result<()> {
     if args.texts.is_none() && args.images.is_none() {
         return Err(Error::usage("nothing to embed").hint("give --texts FILE, --images FOLDER, or both"));
+    }
+    if args.output.is_dir() || args.output == Path::new("-") {
+        return Err(Error::usage(format!("--output {} is no file to write", args.output.display()))
+            .hint("give the name of a file, such as vectors.safetensors"));
     }
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
     let images = args.images.as_deref().map(list_images).transpose()?;
@@ -123,6 +127,7 @@ fn finish(mut rows: Vec<f32>, dim: usize, normalized: bool) -> Result<Tensor> {
     if normalized {
         normalise(&mut rows, dim);
     }
+    expect_finite(&rows, dim)?;
     let n = rows.len() / dim;
     crate::nn::storage::tensor(rows, (n, dim))
 }

@@ -23,6 +23,10 @@ const IMAGES_AT_ONCE: usize = 128;
 
 /// Refuses to watch what cannot be measured.
 pub fn check(config: &Config, has_val: bool) -> Result<()> {
+    if let Some(dir) = config.recipe.probe.as_ref().filter(|dir| !dir.is_dir()) {
+        return Err(Error::usage(format!("--probe {} is no folder", dir.display()))
+            .hint("give a folder with xtd10/ and mscoco/ in it, as themo test reads one"));
+    }
     let monitor = config.recipe.monitor;
     let missing = match monitor {
         Monitor::TrainLoss => false,

@@ -54,10 +54,14 @@ fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: 
     let (old, new) = (table(old)?, table(new)?);
     for key in flags.keys().filter(|key| old.get(*key) != new.get(*key) && !free(key)) {
         let shown = |table: &Table| table.get(key).map_or("not set".to_owned(), Value::to_string);
-        let what = format!("the run has --{key} {}, not {}", shown(&old), shown(&new));
+        let (setting, flag) = match key.as_str() {
+            "shuffle" => ("shuffle =".to_owned(), "no-shuffle"),
+            key => (format!("--{key}"), key),
+        };
+        let what = format!("the run has {setting} {}, not {}", shown(&old), shown(&new));
         if !overridable(key) {
             return Err(Error::usage(what).hint(format!(
-                "leave --{key} out, or start a new run; a resumed one may change only {}, and with --override {}",
+                "leave --{flag} out, or start a new run; a resumed one may change only {}, and with --override {}",
                 FREE.join(", "),
                 OVERRIDABLE.join(", ")
             )));

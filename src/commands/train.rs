@@ -54,6 +54,9 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         (config.max_epochs, config.max_steps) = (1, Some(1));
     }
     let compute = Compute::with_precision(device::select(&config.device)?, config.precision)?;
+    // Before any model is fetched.
+    let (train_pairs, val_pairs) = load_pairs(&config, args.fast_dev_run)?;
+    probe::check(&config, !val_pairs.is_empty())?;
     let checkpoint = resumed.as_ref().and_then(|resumed| resumed.checkpoint.clone());
     let text_tower = [Part::Weights, Part::Tokenizer];
     let student_dir = match &checkpoint {
@@ -61,8 +64,6 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         None => model_folder("--student", &config.student, &text_tower)?,
     };
     let teacher_dir = model_folder("--teacher", &config.teacher, &text_tower)?;
-    let (train_pairs, val_pairs) = load_pairs(&config, args.fast_dev_run)?;
-    probe::check(&config, !val_pairs.is_empty())?;
     let state = match &resumed {
         Some(resumed) => resumed.state(config.seed, identify(&train_pairs))?,
         None => State::new(config.seed, identify(&train_pairs)),
@@ -199,7 +200,7 @@ fn told(summary: &Summary, monitor: &str, run: Option<&RunDir>) -> String {
                 checkpoint.display()
             )
         }
-        _ => format!("{done}\nnothing was written"),
+        _ => format!("{done}\nno run folder was written; the teacher's features stay in the cache"),
     }
 }
 

@@ -133,8 +133,14 @@ pub fn normalise(rows: &mut [f32], dim: usize) {
 
 pub(super) fn normalised(mut rows: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
     normalise(&mut rows, dim);
+    expect_finite(&rows, dim)?;
+    Ok(rows)
+}
+
+/// Refuses vectors of `dim` numbers of which one is not finite.
+pub fn expect_finite(rows: &[f32], dim: usize) -> Result<()> {
     match rows.iter().position(|x| !x.is_finite()) {
-        None => Ok(rows),
+        None => Ok(()),
         Some(at) => Err(Error::new(format!("vector {} that the model gives is not finite", at / dim + 1))
             .hint("the checkpoint may be broken: train again, or fetch it again")),
     }

@@ -4,7 +4,9 @@
 //! backward recomputes a head's probabilities from the log-sum-exp of its rows (as FlashAttention does, Dao et al.
 //! 2022), so nothing of size length x length is kept.
 
-use candle_core::{D, Device, Tensor};
+mod plain;
+
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::dropout::RowMask;
@@ -61,9 +63,7 @@ impl Attention {
     pub fn forward(&self, backend: Backend, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>) -> Result<Attended> {
         let dropout = dropout.filter(|d| d.attention > 0.0);
         if backend == Backend::Plain {
-            let padding = Padding::new(self, rows, qkv.device())?;
-            let plain = self.plain_probabilities(qkv, rows, dropout, &padding)?;
-            return Ok(Attended { out: padding.pack(&plain.dropped.matmul(&plain.v)?)?, log_sums: Vec::new() });
+            return Ok(Attended { out: self.plain_forward(qkv, rows, dropout)?, log_sums: Vec::new() });
         }
         let (hidden, tokens, bf16) = (self.hidden(), rows.tokens(), backend == Backend::Bf16);
         let qkv = Slice::new(qkv)?;
@@ -189,56 +189,6 @@ impl Attention {
         let start = range.start * 3 * hidden + part * hidden + head * self.head_dim;
         RawMat { ptr: qkv[start..].as_ptr(), row_stride: 3 * hidden, col_stride: 1 }
     }
-
-    fn plain_probabilities(
-        &self, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>, padding: &Padding,
-    ) -> Result<Plain> {
-        let hidden = self.hidden();
-        let part = |i: usize| padding.unpack(&qkv.narrow(1, i * hidden, hidden)?);
-        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-        let scores = (q.matmul(&k.t()?)? * f64::from(self.scale()))?.broadcast_add(&padding.bias)?;
-        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-        let p = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        let mask = match dropout {
-            Some(dropout) => Some(self.plain_mask(rows, dropout, qkv.device())?),
-            None => None,
-        };
-        let dropped = match &mask {
-            Some(mask) => (&p * mask)?,
-            None => p.clone(),
-        };
-        Ok(Plain { q, k, v, p, mask, dropped })
-    }
-
-    fn plain_backward(&self, qkv: &Tensor, dout: &Tensor, rows: &Rows, dropout: Option<&Dropout>) -> Result<Tensor> {
-        let padding = Padding::new(self, rows, qkv.device())?;
-        let Plain { q, k, v, p, mask, dropped } = self.plain_probabilities(qkv, rows, dropout, &padding)?;
-        let dout = padding.unpack(dout)?;
-        let dv = dropped.t()?.matmul(&dout)?;
-        let mut dp = dout.matmul(&v.t()?)?;
-        if let Some(mask) = &mask {
-            dp = (dp * mask)?;
-        }
-        let delta = (&dp * &p)?.sum_keepdim(D::Minus1)?;
-        let ds = ((p * dp.broadcast_sub(&delta)?)? * f64::from(self.scale()))?;
-        let (dq, dk) = (ds.matmul(&k)?, ds.t()?.matmul(&q)?);
-        Ok(Tensor::cat(&[padding.pack(&dq)?, padding.pack(&dk)?, padding.pack(&dv)?], 1)?)
-    }
-
-    /// The dropout factors of all probabilities, `[sequences, heads, longest, longest]`.
-    fn plain_mask(&self, rows: &Rows, dropout: &Dropout, device: &Device) -> Result<Tensor> {
-        let longest = rows.longest();
-        let mut mask = Vec::with_capacity(rows.sequences() * self.heads * longest * longest);
-        for i in 0..rows.sequences() {
-            for head in 0..self.heads {
-                for query in 0..longest {
-                    let row = dropout.row(Site::Attention { layer: self.layer, head }, rows.sample(i), query);
-                    mask.extend((0..longest as u32).map(|key| row.factor(key)));
-                }
-            }
-        }
-        Ok(Tensor::from_vec(mask, (rows.sequences(), self.heads, longest, longest), device)?)
-    }
 }
 
 simd! {
@@ -285,65 +235,6 @@ simd! {
         for (dp, p) in dp.iter_mut().zip(&*p) {
             *dp = scale * p * (*dp - delta);
         }
-    }
-}
-
-struct Plain {
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    p: Tensor,
-    mask: Option<Tensor>,
-    dropped: Tensor,
-}
-
-/// Packed to padded and back, for the plain path only.
-struct Padding {
-    /// Row of the packed tensor for each padded place (the extra zero row where there is none).
-    gather: Tensor,
-    /// Padded place of each packed row.
-    scatter: Tensor,
-    /// 0 where a query sees a key, else a large negative number, `[sequences, 1, longest, longest]`.
-    bias: Tensor,
-    shape: (usize, usize, usize, usize), // sequences, longest, heads, head_dim
-}
-
-impl Padding {
-    fn new(attention: &Attention, rows: &Rows, device: &Device) -> Result<Self> {
-        let (n, longest, tokens) = (rows.sequences(), rows.longest(), rows.tokens());
-        let mut gather = vec![tokens as u32; n * longest];
-        let mut scatter = Vec::with_capacity(tokens);
-        let mut bias = vec![-1e30f32; n * longest * longest];
-        for i in 0..n {
-            let range = rows.range(i);
-            let length = range.len();
-            for (position, row) in range.enumerate() {
-                gather[i * longest + position] = row as u32;
-                scatter.push((i * longest + position) as u32);
-            }
-            for query in 0..longest {
-                let seen = attention.seen(query, length).min(length);
-                bias[(i * longest + query) * longest..][..seen].fill(0.0);
-            }
-        }
-        Ok(Self {
-            gather: Tensor::from_vec(gather, n * longest, device)?,
-            scatter: Tensor::from_vec(scatter, tokens, device)?,
-            bias: Tensor::from_vec(bias, (n, 1, longest, longest), device)?,
-            shape: (n, longest, attention.heads, attention.head_dim),
-        })
-    }
-
-    /// `[tokens, hidden]` to `[sequences, heads, longest, head_dim]`, zeros in the padding.
-    fn unpack(&self, x: &Tensor) -> Result<Tensor> {
-        let x = x.contiguous()?.pad_with_zeros(0, 0, 1)?;
-        Ok(x.index_select(&self.gather, 0)?.reshape(self.shape)?.transpose(1, 2)?.contiguous()?)
-    }
-
-    /// The reverse of [`Self::unpack`].
-    fn pack(&self, x: &Tensor) -> Result<Tensor> {
-        let (n, longest, heads, d) = self.shape;
-        Ok(x.transpose(1, 2)?.reshape((n * longest, heads * d))?.index_select(&self.scatter, 0)?)
     }
 }
 
@@ -397,6 +288,10 @@ mod tests {
                     });
                     assert_close(&results[0].0, &results[1].0, 2e-6);
                     assert_close(&results[0].1, &results[1].1, 5e-6);
+                    let saved = attention.forward(Backend::Bf16, &qkv, &rows, dropout.as_ref()).unwrap();
+                    let d = attention.backward(Backend::Bf16, &qkv, &saved, &dout, &rows, dropout.as_ref()).unwrap();
+                    assert_close(&saved.out, &results[0].0, 1e-2);
+                    assert_close(&d, &results[0].1, 2e-2);
                     let var = candle_core::Var::from_tensor(&qkv).unwrap();
                     let out = attention.forward(Backend::Plain, var.as_tensor(), &rows, dropout.as_ref()).unwrap().out;
                     let grads = (out * &dout).unwrap().sum_all().unwrap().backward().unwrap();

@@ -30,10 +30,13 @@ pub struct Normed {
 }
 
 impl LayerNorm {
-    /// Normalises `x`, or `residual + x`, where `mask` drops elements of `x` first.
+    /// Normalises `x`, or `residual + x`, of which `mask` drops elements of `x` first.
     pub fn forward(
         &self, backend: Backend, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>,
     ) -> Result<Normed> {
+        if let (None, Some(mask)) = (residual, mask) {
+            return self.forward(backend, None, &mask.apply(backend, x)?, None);
+        }
         let (n, width) = x.dims2()?;
         let (weight, bias) = (&self.weight.value, &self.bias.value);
         if backend == Backend::Plain {

@@ -113,17 +113,22 @@ impl Linear {
                 let bf16 = backend == Backend::Bf16;
                 let ((n, inner), outer) = (x.dims2()?, weight.value.dim(0)?);
                 let (x, w, dy) = (Slice::new(x)?, Slice::new(&weight.value)?, Slice::new(dy)?);
-                grads.accumulate(weight, |dw, is_zero| {
-                    let init = if is_zero { Init::Zero } else { Init::C };
-                    gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), init, dw);
-                })?;
-                if let Some(bias) = &self.bias {
-                    grads.edit(bias, |db| add_column_sums(&dy, db))?;
-                }
                 let mut dx = unfilled(n * inner);
                 let other = other.map(Slice::new).transpose()?;
                 let init = other.as_deref().map_or(Init::Zero, Init::Other);
-                gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
+                // Side by side, so that no thread waits for the other at the end of the first.
+                let of_parameters = || -> Result<()> {
+                    grads.accumulate(weight, |dw, is_zero| {
+                        let init = if is_zero { Init::Zero } else { Init::C };
+                        gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), init, dw);
+                    })?;
+                    match &self.bias {
+                        Some(bias) => grads.edit(bias, |db| add_column_sums(&dy, db)),
+                        None => Ok(()),
+                    }
+                };
+                let of_x = || gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
+                rayon::join(of_parameters, of_x).0?;
                 tensor(dx, (n, inner))
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Every step of a run needs the same large tensors as the step before. A general allocator gives such blocks back to
 //! the system, which clears their pages anew each time: that took longer than the matrix products. [`Reusing`] keeps
-//! them, on huge pages where the system has some, and never more than the program has needed at its peak.
+//! them, on huge pages where the system has some, and little more than the program has needed at its peak.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
@@ -18,6 +18,9 @@ const SLACK: usize = 256 << 20;
 const CLASSES: usize = 8 * 40;
 /// How many classes larger than needed a kept block may be (half as large again): batches are never of one size.
 const LARGER: usize = 4;
+/// New blocks below this size are made this many classes larger than needed (a quarter as large again).
+const ROOMY: usize = 64 << 20;
+const GROWTH: usize = 2;
 /// Bytes before a block, with its [`Header`]; a page, so that the block is aligned to one.
 const HEAD: usize = 4096;
 
@@ -105,7 +108,9 @@ impl<A: GlobalAlloc> Reusing<A> {
                 }
             }
         }
-        let Some(layout) = layout_of(wanted) else { return null_mut() };
+        // With room to grow, of which nothing is touched before it is needed.
+        let made = if bytes(wanted) < ROOMY { wanted + GROWTH } else { wanted };
+        let Some(layout) = layout_of(made) else { return null_mut() };
         kept.use_more(layout.size());
         let limit = kept.peak_bytes + SLACK;
         let mut from = CLASSES;
@@ -132,7 +137,7 @@ impl<A: GlobalAlloc> Reusing<A> {
         on_huge_pages(start, layout.size());
         // SAFETY: the block is large enough for its header.
         unsafe {
-            (start as *mut Header).write(Header { class: wanted, next: null_mut() });
+            (start as *mut Header).write(Header { class: made, next: null_mut() });
             start.add(HEAD)
         }
     }

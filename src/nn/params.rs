@@ -247,13 +247,12 @@ impl Gradients {
     /// The norm of all gradients together, as `torch.nn.utils.clip_grad_norm_` has it; finite only if every gradient
     /// is. On the fast path squares are added in f64, where those of f32 numbers cannot overflow, in a fixed order.
     pub fn norm(&self, backend: Backend) -> Result<f64> {
-        const BLOCK: usize = 16 * 1024;
         let mut sum = 0.0;
         for gradient in self.iter()? {
             sum += match backend {
                 Backend::Fast | Backend::Bf16 => {
                     let gradient = Slice::new(gradient)?;
-                    let blocks: Vec<f64> = gradient.par_chunks(BLOCK).map(sum_of_squares).collect();
+                    let blocks: Vec<f64> = gradient.par_chunks(SQUARES).map(sum_of_squares).collect();
                     blocks.iter().sum()
                 }
                 Backend::Plain => f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?),
@@ -275,8 +274,11 @@ impl Gradients {
     }
 }
 
+/// Elements whose squares are summed by themselves before the sums are added up.
+pub(crate) const SQUARES: usize = 16 * 1024;
+
 simd! {
-    fn sum_of_squares(values: &[f32]) -> f64 {
+    pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
         let mut lanes = [0.0f64; 16];
         let (chunks, rest) = values.as_chunks::<16>();
         for chunk in chunks {

@@ -103,13 +103,16 @@ pub fn fit(
                 if first {
                     audit(student, &grads)?;
                 }
-                Ok::<_, Error>((loss, grads.norm(student.backend())?))
+                if !loss.is_finite() {
+                    return Ok((loss, grads.norm(student.backend())?));
+                }
+                let norm = optimizer.step(student.backend(), student.params(), &grads, learn_rate)?;
+                Ok::<_, Error>((loss, norm))
             })?;
             if !loss.is_finite() || !norm.is_finite() {
                 let report = journal.write_diverged(train, batch, &state, learn_rate, loss, norm);
                 return Err(diverged(loss, norm, &state, learn_rate, report));
             }
-            on_pool(|| optimizer.step(student.backend(), student.params(), &grads, norm, learn_rate))?;
 
             let (secs, tokens) =
                 (began.elapsed().as_secs_f64(), batch.iter().map(|i| train.tokens[*i].len()).sum::<usize>());
@@ -148,9 +151,16 @@ pub fn fit(
 
         let train_loss = state.loss_sum / state.pairs as f64;
         optimizer.swap_average(student.backend(), student.params())?;
-        let validate = |data| validate(student, objective, data, config.batch_size, config.micro_batch_tokens);
-        let val_loss = val.map(validate).transpose()?;
+        let (batch_size, tokens) = (config.batch_size, config.micro_batch_tokens);
+        let validated = val.map(|data| validate(student, objective, data, batch_size, tokens, should_stop));
+        let validated = validated.transpose()?;
+        let val_loss = validated.flatten();
         require_finite(student, val_loss, &state)?;
+        if validated == Some(None) {
+            state.recorded = journal.position();
+            journal.save_last(student, &optimizer, &state); // with the end of the epoch still to come
+            return Ok(summary(&state, journal, true));
+        }
         let val_recall = recall.map(|recall| recall(student)).transpose()?;
         let tokens_per_sec = (epoch_secs > 0.0).then(|| epoch_tokens as f64 / epoch_secs);
         state.recorded = journal.position();

@@ -8,7 +8,7 @@ use super::groups::{Group, groups};
 use crate::config::recipe::{OptimizerKind, Recipe};
 use crate::error::{Error, Result};
 use crate::nn::math::simd;
-use crate::nn::params::{Entry, zeros};
+use crate::nn::params::{Entry, SQUARES, sum_of_squares, zeros};
 use crate::nn::storage::{Slice, edit};
 use crate::nn::{Backend, Gradients, Params};
 
@@ -33,8 +33,8 @@ struct Average {
 /// Added to the root of the second moment (torch's default).
 const EPS: f64 = 1e-8;
 
-/// Elements a rayon task updates.
-const BLOCK: usize = 16 * 1024;
+/// Elements a rayon task updates, and whose squares are summed by themselves.
+const BLOCK: usize = SQUARES;
 
 impl Optimizer {
     /// Moments of zero.
@@ -59,17 +59,22 @@ impl Optimizer {
         })
     }
 
-    /// Updates every trained parameter in place, and the average of the weights; `norm` is that of all gradients.
-    pub fn step(
-        &mut self, backend: Backend, params: &Params, grads: &Gradients, norm: f64, learn_rate: f64,
-    ) -> Result<()> {
+    /// Updates every trained parameter in place, and the average of the weights; returns [`Gradients::norm`]. If that is
+    /// not finite, the weights are of no use any more.
+    pub fn step(&mut self, backend: Backend, params: &Params, grads: &Gradients, learn_rate: f64) -> Result<f64> {
         self.step += 1;
         let [beta1, beta2] = self.betas;
-        let clip = match self.grad_clip {
-            // As torch.nn.utils.clip_grad_norm_.
-            Some(most) => (most / (norm + 1e-6)).min(1.0),
-            None => 1.0,
+        // Without clipping the gradients are read once, for the update and for their norm.
+        let norm = match self.grad_clip {
+            None if backend != Backend::Plain => None,
+            _ => Some(grads.norm(backend)?),
         };
+        let clip = match (self.grad_clip, norm) {
+            // As torch.nn.utils.clip_grad_norm_.
+            (Some(most), Some(norm)) => (most / (norm + 1e-6)).min(1.0),
+            _ => 1.0,
+        };
+        let mut squares = 0.0;
         let correction1 = 1.0 - beta1.powi(self.step as i32);
         let correction2 = (1.0 - beta2.powi(self.step as i32)).sqrt();
         for (i, (entry, gradient)) in params.iter().zip(grads.iter()?).enumerate().filter(|(_, (e, _))| e.trainable) {
@@ -100,15 +105,15 @@ impl Optimizer {
                 c2: (1.0 - beta2) as f32,
                 decay: decay as f32,
                 step_size: step_size as f32,
-                correction: correction2 as f32,
+                correction: (1.0 / correction2) as f32,
                 eps: EPS as f32,
             };
-            update.apply(&entry.var, &self.first[i], &self.second[i], gradient)?;
+            squares += update.apply(&entry.var, &self.first[i], &self.second[i], gradient)?;
         }
-        match &mut self.average {
-            Some(average) => average.follow(backend, params),
-            None => Ok(()),
+        if let Some(average) = &mut self.average {
+            average.follow(backend, params)?;
         }
+        Ok(norm.unwrap_or(squares.sqrt()))
     }
 
     /// Exchanges the weights with their moving average, where there is one: before an evaluation, and again after it.
@@ -180,9 +185,10 @@ struct Update {
 }
 
 impl Update {
-    fn apply(self, weights: &Var, first: &Tensor, second: &Tensor, gradient: &Tensor) -> Result<()> {
+    /// Returns the sum of the gradient's squares.
+    fn apply(self, weights: &Var, first: &Tensor, second: &Tensor, gradient: &Tensor) -> Result<f64> {
         let gradient = Slice::new(gradient)?;
-        let (mut of_first, mut of_second) = (Ok(()), Ok(()));
+        let (mut of_first, mut of_second, mut squares) = (Ok(()), Ok(()), Vec::new());
         edit(weights, |p| {
             of_first = edit(first, |m| {
                 of_second = edit(second, |v| {
@@ -192,11 +198,17 @@ impl Update {
                         v.par_chunks_mut(BLOCK),
                         gradient.par_chunks(BLOCK),
                     );
-                    blocks.into_par_iter().for_each(|(p, m, v, g)| adam(p, m, v, g, self));
+                    let one = |(p, m, v, g): (&mut [f32], &mut [f32], &mut [f32], &[f32])| {
+                        let squares = sum_of_squares(g);
+                        adam(p, m, v, g, self);
+                        squares
+                    };
+                    squares = blocks.into_par_iter().map(one).collect();
                 });
             });
         })?;
-        of_first.and(of_second)
+        of_first.and(of_second)?;
+        Ok(squares.iter().sum())
     }
 }
 
@@ -206,7 +218,7 @@ simd! {
             let g = u.clip * g + u.l2 * *p;
             *m = u.b1 * *m + u.c1 * g;
             *v = u.b2 * *v + u.c2 * g * g;
-            *p = u.decay * *p - u.step_size * (*m / (v.sqrt() / u.correction + u.eps));
+            *p = u.decay * *p - u.step_size * (*m / (v.sqrt() * u.correction + u.eps));
         }
     }
 
@@ -251,8 +263,8 @@ mod tests {
 
     fn step(optimizer: &mut Optimizer, backend: Backend, params: &Params, n: usize) {
         let grads = grads(params, n);
-        let norm = grads.norm(backend).unwrap();
-        optimizer.step(backend, params, &grads, norm, 1e-2).unwrap();
+        let norm = optimizer.step(backend, params, &grads, 1e-2).unwrap();
+        assert_eq!(norm, grads.norm(backend).unwrap());
     }
 
     #[test]

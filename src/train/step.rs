@@ -46,26 +46,33 @@ pub fn loss_and_gradients(
 }
 
 /// The loss over a whole data set, without dropout; where it needs whole batches, the mean over those of `batch_size`
-/// pairs in the order of the set, each counting with its size.
+/// pairs in the order of the set, each counting with its size. None once `should_stop` says so.
 pub fn validate(
     student: &Student, objective: &Objective, data: &Dataset, batch_size: usize, micro_batch_tokens: usize,
-) -> Result<f64> {
+    should_stop: &dyn Fn() -> bool,
+) -> Result<Option<f64>> {
     let all: Vec<usize> = (0..data.len()).collect();
     let mut total = 0.0;
     if objective.needs_whole_batch() {
         for batch in all.chunks(batch_size) {
+            if should_stop() {
+                return Ok(None);
+            }
             let (outputs, targets) = MicroBatches::new(student, data, batch, micro_batch_tokens).outputs(None)?;
             let loss = objective.value(&outputs, &targets, batch.len())?;
             total += f64::from(loss.to_scalar::<f32>()?) * batch.len() as f64 / all.len() as f64;
         }
-        return Ok(total);
+        return Ok(Some(total));
     }
     let parts = MicroBatches::new(student, data, &all, micro_batch_tokens);
     for cut in &parts.cuts {
+        if should_stop() {
+            return Ok(None);
+        }
         let loss = objective.value(&student.embed(&parts.tokens(cut)?)?, &parts.targets(cut)?, data.len())?;
         total += f64::from(loss.to_scalar::<f32>()?);
     }
-    Ok(total)
+    Ok(Some(total))
 }
 
 /// A batch and how it is cut.

@@ -259,6 +259,7 @@ impl Packed {
             unsafe { pack_columns((n, k), bf16, b.raw(), start, true) };
             return Some(Self { _memory: memory, start, shape: (n, k), bf16 });
         }
+        let _ = bf16;
         None
     }
 

@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use super::super::math::prefetch;
 use super::kernel::COLS;
 
 /// One operand as a set of lines along k: the rows of A, or the columns of B.
@@ -181,13 +182,6 @@ packing!(bf16_rows, bf16_panels, "avx512f,avx512bw,avx512bf16", bf16_line, bf16_
 
 /// Elements between what is read and what is asked for. The hardware's own prefetching ends with each 4 KiB page.
 const AHEAD: usize = 1024;
-
-/// Asks for what will be read; any address will do.
-#[inline(always)]
-fn prefetch(address: *const f32) {
-    // SAFETY: SSE is there; nothing is read.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) }
-}
 
 /// # Safety
 /// 16 words may be written.

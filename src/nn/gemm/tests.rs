@@ -80,3 +80,38 @@ fn rounding_is_to_nearest_with_ties_to_even() {
     assert!(round_to_bf16(f32::NAN).is_nan());
     assert_eq!(round_to_bf16(f32::NEG_INFINITY), f32::NEG_INFINITY);
 }
+
+#[test]
+fn packed_columns_and_any_strides_give_the_same_product() {
+    for (m, n, k) in [(1, 1, 1), (50, 70, 2100), (13, 33, 64)] {
+        let (a, b, bias) = (random(1, m * k), random(2, k * n), random(3, n));
+        let spread = |x: &[f32]| x.iter().flat_map(|x| [*x, f32::NAN, f32::NAN]).collect::<Vec<f32>>();
+        let (wide_a, wide_b) = (spread(&a), spread(&b));
+        let wide = |data, columns: usize| Mat { data, row_stride: 3 * columns, col_stride: 3 };
+        for bf16 in [false, true] {
+            let run = |a: Mat, b: Mat| {
+                let mut c = vec![0.0; m * n];
+                gemm((m, n, k), bf16, a, b, Init::Bias(&bias), &mut c);
+                c
+            };
+            let want = run(Mat::rows(&a, k), Mat::rows(&b, n));
+            let got = run(wide(&wide_a, k), wide(&wide_b, n));
+            let close = |x: &[f32]| x.iter().zip(&want).all(|(x, y)| (x - y).abs() <= 1e-4 * (1.0 + y.abs()));
+            assert!(close(&got), "{m} x {n} x {k}, bf16 {bf16}");
+            if let Some(packed) = Packed::new((n, k), bf16, Mat::rows(&b, n)) {
+                let mut c = vec![0.0; m * n];
+                packed.gemm(m, Mat::rows(&a, k), Init::Bias(&bias), &mut c);
+                assert_eq!(c, want);
+            }
+            let (mut memory, mut c) = (Vec::new(), vec![0.0; m * n]);
+            // SAFETY: all operands lie within their vectors.
+            unsafe {
+                let b = Columns::prepare((m, n, k), bf16, Mat::rows(&b, n).raw(), &mut memory);
+                let to = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
+                gemm_raw((m, n, k), bf16, Mat::rows(&a, k).raw(), b, to);
+            }
+            c.iter_mut().zip(bias.iter().cycle()).for_each(|(c, bias)| *c += bias);
+            assert!(m * n * k < SMALL || close(&c));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Attention in candle tensor algebra, on sequences padded to the longest.
+
+use candle_core::{D, Device, Tensor};
+
+use super::super::{Dropout, Rows, Site};
+use super::Attention;
+use crate::error::Result;
+
+impl Attention {
+    pub(super) fn plain_forward(&self, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>) -> Result<Tensor> {
+        let padding = Padding::new(self, rows, qkv.device())?;
+        let plain = self.plain_probabilities(qkv, rows, dropout, &padding)?;
+        padding.pack(&plain.dropped.matmul(&plain.v)?)
+    }
+
+    fn plain_probabilities(
+        &self, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>, padding: &Padding,
+    ) -> Result<Plain> {
+        let hidden = self.hidden();
+        let part = |i: usize| padding.unpack(&qkv.narrow(1, i * hidden, hidden)?);
+        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
+        let scores = (q.matmul(&k.t()?)? * f64::from(self.scale()))?.broadcast_add(&padding.bias)?;
+        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        let p = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
+        let mask = match dropout {
+            Some(dropout) => Some(self.plain_mask(rows, dropout, qkv.device())?),
+            None => None,
+        };
+        let dropped = match &mask {
+            Some(mask) => (&p * mask)?,
+            None => p.clone(),
+        };
+        Ok(Plain { q, k, v, p, mask, dropped })
+    }
+
+    pub(super) fn plain_backward(
+        &self, qkv: &Tensor, dout: &Tensor, rows: &Rows, dropout: Option<&Dropout>,
+    ) -> Result<Tensor> {
+        let padding = Padding::new(self, rows, qkv.device())?;
+        let Plain { q, k, v, p, mask, dropped } = self.plain_probabilities(qkv, rows, dropout, &padding)?;
+        let dout = padding.unpack(dout)?;
+        let dv = dropped.t()?.matmul(&dout)?;
+        let mut dp = dout.matmul(&v.t()?)?;
+        if let Some(mask) = &mask {
+            dp = (dp * mask)?;
+        }
+        let delta = (&dp * &p)?.sum_keepdim(D::Minus1)?;
+        let ds = ((p * dp.broadcast_sub(&delta)?)? * f64::from(self.scale()))?;
+        let (dq, dk) = (ds.matmul(&k)?, ds.t()?.matmul(&q)?);
+        Ok(Tensor::cat(&[padding.pack(&dq)?, padding.pack(&dk)?, padding.pack(&dv)?], 1)?)
+    }
+
+    /// The dropout factors of all probabilities, `[sequences, heads, longest, longest]`.
+    fn plain_mask(&self, rows: &Rows, dropout: &Dropout, device: &Device) -> Result<Tensor> {
+        let longest = rows.longest();
+        let mut mask = Vec::with_capacity(rows.sequences() * self.heads * longest * longest);
+        for i in 0..rows.sequences() {
+            for head in 0..self.heads {
+                for query in 0..longest {
+                    let row = dropout.row(Site::Attention { layer: self.layer, head }, rows.sample(i), query);
+                    mask.extend((0..longest as u32).map(|key| row.factor(key)));
+                }
+            }
+        }
+        Ok(Tensor::from_vec(mask, (rows.sequences(), self.heads, longest, longest), device)?)
+    }
+}
+
+struct Plain {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    p: Tensor,
+    mask: Option<Tensor>,
+    dropped: Tensor,
+}
+
+/// Packed to padded and back, for the plain path only.
+struct Padding {
+    /// Row of the packed tensor for each padded place (the extra zero row where there is none).
+    gather: Tensor,
+    /// Padded place of each packed row.
+    scatter: Tensor,
+    /// 0 where a query sees a key, else a large negative number, `[sequences, 1, longest, longest]`.
+    bias: Tensor,
+    shape: (usize, usize, usize, usize), // sequences, longest, heads, head_dim
+}
+
+impl Padding {
+    fn new(attention: &Attention, rows: &Rows, device: &Device) -> Result<Self> {
+        let (n, longest, tokens) = (rows.sequences(), rows.longest(), rows.tokens());
+        let mut gather = vec![tokens as u32; n * longest];
+        let mut scatter = Vec::with_capacity(tokens);
+        let mut bias = vec![-1e30f32; n * longest * longest];
+        for i in 0..n {
+            let range = rows.range(i);
+            let length = range.len();
+            for (position, row) in range.enumerate() {
+                gather[i * longest + position] = row as u32;
+                scatter.push((i * longest + position) as u32);
+            }
+            for query in 0..longest {
+                let seen = attention.seen(query, length).min(length);
+                bias[(i * longest + query) * longest..][..seen].fill(0.0);
+            }
+        }
+        Ok(Self {
+            gather: Tensor::from_vec(gather, n * longest, device)?,
+            scatter: Tensor::from_vec(scatter, tokens, device)?,
+            bias: Tensor::from_vec(bias, (n, 1, longest, longest), device)?,
+            shape: (n, longest, attention.heads, attention.head_dim),
+        })
+    }
+
+    /// `[tokens, hidden]` to `[sequences, heads, longest, head_dim]`, zeros in the padding.
+    fn unpack(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.contiguous()?.pad_with_zeros(0, 0, 1)?;
+        Ok(x.index_select(&self.gather, 0)?.reshape(self.shape)?.transpose(1, 2)?.contiguous()?)
+    }
+
+    /// The reverse of [`Self::unpack`].
+    fn pack(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, longest, heads, d) = self.shape;
+        Ok(x.transpose(1, 2)?.reshape((n * longest, heads * d))?.index_select(&self.scatter, 0)?)
+    }
+}
