@@ -193,9 +193,10 @@ impl Encoder {
         for ((index, layer), saved) in self.layers.iter().enumerate().rev().zip(tape.layers.into_iter().rev()) {
             let (masked, normed) = (mask(Site::MlpOutput { layer: index }), &saved.norm_mlp);
             let (dsum, dbranch) = layer.norm_mlp.backward(backend, normed, &dinput, dstream.as_ref(), masked, grads)?;
-            let activated = self.config.activation.forward(backend, &saved.z)?;
-            let dactivated = layer.down.backward(backend, &activated, &dbranch, None, grads)?;
-            let dz = self.config.activation.backward(backend, &saved.z, &dactivated)?;
+            let dactivated = layer.down.backward_input(backend, &dbranch, None)?;
+            let (activated, dz) = self.config.activation.backward(backend, &saved.z, &dactivated)?;
+            layer.down.backward_parameters(backend, &activated, &dbranch, grads)?;
+            drop((activated, dactivated));
             let normed = &saved.norm_attention;
             dinput = layer.up.backward(backend, &normed.out, &dz, self.residual(&dsum), grads)?;
             dstream = self.config.norm_first.then_some(dsum);

@@ -36,8 +36,15 @@ impl Activation {
         match (backend, self) {
             (Backend::Plain, Self::Gelu) => Ok(z.gelu_erf()?),
             (Backend::Plain, Self::QuickGelu) => Ok((z * plain_sigmoid(&(z * 1.702)?)?)?),
-            (_, Self::Gelu) => blocks(z, z, |out, z, _| gelu(out, z)),
-            (_, Self::QuickGelu) => blocks(z, z, |out, z, _| quick_gelu(out, z)),
+            _ => {
+                let x = Slice::new(z)?;
+                let mut out = unfilled(x.len());
+                out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, z)| match self {
+                    Self::Gelu => gelu(out, z),
+                    Self::QuickGelu => quick_gelu(out, z),
+                });
+                tensor(out, z.shape())
+            }
         }
     }
 
@@ -55,18 +62,18 @@ impl Activation {
         Ok(z)
     }
 
-    /// The gradient of `z` from `z` and the gradient `da` of the output.
-    pub fn backward(self, backend: Backend, z: &Tensor, da: &Tensor) -> Result<Tensor> {
+    /// [`Self::forward`] of `z` once more, and the gradient of `z` from the gradient `da` of the output.
+    pub fn backward(self, backend: Backend, z: &Tensor, da: &Tensor) -> Result<(Tensor, Tensor)> {
         match (backend, self) {
             (Backend::Plain, Self::Gelu) => {
                 let cumulative = (((z * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?;
                 let density = ((z.sqr()? * -0.5)?.exp()? * (1.0 / std::f64::consts::TAU.sqrt()))?;
-                Ok((da * (cumulative + (z * density)?)?)?)
+                Ok((self.forward(backend, z)?, (da * (cumulative + (z * density)?)?)?))
             }
             (Backend::Plain, Self::QuickGelu) => {
                 let s = plain_sigmoid(&(z * 1.702)?)?;
                 let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
-                Ok((da * slope)?)
+                Ok((self.forward(backend, z)?, (da * slope)?))
             }
             (_, Self::Gelu) => blocks(z, da, gelu_backward),
             (_, Self::QuickGelu) => blocks(z, da, quick_gelu_backward),
@@ -93,10 +100,11 @@ simd! {
         }
     }
 
-    fn gelu_backward(out: &mut [f32], z: &[f32], da: &[f32]) {
-        for ((o, &x), &d) in out.iter_mut().zip(z).zip(da) {
+    fn gelu_backward(out: &mut [f32], dz: &mut [f32], z: &[f32], da: &[f32]) {
+        for (((o, dz), &x), &d) in out.iter_mut().zip(dz).zip(z).zip(da) {
             let (density, cumulative) = normal_distribution(x);
-            *o = d * x.mul_add(density, cumulative);
+            *o = x * cumulative;
+            *dz = d * x.mul_add(density, cumulative);
         }
     }
 
@@ -106,10 +114,11 @@ simd! {
         }
     }
 
-    fn quick_gelu_backward(out: &mut [f32], z: &[f32], da: &[f32]) {
-        for ((o, &x), &d) in out.iter_mut().zip(z).zip(da) {
+    fn quick_gelu_backward(out: &mut [f32], dz: &mut [f32], z: &[f32], da: &[f32]) {
+        for (((o, dz), &x), &d) in out.iter_mut().zip(dz).zip(z).zip(da) {
             let s = sigmoid(1.702 * x);
-            *o = d * (1.702 * x * s * (1.0 - s) + s);
+            *o = x * s;
+            *dz = d * (1.702 * x * s * (1.0 - s) + s);
         }
     }
 }
@@ -118,14 +127,16 @@ fn plain_sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok(((x.neg()?.exp()? + 1.0)?).recip()?)
 }
 
-/// Runs `work` on blocks of two tensors of one shape, in parallel, into a new tensor.
-fn blocks(x: &Tensor, y: &Tensor, work: impl Fn(&mut [f32], &[f32], &[f32]) + Sync) -> Result<Tensor> {
+/// Runs `work` on blocks of two tensors of one shape, in parallel, into two new tensors.
+fn blocks(
+    x: &Tensor, y: &Tensor, work: impl Fn(&mut [f32], &mut [f32], &[f32], &[f32]) + Sync,
+) -> Result<(Tensor, Tensor)> {
     let (a, b) = (Slice::new(x)?, Slice::new(y)?);
-    let mut out = unfilled(a.len());
-    (out.par_chunks_mut(BLOCK), a.par_chunks(BLOCK), b.par_chunks(BLOCK))
+    let (mut one, mut two) = (unfilled(a.len()), unfilled(a.len()));
+    (one.par_chunks_mut(BLOCK), two.par_chunks_mut(BLOCK), a.par_chunks(BLOCK), b.par_chunks(BLOCK))
         .into_par_iter()
-        .for_each(|(out, a, b)| work(out, a, b));
-    tensor(out, x.shape())
+        .for_each(|(one, two, a, b)| work(one, two, a, b));
+    Ok((tensor(one, x.shape())?, tensor(two, x.shape())?))
 }
 
 #[cfg(test)]
@@ -145,7 +156,8 @@ mod tests {
                     let in_place = activation.in_place(backend, z.copy().unwrap()).unwrap();
                     assert_eq!(values(&in_place), values(&activation.forward(backend, &z).unwrap()));
                 }
-                let [fast, plain] = BACKENDS.map(|b| activation.backward(b, &z, &da).unwrap());
+                let [(again, fast), (_, plain)] = BACKENDS.map(|b| activation.backward(b, &z, &da).unwrap());
+                assert_eq!(values(&again), values(&activation.forward(Backend::Fast, &z).unwrap()));
                 assert_close(&fast, &plain, 1e-6);
                 let var = candle_core::Var::from_tensor(&z).unwrap();
                 let loss = (activation.forward(Backend::Plain, var.as_tensor()).unwrap() * &da).unwrap();

@@ -94,43 +94,55 @@ impl Linear {
     pub fn backward(
         &self, backend: Backend, x: &Tensor, dy: &Tensor, other: Option<&Tensor>, grads: &mut Gradients,
     ) -> Result<Tensor> {
-        let Weight::Plain(weight) = &self.weight else {
-            return Err(Error::new("a frozen linear layer has no backward pass"));
-        };
-        match backend {
-            Backend::Plain => {
-                grads.add(weight, &dy.t()?.matmul(x)?)?;
-                if let Some(bias) = &self.bias {
-                    grads.add(bias, &dy.sum(0)?)?;
-                }
-                let dx = dy.matmul(&weight.value)?;
-                Ok(match other {
-                    Some(other) => (dx + other)?,
-                    None => dx,
-                })
-            }
-            Backend::Fast | Backend::Bf16 => {
-                let bf16 = backend == Backend::Bf16;
-                let ((n, inner), outer) = (x.dims2()?, weight.value.dim(0)?);
-                let (x, w, dy) = (Slice::new(x)?, Slice::new(&weight.value)?, Slice::new(dy)?);
-                let mut dx = unfilled(n * inner);
-                let other = other.map(Slice::new).transpose()?;
-                let init = other.as_deref().map_or(Init::Zero, Init::Other);
-                // Side by side, so that no thread waits for the other at the end of the first.
-                let of_parameters = || -> Result<()> {
-                    grads.accumulate(weight, |dw, is_zero| {
-                        let init = if is_zero { Init::Zero } else { Init::C };
-                        gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), init, dw);
-                    })?;
-                    match &self.bias {
-                        Some(bias) => grads.edit(bias, |db| add_column_sums(&dy, db)),
-                        None => Ok(()),
-                    }
-                };
-                let of_x = || gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
-                rayon::join(of_parameters, of_x).0?;
-                tensor(dx, (n, inner))
-            }
+        if backend == Backend::Plain {
+            self.backward_parameters(backend, x, dy, grads)?;
+            return self.backward_input(backend, dy, other);
+        }
+        // Side by side, so that no thread waits for the other at the end of the first.
+        let of_parameters = || self.backward_parameters(backend, x, dy, grads);
+        let (of_parameters, of_input) = rayon::join(of_parameters, || self.backward_input(backend, dy, other));
+        of_parameters.and(of_input)
+    }
+
+    /// The part of [`Self::backward`] that gives the gradient of the input.
+    pub fn backward_input(&self, backend: Backend, dy: &Tensor, other: Option<&Tensor>) -> Result<Tensor> {
+        let w = &self.trained()?.value;
+        if backend == Backend::Plain {
+            let dx = dy.matmul(w)?;
+            return Ok(match other {
+                Some(other) => (dx + other)?,
+                None => dx,
+            });
+        }
+        let ((n, outer), inner) = (dy.dims2()?, w.dim(1)?);
+        let (w, dy, other) = (Slice::new(w)?, Slice::new(dy)?, other.map(Slice::new).transpose()?);
+        let mut dx = unfilled(n * inner);
+        let init = other.as_deref().map_or(Init::Zero, Init::Other);
+        let bf16 = backend == Backend::Bf16;
+        gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
+        tensor(dx, (n, inner))
+    }
+
+    /// The part of [`Self::backward`] that adds to the gradients of weight and bias.
+    pub fn backward_parameters(&self, backend: Backend, x: &Tensor, dy: &Tensor, grads: &mut Gradients) -> Result<()> {
+        let weight = self.trained()?;
+        if backend == Backend::Plain {
+            grads.add(weight, &dy.t()?.matmul(x)?)?;
+            return self.bias.as_ref().map_or(Ok(()), |bias| grads.add(bias, &dy.sum(0)?));
+        }
+        let ((n, inner), outer) = (x.dims2()?, dy.dim(1)?);
+        let (x, dy) = (Slice::new(x)?, Slice::new(dy)?);
+        grads.accumulate(weight, |dw, is_zero| {
+            let (init, bf16) = (if is_zero { Init::Zero } else { Init::C }, backend == Backend::Bf16);
+            gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), init, dw);
+        })?;
+        self.bias.as_ref().map_or(Ok(()), |bias| grads.edit(bias, |db| add_column_sums(&dy, db)))
+    }
+
+    fn trained(&self) -> Result<&Param> {
+        match &self.weight {
+            Weight::Plain(weight) => Ok(weight),
+            Weight::Packed(_) => Err(Error::new("a frozen linear layer has no backward pass")),
         }
     }
 }

@@ -220,6 +220,7 @@ unsafe fn multiply<K: Kernel>(
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
     let across = panels.div_ceil(chunk).next_multiple_of(threads).min(panels);
     let down = (2 * threads).div_ceil(across).min(row_blocks.div_ceil(4)).max(1);
+    let b = &b; // as a whole it may go to other threads
     let one = |task: usize| {
         let range = |i: usize, of: usize, all: usize| i * all / of..(i + 1) * all / of;
         let columns = range(task % across, across, panels);
@@ -229,7 +230,7 @@ unsafe fn multiply<K: Kernel>(
             for start in (0..words).step_by(part) {
                 let steps = start..words.min(start + part);
                 let init = if start == 0 { init } else { Init::C };
-                let packed = match { b } {
+                let packed = match *b {
                     // SAFETY: there is room for a chunk of panels.
                     Columns::Lines(b) => unsafe {
                         pack_panels(K::BF16, memory, part * COLS, &b, columns.clone(), steps.clone());
