@@ -235,6 +235,31 @@ fn ctrl_c_and_sigterm_finish_the_step_and_say_how_to_go_on() {
 }
 
 #[test]
+fn ctrl_c_ends_a_validation_which_the_resumed_run_does_again() {
+    let scratch = Scratch::new();
+    let captions = |language: &str| {
+        let path = format!("data/demo/xtd10/test_1kcaptions_{language}.txt");
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    };
+    let pairs: String =
+        captions("es").lines().zip(captions("en").lines()).map(|(es, en)| format!("{es}\t{en}\n")).collect();
+    let val = scratch.0.path().join("val.tsv");
+    fs::write(&val, pairs.repeat(30)).unwrap(); // about a second
+    let val = format!("--val-pairs={}", val.display());
+    let settings = [val.as_str(), "--limit-train-pairs=128", "--max-epochs=2"];
+    succeeds(&mut scratch.command("reference", &settings));
+    let run = scratch.run("stopped");
+    let mut child = quietly(scratch.command("stopped", &settings));
+    assert!(wait(&mut child, || rows(&run) == 2)); // all steps of the first epoch
+    send(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert_eq!(rows(&run), 2, "the epoch was ended first");
+    succeeds(&mut resume(&run, &[]));
+    assert_same(&run, &scratch.run("reference"));
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let scratch = Scratch::new();
     succeeds(&mut scratch.command("warm", &["--max-epochs=0", "--limit-train-pairs=7000"]));

@@ -89,6 +89,11 @@ impl ClipVision {
         self.projection_dim
     }
 
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Pixels of an image's side.
     pub fn image_size(&self) -> usize {
         self.image_size

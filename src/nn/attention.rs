@@ -94,9 +94,11 @@ impl Attention {
                 let q = RawMat { ptr: q.ptr.wrapping_add(start * q.row_stride), ..q };
                 // SAFETY: as above, and the strip has room for its rows.
                 unsafe { gemm_raw((strip, length, d), bf16, q, k, scores) };
-                for (row, (p, sum)) in (start..).zip(p.chunks_exact_mut(stride).zip(&mut sums[start..][..strip])) {
+                let mut shares = [0.0; STRIP];
+                let rows_of_strip = p.chunks_exact_mut(stride).zip(&mut sums[start..][..strip]).zip(&mut shares);
+                for (row, ((p, sum), share)) in (start..).zip(rows_of_strip) {
                     let p = &mut p[..length];
-                    *sum = softmax(p, self.seen(row, length), self.scale());
+                    (*sum, *share) = softmax(p, self.seen(row, length), self.scale());
                     if let Some(dropout) = dropout {
                         apply_mask(p, dropout.row(site, rows.sample(i), row));
                     }
@@ -105,13 +107,12 @@ impl Attention {
                 unsafe {
                     let to = out_ptr.at((range.start + start) * hidden + head * d);
                     let to = RawMat { ptr: to, row_stride: hidden, col_stride: 1 };
-                    gemm_raw(
-                        (strip, d, length),
-                        bf16,
-                        RawMat { ptr: p.as_ptr(), row_stride: stride, col_stride: 1 },
-                        v,
-                        to,
-                    );
+                    let p = RawMat { ptr: p.as_ptr(), row_stride: stride, col_stride: 1 };
+                    gemm_raw((strip, d, length), bf16, p, v, to);
+                    for (row, share) in shares.iter().enumerate().take(strip) {
+                        let row = std::slice::from_raw_parts_mut(to.ptr.add(row * hidden), d);
+                        row.iter_mut().for_each(|x| *x *= share);
+                    }
                 }
             }
         });
@@ -192,18 +193,14 @@ impl Attention {
 }
 
 simd! {
-    /// Products of one query with the keys, of which it sees the first `seen`, to the probabilities that `scale` times
-    /// them gives; returns the log-sum-exp.
-    fn softmax(p: &mut [f32], seen: usize, scale: f32) -> f32 {
+    /// Products of one query with the keys, of which it sees the first `seen`, to the numbers that are probabilities once
+    /// they are multiplied by the second result; the first is the log-sum-exp. (`scale` times the products are scores.)
+    fn softmax(p: &mut [f32], seen: usize, scale: f32) -> (f32, f32) {
         let (visible, hidden) = p.split_at_mut(seen);
         let top = scale * largest(visible);
         let total = replace_and_sum(visible, |p| exp(scale * p - top));
-        let share = 1.0 / total;
-        for p in visible.iter_mut() {
-            *p *= share;
-        }
         hidden.fill(0.0);
-        top + total.ln()
+        (top + total.ln(), 1.0 / total)
     }
 
     fn apply_mask(p: &mut [f32], mask: RowMask) {

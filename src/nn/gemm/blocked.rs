@@ -2,8 +2,8 @@
 //!
 //! A task is a range of columns of C (and of rows, where the columns alone are too few for the threads). It packs its
 //! columns of B, if they are not packed yet, as much as fits in half of a core's L2 cache, and multiplies all rows of A
-//! by them. An element of C is
-//! summed in the same order whatever the tasks are, so the result does not depend on the number of threads.
+//! by them. An element of C is summed in the same order whatever the tasks are, so the result does not depend on the
+//! number of threads.
 
 use rayon::prelude::*;
 
