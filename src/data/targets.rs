@@ -38,7 +38,7 @@ impl Key {
     /// The key where products are rounded to bf16 is another one.
     pub fn in_bf16(mut self, bf16: bool) -> Self {
         if bf16 {
-            self.0.update(b"bf16");
+            self.0.update(b"bf16, attention too");
         }
         self
     }

@@ -8,7 +8,7 @@ use super::encoder::{Encoder, EncoderConfig, Tape};
 use super::weights::{Weights, bert_layers};
 use crate::error::{Error, Result};
 use crate::nn::embedding::{self, Lookup};
-use crate::nn::{Activation, Backend, Compute, Dropout, Gradients, Param, Params, Tokens};
+use crate::nn::{Activation, Backend, Compute, Dropout, Gradients, Param, Params, Pooling, Tokens};
 
 /// What themo reads of a BERT's `config.json`.
 #[derive(Clone, Debug, Deserialize)]
@@ -126,6 +126,12 @@ impl Bert {
     pub fn forward(&self, tokens: &Tokens, dropout: Option<&Dropout>, tape: Option<&mut Tape>) -> Result<Tensor> {
         let embeddings = self.with_lookups(tokens, |lookups| embedding::forward(self.backend, lookups))?;
         self.encoder.forward(&embeddings, &tokens.rows, dropout, tape)
+    }
+
+    /// Pooled states `[sequences, hidden]`, without dropout.
+    pub fn pooled(&self, tokens: &Tokens, pooling: Pooling) -> Result<Tensor> {
+        let embeddings = self.with_lookups(tokens, |lookups| embedding::forward(self.backend, lookups))?;
+        self.encoder.forward_pooled(&embeddings, &tokens.rows, pooling)
     }
 
     /// Adds to the gradients of what is trained from the gradient of the states.

@@ -123,8 +123,6 @@ impl Mclip {
 
     /// Vectors `[batch, dim]` in the shared space, not normalised.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
-        let states = self.bert.forward(tokens, None, None)?;
-        let pooled = Pooling::Mean.forward(self.backend, &tokens.rows, &states)?;
-        self.projection.forward(self.backend, &pooled)
+        self.projection.forward(self.backend, &self.bert.pooled(tokens, Pooling::Mean)?)
     }
 }

@@ -217,38 +217,38 @@ impl Student {
 
     /// Pooled states `[batch, hidden]`, without dropout.
     pub fn pooled(&self, tokens: &Tokens) -> Result<Tensor> {
-        let states = self.bert.forward(tokens, None, None)?;
-        self.head.pooling.forward(self.backend, &tokens.rows, &states)
+        self.bert.pooled(tokens, self.head.pooling)
     }
 
     /// Sentence vectors `[batch, dim]`, without dropout.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
-        self.forward(tokens, None)
+        Ok(self.project(&self.pooled(tokens)?)?.0)
     }
 
     /// Sentence vectors of a training step that will not be followed by [`Self::backward`].
     pub fn forward(&self, tokens: &Tokens, dropout: Option<&Dropout>) -> Result<Tensor> {
-        Ok(self.head(tokens, &self.bert.forward(tokens, dropout, None)?)?.0)
+        let states = self.bert.forward(tokens, dropout, None)?;
+        Ok(self.project(&self.head.pooling.forward(self.backend, &tokens.rows, &states)?)?.0)
     }
 
     /// Sentence vectors with what [`Self::backward`] needs.
     pub fn forward_train(&self, tokens: &Tokens, dropout: Option<&Dropout>) -> Result<(Tensor, StudentTape)> {
         let mut tape = Tape::above(self.frozen);
         let states = self.bert.forward(tokens, dropout, Some(&mut tape))?;
-        let (output, pooled, normed) = self.head(tokens, &states)?;
+        let pooled = self.head.pooling.forward(self.backend, &tokens.rows, &states)?;
+        let (output, normed) = self.project(&pooled)?;
         Ok((output, StudentTape { tape, pooled, normed }))
     }
 
-    /// The output, the pooled states and, where there is one, the final norm's record.
-    fn head(&self, tokens: &Tokens, states: &Tensor) -> Result<(Tensor, Tensor, Option<Normed>)> {
-        let pooled = self.head.pooling.forward(self.backend, &tokens.rows, states)?;
-        let projected = self.projection.forward(self.backend, &pooled)?;
+    /// The output from the pooled states and, where there is one, the final norm's record.
+    fn project(&self, pooled: &Tensor) -> Result<(Tensor, Option<Normed>)> {
+        let projected = self.projection.forward(self.backend, pooled)?;
         match &self.norm {
             Some(norm) => {
                 let normed = norm.forward(self.backend, None, &projected, None)?;
-                Ok((normed.out.clone(), pooled, Some(normed)))
+                Ok((normed.out.clone(), Some(normed)))
             }
-            None => Ok((projected, pooled, None)),
+            None => Ok((projected, None)),
         }
     }
 

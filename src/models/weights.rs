@@ -115,12 +115,16 @@ impl Weights {
 
     /// The tensor `name` (below the prefix) as f32; zeros if it is missing, which [`Self::finish`] will tell.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.take_whole(&format!("{}{name}", self.prefix), shape)
+        self.take_whole(&self.full(name), shape)
     }
 
     /// [`Self::take`] by the full name, whatever the prefix.
     pub fn take_whole(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         Ok(Tensor::from_vec(self.values(name, shape)?, shape, &self.device)?)
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     /// The elements of the tensor with the full name `name`.
@@ -160,7 +164,7 @@ impl Weights {
 
     /// A parameter from one tensor.
     pub fn param(&mut self, name: &str, shape: &[usize], params: &mut Params) -> Result<Param> {
-        let values = self.values(&format!("{}{name}", self.prefix), shape)?;
+        let values = self.values(&self.full(name), shape)?;
         params.add_values(vec![name.to_owned()], values, shape, &self.device)
     }
 
@@ -172,7 +176,7 @@ impl Weights {
             let names: Vec<String> = names.iter().map(|name| format!("{name}.{what}")).collect();
             let mut values = Vec::new();
             for name in &names {
-                let part = self.values(&format!("{}{name}", self.prefix), shape)?;
+                let part = self.values(&self.full(name), shape)?;
                 if names.len() == 1 { values = part } else { values.extend(part) }
             }
             let whole: Vec<usize> = [&[names.len() * shape[0]], &shape[1..]].concat();

@@ -39,9 +39,9 @@ impl Activation {
             _ => {
                 let x = Slice::new(z)?;
                 let mut out = unfilled(x.len());
-                out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, z)| match self {
-                    Self::Gelu => gelu(out, z),
-                    Self::QuickGelu => quick_gelu(out, z),
+                out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, z)| {
+                    out.copy_from_slice(z);
+                    self.apply(out);
                 });
                 tensor(out, z.shape())
             }
@@ -53,13 +53,15 @@ impl Activation {
         if backend == Backend::Plain {
             return self.forward(backend, &z);
         }
-        edit(&z, |z| {
-            z.par_chunks_mut(BLOCK).for_each(|z| match self {
-                Self::Gelu => gelu_in_place(z),
-                Self::QuickGelu => quick_gelu_in_place(z),
-            });
-        })?;
+        edit(&z, |z| z.par_chunks_mut(BLOCK).for_each(|z| self.apply(z)))?;
         Ok(z)
+    }
+
+    fn apply(self, z: &mut [f32]) {
+        match self {
+            Self::Gelu => gelu(z),
+            Self::QuickGelu => quick_gelu(z),
+        }
     }
 
     /// [`Self::forward`] of `z` once more, and the gradient of `z` from the gradient `da` of the output.
@@ -82,19 +84,13 @@ impl Activation {
 }
 
 simd! {
-    fn gelu(out: &mut [f32], z: &[f32]) {
-        for (o, &x) in out.iter_mut().zip(z) {
-            *o = x * normal_distribution(x).1;
-        }
-    }
-
-    fn gelu_in_place(z: &mut [f32]) {
+    fn gelu(z: &mut [f32]) {
         for x in z {
             *x *= normal_distribution(*x).1;
         }
     }
 
-    fn quick_gelu_in_place(z: &mut [f32]) {
+    fn quick_gelu(z: &mut [f32]) {
         for x in z {
             *x *= sigmoid(1.702 * *x);
         }
@@ -105,12 +101,6 @@ simd! {
             let (density, cumulative) = normal_distribution(x);
             *o = x * cumulative;
             *dz = d * x.mul_add(density, cumulative);
-        }
-    }
-
-    fn quick_gelu(out: &mut [f32], z: &[f32]) {
-        for (o, &x) in out.iter_mut().zip(z) {
-            *o = x * sigmoid(1.702 * x);
         }
     }
 

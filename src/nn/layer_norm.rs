@@ -226,6 +226,9 @@ mod tests {
                 let (dout, dsum) = (random(5, (n, width)), random(6, (n, width)));
                 let (dx, dbranch) = norm.backward(backend, &normed, &dout, Some(&dsum), mask, &mut grads).unwrap();
                 assert_eq!(values(&mask.unwrap().apply(backend, &dx).unwrap()), values(&dbranch));
+                let alone = norm.forward(backend, None, &x, mask).unwrap();
+                let dropped = mask.unwrap().apply(backend, &x).unwrap();
+                assert_eq!(values(&alone.out), values(&norm.forward(backend, None, &dropped, None).unwrap().out));
                 [
                     normed.out.clone(),
                     normed.sum.clone(),

@@ -40,19 +40,6 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
-/// Asks for the cache line at an address, which need not be valid.
-#[inline(always)]
-pub fn prefetch(address: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: SSE is part of x86-64; nothing is read.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
 /// e^x, relative error below 1.2e-7; 0 below -87.3 rounds to the smallest normal number, NaN stays NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {

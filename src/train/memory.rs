@@ -41,8 +41,8 @@ pub fn micro_batch_tokens(config: &Config, student: &Student) -> Result<usize> {
     let token = 4 * (trained_layers * (8 * hidden + inner) + 8 * hidden + 6 * inner) as u64;
     let trained: usize = student.params().iter().filter(|p| p.trainable).map(|p| p.var.elem_count()).sum();
     let of_trained = if config.recipe.ema.is_some() { 16 } else { 12 };
-    let fixed = 8 * student.params().elements() as u64 + of_trained * trained as u64 + (300 << 20);
     let token = token + token / 8;
+    let fixed = 8 * student.params().elements() as u64 + of_trained * trained as u64 + (300 << 20);
     let fits = limit.saturating_sub(fixed) / token;
     let longest = config.max_sequence_length as u64;
     if fits < longest {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::amx;
 use super::kernel::{self, Block, COLS, ZEROS};
 use super::pack::{Lines, MOST_WORDS, TILE, pack_panels, pack_rows, word};
-use super::{Init, scratch};
+use super::{Columns, Init, RawMat, scratch};
 
 /// Words of packed B that a task works with at a time.
 const B_WORDS: usize = 128 * 1024;
@@ -118,18 +118,6 @@ struct Rows {
 unsafe impl Send for Rows {}
 unsafe impl Sync for Rows {}
 
-/// B: its columns as they lie in memory, or packed beforehand.
-#[derive(Clone, Copy)]
-pub enum Columns {
-    /// A task packs what it needs.
-    Lines(Lines),
-    /// By [`pack`].
-    Packed(*const u32),
-}
-// SAFETY: read only.
-unsafe impl Send for Columns {}
-unsafe impl Sync for Columns {}
-
 /// How many words of k are worked on at a time.
 fn part(words: usize) -> usize {
     words.div_ceil(words.div_ceil(MOST_WORDS).max(1)).next_multiple_of(TILE)
@@ -167,8 +155,9 @@ pub unsafe fn pack<K: Kernel>(b: Lines, to: *mut u32, parallel: bool) {
 /// # Safety
 /// The CPU has what the kernel needs; the operands are valid, nobody else uses C, and `init` fits C.
 pub unsafe fn product<K: Kernel>(
-    (m, n, k): (usize, usize, usize), a: Lines, b: Columns, init: Init, c: Out, parallel: bool,
+    (m, n, k): (usize, usize, usize), a: RawMat<*const f32>, b: Columns, init: Init, c: Out, parallel: bool,
 ) {
+    let a = Lines::rows(a, m, k);
     let parallel = parallel && m * n * k >= ALONE;
     let words = k.div_ceil(word(K::BF16));
     let row_words = words.next_multiple_of(TILE);
@@ -197,7 +186,7 @@ pub unsafe fn product<K: Kernel>(
                 let rest = packed.add(m / K::ROWS * K::ROWS * row_words);
                 Rows { ptr: packed, row_words, rest, rest_words: row_words }
             };
-            multiply::<K>((m, n, words), rows, b, init, c, parallel);
+            multiply::<K>((m, n, k), rows, b, init, c, parallel);
         }
     });
 }
@@ -212,8 +201,9 @@ fn each(count: usize, parallel: bool, task: impl Fn(usize) + Sync + Send) {
 }
 
 unsafe fn multiply<K: Kernel>(
-    (m, n, words): (usize, usize, usize), a: Rows, b: Columns, init: Init, c: Out, parallel: bool,
+    (m, n, k): (usize, usize, usize), a: Rows, b: Columns, init: Init, c: Out, parallel: bool,
 ) {
+    let words = k.div_ceil(word(K::BF16));
     let (row_blocks, panels, part) = (m.div_ceil(K::ROWS), n.div_ceil(COLS), part(words));
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
     // As many tasks as there are threads, or a multiple of that: each is about as long as any other.
@@ -225,14 +215,15 @@ unsafe fn multiply<K: Kernel>(
         let range = |i: usize, of: usize, all: usize| i * all / of..(i + 1) * all / of;
         let columns = range(task % across, across, panels);
         let rows = range(task / across, down, row_blocks);
-        let room = if matches!(b, Columns::Lines(_)) { chunk * part * COLS } else { 0 };
+        let room = if matches!(b, Columns::As(_)) { chunk * part * COLS } else { 0 };
         scratch::with(&scratch::B, room, |memory| {
             for start in (0..words).step_by(part) {
                 let steps = start..words.min(start + part);
                 let init = if start == 0 { init } else { Init::C };
                 let packed = match *b {
                     // SAFETY: there is room for a chunk of panels.
-                    Columns::Lines(b) => unsafe {
+                    Columns::As(b) => unsafe {
+                        let b = Lines::columns(b, n, k);
                         pack_panels(K::BF16, memory, part * COLS, &b, columns.clone(), steps.clone());
                         memory as *const u32
                     },

@@ -65,6 +65,17 @@ pub enum Init<'a> {
     Other(&'a [f32]),
 }
 
+impl Init<'_> {
+    /// Panics if it does not fit C `m x n`.
+    fn expect(self, m: usize, n: usize) {
+        match self {
+            Self::Bias(bias) => assert!(bias.len() == n, "the bias is not {n} long"),
+            Self::Other(other) => assert!(other.len() == m * n, "what is added is not {m} x {n}"),
+            Self::Zero | Self::C => {}
+        }
+    }
+}
+
 /// The instructions through which bf16 products are faster than f32 ones here, if there are any.
 pub fn bf16_unit() -> Option<&'static str> {
     #[cfg(target_arch = "x86_64")]
@@ -92,7 +103,7 @@ fn amx_is_right() -> bool {
         let [by_amx, by_avx] = [true, false].map(|by_amx| {
             let mut c = vec![0.0; m * n];
             let out = blocked::Out { ptr: c.as_mut_ptr(), row_stride: n };
-            let (a, b) = (lines(m, k, a.as_ptr(), k, 1), blocked::Columns::Lines(lines(n, k, b.as_ptr(), 1, n)));
+            let (a, b) = (Mat::rows(&a, k).raw(), Columns::As(Mat::rows(&b, n).raw()));
             // SAFETY: both features were found, the operands lie within their vectors, and C is ours.
             unsafe {
                 match by_amx {
@@ -122,20 +133,16 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     assert!(fits(a.data.len(), m, k, a.row_stride, a.col_stride), "A is too short");
     assert!(fits(b.data.len(), k, n, b.row_stride, b.col_stride), "B is too short");
     assert!(c.len() == m * n, "C is not {m} x {n}");
-    match init {
-        Init::Bias(bias) => assert!(bias.len() == n, "the bias is not {n} long"),
-        Init::Other(other) => assert!(other.len() == m * n, "what is added is not {m} x {n}"),
-        Init::Zero | Init::C => {}
-    }
+    init.expect(m, n);
     if m == 0 || n == 0 {
         return;
     }
     if k == 0 && matches!(init, Init::Zero) {
         return c.fill(0.0);
     }
+    let to = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
     // SAFETY: the matrices lie within their slices, and C is borrowed mutably.
-    let whole = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
-    if unsafe { through_kernels((m, n, k), bf16, a.raw(), Columns::As(b.raw()), init, whole, true) } {
+    if unsafe { through_kernels((m, n, k), bf16, a.raw(), Columns::As(b.raw()), init, to, true) } {
         return;
     }
     let accumulate = match init {
@@ -183,6 +190,9 @@ pub enum Columns {
     /// As the kernels read it.
     Packed(*const u32),
 }
+// SAFETY: read only, by those who keep it valid.
+unsafe impl Send for Columns {}
+unsafe impl Sync for Columns {}
 
 impl Columns {
     /// B `k x n` for products of `m` rows altogether; packed into `memory` where that is of use.
@@ -276,11 +286,7 @@ impl Packed {
         let (n, k) = self.shape;
         assert!(fits(a.data.len(), m, k, a.row_stride, a.col_stride), "A is too short");
         assert!(c.len() == m * n, "C is not {m} x {n}");
-        match init {
-            Init::Bias(bias) => assert!(bias.len() == n, "the bias is not {n} long"),
-            Init::Other(other) => assert!(other.len() == m * n, "what is added is not {m} x {n}"),
-            Init::Zero | Init::C => {}
-        }
+        init.expect(m, n);
         let (b, c) = (Columns::Packed(self.start), RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 });
         // SAFETY: A lies within its slice, C is borrowed mutably, and `new` has packed B for this CPU.
         unsafe { through_kernels((m, n, k), self.bf16, a.raw(), b, init, c, true) };
@@ -293,16 +299,11 @@ fn has_kernels(bf16: bool) -> bool {
     bf16_unit().is_some() || !bf16 && is_x86_feature_detected!("avx512f")
 }
 
-#[cfg(target_arch = "x86_64")]
-fn lines(count: usize, k: usize, ptr: *const f32, line_stride: usize, k_stride: usize) -> pack::Lines {
-    pack::Lines { ptr, count, k, line_stride, k_stride }
-}
-
 /// # Safety
 /// There are kernels, B is valid, and `to` has room for what `blocked::packed_words` says.
 #[cfg(target_arch = "x86_64")]
 unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<*const f32>, to: *mut u32, parallel: bool) {
-    let b = lines(n, k, b.ptr, b.col_stride, b.row_stride);
+    let b = pack::Lines::columns(b, n, k);
     // SAFETY: the caller's. (AMX reads the same panels.)
     unsafe {
         match bf16 {
@@ -323,12 +324,6 @@ unsafe fn through_kernels(
     #[cfg(target_arch = "x86_64")]
     if shape.2 > 0 && has_kernels(bf16) {
         use blocked::{Amx, Bf16, F32, Out, product};
-        let (m, n, k) = shape;
-        let a = lines(m, k, a.ptr, a.row_stride, a.col_stride);
-        let b = match b {
-            Columns::As(b) => blocked::Columns::Lines(lines(n, k, b.ptr, b.col_stride, b.row_stride)),
-            Columns::Packed(b) => blocked::Columns::Packed(b),
-        };
         let c = Out { ptr: c.ptr, row_stride: c.row_stride };
         // SAFETY: the features were found, the rest is the caller's.
         unsafe {

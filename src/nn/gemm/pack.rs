@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::super::math::prefetch;
+use super::RawMat;
 use super::kernel::COLS;
 
 /// One operand as a set of lines along k: the rows of A, or the columns of B.
@@ -24,6 +24,18 @@ pub struct Lines {
 // SAFETY: read only, by those who hold the borrow it was made from.
 unsafe impl Send for Lines {}
 unsafe impl Sync for Lines {}
+
+impl Lines {
+    /// The rows of A `m x k`.
+    pub fn rows(a: RawMat<*const f32>, m: usize, k: usize) -> Self {
+        Self { ptr: a.ptr, count: m, k, line_stride: a.row_stride, k_stride: a.col_stride }
+    }
+
+    /// The columns of B `k x n`.
+    pub fn columns(b: RawMat<*const f32>, n: usize, k: usize) -> Self {
+        Self { ptr: b.ptr, count: n, k, line_stride: b.col_stride, k_stride: b.row_stride }
+    }
+}
 
 /// Lines and words of a tile.
 pub const TILE: usize = 16;
@@ -182,6 +194,13 @@ packing!(bf16_rows, bf16_panels, "avx512f,avx512bw,avx512bf16", bf16_line, bf16_
 
 /// Elements between what is read and what is asked for. The hardware's own prefetching ends with each 4 KiB page.
 const AHEAD: usize = 1024;
+
+/// Asks for what will be read; any address will do.
+#[inline(always)]
+fn prefetch(address: *const f32) {
+    // SAFETY: SSE is part of x86-64; nothing is read.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) }
+}
 
 /// # Safety
 /// 16 words may be written.
