@@ -181,6 +181,9 @@ fn wrong_usage_is_told_and_writes_nothing() {
     let scratch = Scratch::new();
     assert_fails(&scratch.train(&["--batch-size", "0"]), 2, &["batch-size"]);
     assert_fails(&scratch.train(&["--learn-rate", "nan"]), 2, &["learn-rate"]);
+    assert_fails(&scratch.train(&["--weight-decay", "-1"]), 2, &["weight-decay cannot be -1"]);
+    assert_fails(&scratch.train(&["--betas", "-1,0.9"]), 2, &["betas"]);
+    assert_fails(&scratch.train(&["--probe", "/nonexistent"]), 2, &["--probe /nonexistent is no folder"]);
     assert_fails(&scratch.train(&["--device", "tpu"]), 2, &["tpu"]);
     assert_fails(&scratch.train(&["--max-sequence-length", "1000"]), 2, &["128 positions"]);
     let config = scratch.path("c.toml");

@@ -18,13 +18,7 @@ pub struct RecipeArgs {
     #[arg(long, allow_negative_numbers = true, value_name = "DECAY", help_heading = "Optimizer")]
     weight_decay: Option<f64>,
     /// What the optimizer's two running means keep [default: 0.9,0.999]
-    #[arg(
-        long,
-        allow_negative_numbers = true,
-        value_name = "B1,B2",
-        value_delimiter = ',',
-        help_heading = "Optimizer"
-    )]
+    #[arg(long, allow_hyphen_values = true, value_name = "B1,B2", value_delimiter = ',', help_heading = "Optimizer")]
     betas: Option<Vec<f64>>,
     /// No weight decay for biases and norms
     #[arg(long, help_heading = "Optimizer")]
