@@ -129,16 +129,19 @@ impl Encoder {
     /// The pooled states `[sequences, hidden]`, without dropout. Where one token makes the vector, what follows the last
     /// attention is computed for that token alone.
     pub fn forward_pooled(&self, embeddings: &Tensor, rows: &Rows, pooling: Pooling) -> Result<Tensor> {
-        let single = (pooling != Pooling::Mean && !self.layers.is_empty()).then_some(pooling);
-        let states = on_pool(|| self.run(embeddings, rows, None, None, single))?;
+        let single = if self.layers.is_empty() { None } else { pooling.single(rows, embeddings.device())? };
+        let states = on_pool(|| self.run(embeddings, rows, None, None, single.as_ref()))?;
         if single.is_some() { Ok(states) } else { pooling.forward(self.backend, rows, &states) }
     }
 
-    /// With `single`, the last layer goes on with one token of each sequence.
+    /// With `single`, the last layer goes on with these tokens only.
     fn run(
         &self, embeddings: &Tensor, rows: &Rows, dropout: Option<&Dropout>, mut tape: Option<&mut Tape>,
-        single: Option<Pooling>,
+        single: Option<&Tensor>,
     ) -> Result<Tensor> {
+        if tape.is_none() && dropout.is_none() && self.has_halves() {
+            return self.run_in_halves(embeddings, rows, single);
+        }
         let backend = self.backend;
         let mask = |site| dropout.and_then(|dropout| dropout.at(site, rows));
         let first = self.first_norm.forward(backend, None, embeddings, None)?;
@@ -154,9 +157,9 @@ impl Encoder {
         for (index, layer) in self.layers.iter().enumerate() {
             let qkv = layer.qkv.forward(backend, &input)?;
             let mut attended = layer.attention.forward(backend, &qkv, rows, dropout)?;
-            if let Some(pooling) = single.filter(|_| index + 1 == self.layers.len()) {
-                attended.out = pooling.forward(backend, rows, &attended.out)?;
-                stream = pooling.forward(backend, rows, &stream)?;
+            if let Some(single) = single.filter(|_| index + 1 == self.layers.len()) {
+                attended.out = attended.out.index_select(single, 0)?;
+                stream = stream.index_select(single, 0)?;
             }
             let branch = layer.out.forward(backend, &attended.out)?;
             let masked = mask(Site::AttentionOutput { layer: index });
@@ -178,6 +181,36 @@ impl Encoder {
             input = output;
         }
         Ok(input)
+    }
+
+    fn has_halves(&self) -> bool {
+        let layers = !self.layers.is_empty();
+        layers && self.layers.iter().all(|layer| layer.qkv.has_halves() && layer.up.has_halves())
+    }
+
+    /// [`Self::run`] of frozen layers without dropout, handing on in bf16 what a product would round to it anyway. The
+    /// stream stays in f32, and a norm's output that is the stream, too.
+    fn run_in_halves(&self, embeddings: &Tensor, rows: &Rows, single: Option<&Tensor>) -> Result<Tensor> {
+        let (backend, norm_first) = (self.backend, self.config.norm_first);
+        let normed = |norm: &LayerNorm, sum: &Tensor, is_result: bool| match norm_first && !is_result {
+            true => norm.forward_halves(sum),
+            false => norm.forward(backend, None, sum, None),
+        };
+        let mut normal = normed(&self.first_norm, embeddings, false)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let is_last = index + 1 == self.layers.len();
+            let qkv = layer.qkv.forward_halves(&normal.out, None)?;
+            let mut attended = layer.attention.forward(backend, &qkv, rows, None)?.out;
+            let mut stream = self.stream(&normal);
+            if let Some(single) = single.filter(|_| is_last) {
+                (attended, stream) = (attended.index_select(single, 0)?, stream.index_select(single, 0)?);
+            }
+            normal = normed(&layer.norm_attention, &layer.out.forward_onto(&attended, &stream)?, false)?;
+            let activated = layer.up.forward_halves(&normal.out, Some(self.config.activation))?;
+            let sum = layer.down.forward_onto(&activated, &self.stream(&normal))?;
+            normal = normed(&layer.norm_mlp, &sum, is_last)?;
+        }
+        Ok(normal.out)
     }
 
     /// From the gradient of the states: adds to the gradients of all trained parameters and returns the gradient of

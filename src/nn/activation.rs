@@ -58,9 +58,14 @@ impl Activation {
     }
 
     fn apply(self, z: &mut [f32]) {
+        self.on_slices()(z);
+    }
+
+    /// The activation of slices, in place.
+    pub fn on_slices(self) -> fn(&mut [f32]) {
         match self {
-            Self::Gelu => gelu(z),
-            Self::QuickGelu => quick_gelu(z),
+            Self::Gelu => gelu,
+            Self::QuickGelu => quick_gelu,
         }
     }
 

@@ -6,13 +6,14 @@
 
 mod plain;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::dropout::RowMask;
 use super::gemm::Columns::{self, As};
-use super::gemm::{RawMat, gemm_raw};
-use super::math::{exp, largest, replace_and_sum, simd, sum2};
+use super::gemm::{Elements, RawMat, gemm_raw};
+use super::math::{exp, halves, largest, replace_and_sum, scale, simd, sum2};
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Dropout, Rows, Site};
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 /// Queries worked on at a time: their scores stay in a core's own caches.
 const STRIP: usize = 48;
 
-/// What a task keeps from head to head: scores, packed keys, packed values.
+/// What a task keeps from head to head: scores (and sums of values), packed keys, packed values.
 type Memory = (Vec<f32>, Vec<u32>, Vec<u32>);
 
 /// What the attention of one layer is.
@@ -59,30 +60,43 @@ impl Attention {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    /// `[tokens, 3 hidden]` to `[tokens, hidden]`.
+    /// `[tokens, 3 hidden]` to `[tokens, hidden]`, of the same type.
     pub fn forward(&self, backend: Backend, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>) -> Result<Attended> {
         let dropout = dropout.filter(|d| d.attention > 0.0);
         if backend == Backend::Plain {
             return Ok(Attended { out: self.plain_forward(qkv, rows, dropout)?, log_sums: Vec::new() });
         }
-        let (hidden, tokens, bf16) = (self.hidden(), rows.tokens(), backend == Backend::Bf16);
-        let qkv = Slice::new(qkv)?;
-        if qkv.len() != tokens * 3 * hidden {
+        if qkv.dims() != [rows.tokens(), 3 * self.hidden()] {
             return Err(Error::new("attention: the projection does not fit the batch"));
         }
-        let mut out = unfilled(tokens * hidden);
+        let (n, hidden) = (rows.tokens(), self.hidden());
+        if qkv.dtype() == DType::BF16 {
+            let (qkv, mut out) = (Slice::halves(qkv)?, unfilled::<bf16>(n * hidden));
+            let to = Out::Bf16(Shared(out.as_mut_ptr()));
+            let log_sums = self.fast(Elements::Bf16(qkv.as_ptr()), true, rows, dropout, to);
+            return Ok(Attended { out: tensor(out, (n, hidden))?, log_sums });
+        }
+        let (qkv, mut out) = (Slice::new(qkv)?, unfilled::<f32>(n * hidden));
+        let (elements, bf16) = (Elements::F32(qkv.as_ptr()), backend == Backend::Bf16);
+        let log_sums = self.fast(elements, bf16, rows, dropout, Out::F32(Shared(out.as_mut_ptr())));
+        Ok(Attended { out: tensor(out, (n, hidden))?, log_sums })
+    }
+
+    /// The forward pass from and to checked buffers; returns the log-sum-exp of every row of scores.
+    fn fast(&self, qkv: Elements, bf16: bool, rows: &Rows, dropout: Option<&Dropout>, out: Out) -> Vec<f32> {
+        let (hidden, tokens) = (self.hidden(), rows.tokens());
         let mut log_sums = unfilled(self.heads * tokens);
-        let (out_ptr, sums_ptr) = (Shared(out.as_mut_ptr()), Shared(log_sums.as_mut_ptr()));
+        let sums_ptr = Shared(log_sums.as_mut_ptr());
         let d = self.head_dim;
-        self.each_head(rows).for_each_init(Default::default, |(p, keys, values): &mut Memory, (i, head)| {
+        self.each_head(rows).for_each_init(Default::default, |(memory, keys, values): &mut Memory, (i, head)| {
             let (range, site) = (rows.range(i), Site::Attention { layer: self.layer, head });
             let length = range.len();
             // Rows of whole cache lines.
             let stride = length.next_multiple_of(16);
-            p.resize(STRIP.min(length) * stride + 15, 0.0);
-            let offset = p.as_ptr().align_offset(64).min(15);
-            let p = &mut p[offset..];
-            let [q, k, v] = [0, 1, 2].map(|part| self.part(&qkv, &range, head, part));
+            memory.resize(STRIP.min(length) * (stride + d) + 15, 0.0);
+            let offset = memory.as_ptr().align_offset(64).min(15);
+            let (p, sums_of_values) = memory[offset..].split_at_mut(STRIP.min(length) * stride);
+            let [q, k, v] = [0, 1, 2].map(|part| self.part(qkv, &range, head, part));
             // SAFETY: `each_head` gives every (sequence, head) once; each writes its own rows and columns of `out` and
             // its own part of `log_sums`, and all addresses lie within the checked buffers.
             let sums = unsafe { std::slice::from_raw_parts_mut(sums_ptr.at(head * tokens + range.start), length) };
@@ -91,7 +105,7 @@ impl Attention {
             for start in (0..length).step_by(STRIP) {
                 let strip = STRIP.min(length - start);
                 let scores = RawMat { ptr: p.as_mut_ptr(), row_stride: stride, col_stride: 1 };
-                let q = RawMat { ptr: q.ptr.wrapping_add(start * q.row_stride), ..q };
+                let q = RawMat { ptr: q.ptr.at(start * q.row_stride), ..q };
                 // SAFETY: as above, and the strip has room for its rows.
                 unsafe { gemm_raw((strip, length, d), bf16, q, k, scores) };
                 let mut shares = [0.0; STRIP];
@@ -103,20 +117,26 @@ impl Attention {
                         apply_mask(p, dropout.row(site, rows.sample(i), row));
                     }
                 }
+                let at = (range.start + start) * hidden + head * d;
                 // SAFETY: as above.
                 unsafe {
-                    let to = out_ptr.at((range.start + start) * hidden + head * d);
-                    let to = RawMat { ptr: to, row_stride: hidden, col_stride: 1 };
-                    let p = RawMat { ptr: p.as_ptr(), row_stride: stride, col_stride: 1 };
+                    let to = match out {
+                        Out::F32(out) => RawMat { ptr: out.at(at), row_stride: hidden, col_stride: 1 },
+                        Out::Bf16(_) => RawMat { ptr: sums_of_values.as_mut_ptr(), row_stride: d, col_stride: 1 },
+                    };
+                    let p = RawMat { ptr: Elements::F32(p.as_ptr()), row_stride: stride, col_stride: 1 };
                     gemm_raw((strip, d, length), bf16, p, v, to);
                     for (row, share) in shares.iter().enumerate().take(strip) {
-                        let row = std::slice::from_raw_parts_mut(to.ptr.add(row * hidden), d);
-                        row.iter_mut().for_each(|x| *x *= share);
+                        let values = std::slice::from_raw_parts_mut(to.ptr.add(row * to.row_stride), d);
+                        scale(values, *share);
+                        if let Out::Bf16(out) = out {
+                            halves(std::slice::from_raw_parts_mut(out.at(at + row * hidden), d), values);
+                        }
                     }
                 }
             }
         });
-        Ok(Attended { out: tensor(out, (tokens, hidden))?, log_sums })
+        log_sums
     }
 
     /// The gradient of `qkv` from the gradient `dout` of the output.
@@ -142,14 +162,15 @@ impl Attention {
             let (p, rest) = scratch.split_at_mut(length * length);
             let (dropped, dp) = rest.split_at_mut(length * length);
             let at = |row: usize| (range.start + row) * hidden + head * d;
-            let part = |x: &[f32]| RawMat { ptr: x[at(0)..].as_ptr(), row_stride: hidden, col_stride: 1 };
+            let part =
+                |x: &[f32]| RawMat { ptr: Elements::F32(x[at(0)..].as_ptr()), row_stride: hidden, col_stride: 1 };
             let to = |part: usize| RawMat {
                 // SAFETY: within `dqkv`, see its length.
                 ptr: unsafe { dqkv_ptr.at(range.start * 3 * hidden + part * hidden + head * d) },
                 row_stride: 3 * hidden,
                 col_stride: 1,
             };
-            let [q, k, v] = [0, 1, 2].map(|part| self.part(&qkv, &range, head, part));
+            let [q, k, v] = [0, 1, 2].map(|part| self.part(Elements::F32(qkv.as_ptr()), &range, head, part));
             // SAFETY: as in the forward pass; every (sequence, head) writes its own rows and columns of `dqkv`.
             unsafe {
                 gemm_raw((length, length, d), bf16, q, As(transposed(k)), square_mut(p, length));
@@ -185,10 +206,10 @@ impl Attention {
     }
 
     /// Queries (0), keys (1) or values (2) of one head of one sequence.
-    fn part(&self, qkv: &[f32], range: &std::ops::Range<usize>, head: usize, part: usize) -> RawMat<*const f32> {
+    fn part(&self, qkv: Elements, range: &std::ops::Range<usize>, head: usize, part: usize) -> RawMat<Elements> {
         let hidden = self.hidden();
         let start = range.start * 3 * hidden + part * hidden + head * self.head_dim;
-        RawMat { ptr: qkv[start..].as_ptr(), row_stride: 3 * hidden, col_stride: 1 }
+        RawMat { ptr: qkv.at(start), row_stride: 3 * hidden, col_stride: 1 }
     }
 }
 
@@ -235,8 +256,8 @@ simd! {
     }
 }
 
-fn square(x: &[f32], n: usize) -> RawMat<*const f32> {
-    RawMat { ptr: x.as_ptr(), row_stride: n, col_stride: 1 }
+fn square(x: &[f32], n: usize) -> RawMat<Elements> {
+    RawMat { ptr: Elements::F32(x.as_ptr()), row_stride: n, col_stride: 1 }
 }
 
 fn square_mut(x: &mut [f32], n: usize) -> RawMat<*mut f32> {
@@ -247,17 +268,24 @@ fn transposed<T>(m: RawMat<T>) -> RawMat<T> {
     RawMat { ptr: m.ptr, row_stride: m.col_stride, col_stride: m.row_stride }
 }
 
+/// Where the result goes.
+#[derive(Clone, Copy)]
+enum Out {
+    F32(Shared<f32>),
+    Bf16(Shared<bf16>),
+}
+
 /// A buffer that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
-struct Shared(*mut f32);
+struct Shared<T>(*mut T);
 // SAFETY: every use writes parts that no other task touches.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
+unsafe impl<T> Send for Shared<T> {}
+unsafe impl<T> Sync for Shared<T> {}
 
-impl Shared {
+impl<T> Shared<T> {
     /// # Safety
     /// `offset` must lie within the buffer.
-    unsafe fn at(self, offset: usize) -> *mut f32 {
+    unsafe fn at(&self, offset: usize) -> *mut T {
         // SAFETY: the caller's.
         unsafe { self.0.add(offset) }
     }
@@ -289,6 +317,12 @@ mod tests {
                     let d = attention.backward(Backend::Bf16, &qkv, &saved, &dout, &rows, dropout.as_ref()).unwrap();
                     assert_close(&saved.out, &results[0].0, 1e-2);
                     assert_close(&d, &results[0].1, 2e-2);
+                    if super::super::gemm::bf16_unit().is_some() {
+                        let halves = qkv.to_dtype(DType::BF16).unwrap();
+                        let out = attention.forward(Backend::Bf16, &halves, &rows, dropout.as_ref()).unwrap().out;
+                        assert_eq!(out.dtype(), DType::BF16);
+                        assert_close(&out.to_dtype(DType::F32).unwrap(), &saved.out, 1e-2);
+                    }
                     let var = candle_core::Var::from_tensor(&qkv).unwrap();
                     let out = attention.forward(Backend::Plain, var.as_tensor(), &rows, dropout.as_ref()).unwrap().out;
                     let grads = (out * &dout).unwrap().sum_all().unwrap().backward().unwrap();

@@ -1,11 +1,12 @@
 //! Layer normalisation (Ba et al. 2016), fused with the dropout and the residual sum before it.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Tensor, WithDType};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::dropout::{Mask, RowMask, masked};
 use super::linear::SUM_ROWS;
-use super::math::{simd, sum, sum2, sum3};
+use super::math::{add, half, simd, sum, sum2, sum3};
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
@@ -29,6 +30,9 @@ pub struct Normed {
     rstd: Tensor, // [tokens, 1]
 }
 
+/// Makes a row of the normed sum from one of the sum, weight, bias and epsilon; gives mean and 1 / standard deviation.
+type RowOf<T> = fn(&mut [T], &[f32], &[f32], &[f32], f32) -> (f32, f32);
+
 impl LayerNorm {
     /// Normalises `x`, or `residual + x`, of which `mask` drops elements of `x` first.
     pub fn forward(
@@ -37,9 +41,8 @@ impl LayerNorm {
         if let (None, Some(mask)) = (residual, mask) {
             return self.forward(backend, None, &mask.apply(backend, x)?, None);
         }
-        let (n, width) = x.dims2()?;
-        let (weight, bias) = (&self.weight.value, &self.bias.value);
         if backend == Backend::Plain {
+            let (weight, bias) = (&self.weight.value, &self.bias.value);
             let x = match mask {
                 Some(mask) => &mask.apply(backend, x)?,
                 None => x,
@@ -54,10 +57,22 @@ impl LayerNorm {
             let out = centred.broadcast_mul(&rstd)?.broadcast_mul(weight)?.broadcast_add(bias)?;
             return Ok(Normed { sum, out, mean, rstd });
         }
-        let (weight, bias) = (Slice::new(weight)?, Slice::new(bias)?);
+        self.fast(residual, x, mask, normalise)
+    }
+
+    /// [`Self::forward`] on the fast path with `out` in bf16: what a following product rounds it to.
+    pub fn forward_halves(&self, x: &Tensor) -> Result<Normed> {
+        self.fast(None, x, None, normalise_to_halves)
+    }
+
+    fn fast<T: WithDType>(
+        &self, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>, row: RowOf<T>,
+    ) -> Result<Normed> {
+        let (n, width) = x.dims2()?;
+        let (weight, bias) = (Slice::new(&self.weight.value)?, Slice::new(&self.bias.value)?);
         let (weight, bias): (&[f32], &[f32]) = (&weight, &bias);
         let branch = Slice::new(x)?;
-        let (mut out, mut mean, mut rstd) = (unfilled(n * width), unfilled(n), unfilled(n));
+        let (mut out, mut mean, mut rstd) = (unfilled::<T>(n * width), unfilled(n), unfilled(n));
         let rows = (out.par_chunks_mut(width), branch.par_chunks(width), &mut mean, &mut rstd);
         let rows = rows.into_par_iter().with_min_len(16);
         let eps = self.eps as f32;
@@ -75,12 +90,12 @@ impl LayerNorm {
                         Some(mask) => add_masked(sum, residual, x, mask),
                         None => add(sum, residual, x),
                     }
-                    (*mean, *rstd) = normalise(out, sum, weight, bias, eps);
+                    (*mean, *rstd) = row(out, sum, weight, bias, eps);
                 });
                 tensor(summed, (n, width))?
             }
             None => {
-                rows.for_each(|(out, x, mean, rstd)| (*mean, *rstd) = normalise(out, x, weight, bias, eps));
+                rows.for_each(|(out, x, mean, rstd)| (*mean, *rstd) = row(out, x, weight, bias, eps));
                 x.clone()
             }
         };
@@ -158,13 +173,16 @@ impl LayerNorm {
     }
 }
 
-simd! {
-    fn add(sum: &mut [f32], residual: &[f32], x: &[f32]) {
-        for ((s, r), x) in sum.iter_mut().zip(residual).zip(x) {
-            *s = r + x;
-        }
-    }
+/// The mean of a row and 1 / standard deviation.
+#[inline(always)]
+fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
+    let width = x.len() as f32;
+    let mean = sum(x, |v| v) / width;
+    let variance = sum(x, |v| (v - mean) * (v - mean)) / width;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
 
+simd! {
     fn add_masked(sum: &mut [f32], residual: &[f32], x: &[f32], mask: RowMask) {
         for (c, ((s, r), x)) in sum.iter_mut().zip(residual).zip(x).enumerate() {
             *s = r + x * mask.factor(c as u32);
@@ -173,12 +191,17 @@ simd! {
 
     /// One row; returns its mean and 1 / standard deviation.
     fn normalise(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
-        let width = x.len() as f32;
-        let mean = sum(x, |v| v) / width;
-        let variance = sum(x, |v| (v - mean) * (v - mean)) / width;
-        let rstd = 1.0 / (variance + eps).sqrt();
+        let (mean, rstd) = statistics(x, eps);
         for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
             *o = ((v - mean) * rstd).mul_add(w, b);
+        }
+        (mean, rstd)
+    }
+
+    fn normalise_to_halves(out: &mut [bf16], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
+        let (mean, rstd) = statistics(x, eps);
+        for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+            *o = half(((v - mean) * rstd).mul_add(w, b));
         }
         (mean, rstd)
     }
@@ -229,6 +252,11 @@ mod tests {
                 let alone = norm.forward(backend, None, &x, mask).unwrap();
                 let dropped = mask.unwrap().apply(backend, &x).unwrap();
                 assert_eq!(values(&alone.out), values(&norm.forward(backend, None, &dropped, None).unwrap().out));
+                if backend != Backend::Plain {
+                    let halves = norm.forward_halves(&dropped).unwrap().out.to_dtype(candle_core::DType::F32).unwrap();
+                    let rounded = alone.out.to_dtype(candle_core::DType::BF16).unwrap();
+                    assert_eq!(values(&halves), values(&rounded.to_dtype(candle_core::DType::F32).unwrap()));
+                }
                 [
                     normed.out.clone(),
                     normed.sum.clone(),

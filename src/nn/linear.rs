@@ -3,14 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
-use super::gemm::{Init, Mat, Packed, gemm};
+use super::gemm::{Init, Left, Mat, Packed, To, gemm};
 use super::math::simd;
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
-use super::{Backend, Gradients, Param};
+use super::{Activation, Backend, Gradients, Param};
 use crate::error::{Error, Result};
 
 /// A linear layer: weight `[out, in]`, bias `[out]`.
@@ -62,31 +63,72 @@ impl Linear {
 
     /// `[n, in]` to `[n, out]`.
     pub fn forward(&self, backend: Backend, x: &Tensor) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| &bias.value);
         if let (Backend::Plain, Weight::Plain(weight)) = (backend, &self.weight) {
             let y = x.matmul(&weight.value.t()?)?;
-            return Ok(match bias {
-                Some(bias) => y.broadcast_add(bias)?,
+            return Ok(match &self.bias {
+                Some(bias) => y.broadcast_add(&bias.value)?,
                 None => y,
             });
         }
         let (n, inner) = x.dims2()?;
-        let (x, bias) = (Slice::new(x)?, bias.map(Slice::new).transpose()?);
+        let (x, bias) = (Rows::new(x)?, self.bias()?);
         let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
         match &self.weight {
             Weight::Plain(weight) => {
                 let (outer, w) = (weight.value.dim(0)?, Slice::new(&weight.value)?);
                 let mut y = unfilled(n * outer);
-                let (a, b) = (Mat::rows(&x, inner), Mat::rows(&w, inner).t());
+                let (a, b) = (Mat::rows(x.f32()?, inner), Mat::rows(&w, inner).t());
                 gemm((n, outer, inner), backend == Backend::Bf16, a, b, init, &mut y);
                 tensor(y, (n, outer))
             }
             Weight::Packed(packed) => {
                 let mut y = unfilled(n * packed.columns());
-                packed.gemm(n, Mat::rows(&x, inner), init, &mut y);
+                packed.gemm(n, x.left(), init, To::F32(&mut y));
                 tensor(y, (n, packed.columns()))
             }
         }
+    }
+
+    /// Whether [`Self::forward_halves`] is there.
+    pub fn has_halves(&self) -> bool {
+        matches!(&self.weight, Weight::Packed(packed) if packed.writes_bf16())
+    }
+
+    /// [`Self::forward`] of a frozen layer, and what `activation` makes of it, in bf16: what a following product rounds it
+    /// to. `x` is in f32 or bf16, here and in [`Self::forward_onto`].
+    pub fn forward_halves(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
+        let (packed, n, bias) = (self.packed()?, x.dim(0)?, self.bias()?);
+        let x = Rows::new(x)?;
+        let mut y = unfilled::<bf16>(n * packed.columns());
+        let finish = activation.map_or(nothing as fn(&mut [f32]), Activation::on_slices);
+        let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
+        packed.gemm(n, x.left(), init, To::Bf16(&mut y, finish));
+        tensor(y, (n, packed.columns()))
+    }
+
+    /// [`Self::forward`] of a frozen layer plus `other`, which the products are added to one by one: that costs digits
+    /// which bf16 does not have.
+    pub fn forward_onto(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
+        let (packed, n, bias, other) = (self.packed()?, x.dim(0)?, self.bias()?, Slice::new(other)?);
+        let x = Rows::new(x)?;
+        let mut y = unfilled::<f32>(n * packed.columns());
+        let init = match bias.as_deref() {
+            Some(bias) => Init::BiasAndOther(bias, &other),
+            None => Init::Other(&other),
+        };
+        packed.gemm(n, x.left(), init, To::F32(&mut y));
+        tensor(y, (n, packed.columns()))
+    }
+
+    fn packed(&self) -> Result<&Packed> {
+        match &self.weight {
+            Weight::Packed(packed) => Ok(packed),
+            Weight::Plain(_) => Err(Error::new("a linear layer that is not frozen gives no bf16")),
+        }
+    }
+
+    fn bias(&self) -> Result<Option<Slice<'_>>> {
+        self.bias.as_ref().map(|bias| Slice::new(&bias.value)).transpose()
     }
 
     /// From the gradient of the output `dy` `[n, out]` and the input `x` `[n, in]`: adds to the gradients of weight
@@ -146,6 +188,34 @@ impl Linear {
         }
     }
 }
+
+/// Rows in f32 or bf16.
+enum Rows<'a> {
+    F32(Slice<'a>),
+    Bf16(Slice<'a, bf16>),
+}
+
+impl<'a> Rows<'a> {
+    fn new(x: &'a Tensor) -> Result<Self> {
+        Ok(if x.dtype() == DType::BF16 { Self::Bf16(Slice::halves(x)?) } else { Self::F32(Slice::new(x)?) })
+    }
+
+    fn left(&self) -> Left<'_> {
+        match self {
+            Self::F32(x) => Left::F32(x),
+            Self::Bf16(x) => Left::Bf16(x),
+        }
+    }
+
+    fn f32(&self) -> Result<&[f32]> {
+        match self {
+            Self::F32(x) => Ok(x),
+            Self::Bf16(_) => Err(Error::new("a linear layer that is not frozen takes no bf16")),
+        }
+    }
+}
+
+fn nothing(_: &mut [f32]) {}
 
 /// Rows summed by one task before the partial sums are added up, in order: fixed, so that the result does not
 /// depend on the number of threads.

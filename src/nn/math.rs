@@ -40,6 +40,8 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
+use half::bf16;
+
 /// e^x, relative error below 1.2e-7; 0 below -87.3 rounds to the smallest normal number, NaN stays NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
@@ -97,6 +99,33 @@ pub fn normal_distribution(x: f32) -> (f32, f32) {
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
+}
+
+/// `x` rounded to bf16, to nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+pub fn half(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    bf16::from_bits(if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded as u16 })
+}
+
+simd! {
+    /// [`half`] of every element.
+    pub fn halves(to: &mut [bf16], from: &[f32]) {
+        to.iter_mut().zip(from).for_each(|(to, x)| *to = half(*x));
+    }
+
+    /// `to = a + b`
+    pub fn add(to: &mut [f32], a: &[f32], b: &[f32]) {
+        for ((to, a), b) in to.iter_mut().zip(a).zip(b) {
+            *to = a + b;
+        }
+    }
+
+    /// Every element times `factor`.
+    pub fn scale(x: &mut [f32], factor: f32) {
+        x.iter_mut().for_each(|x| *x *= factor);
+    }
 }
 
 const LANES: usize = 16;

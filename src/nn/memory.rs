@@ -8,6 +8,8 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
+use candle_core::WithDType;
+
 /// Blocks from this size on are kept.
 const LEAST: usize = 1 << 20;
 /// Of huge pages.
@@ -224,13 +226,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
 }
 
 /// `len` numbers of any value, for an operation that writes every one of them.
-pub(crate) fn unfilled(len: usize) -> Vec<f32> {
+pub(crate) fn unfilled<T: WithDType>(len: usize) -> Vec<T> {
     if len == 0 {
         return Vec::new();
     }
-    let mut values = std::mem::ManuallyDrop::new(Vec::<std::mem::MaybeUninit<f32>>::with_capacity(len));
+    let mut values = std::mem::ManuallyDrop::new(Vec::<std::mem::MaybeUninit<T>>::with_capacity(len));
     // SAFETY: the capacity; every caller writes all elements before any of them is read.
-    unsafe { Vec::from_raw_parts(values.as_mut_ptr() as *mut f32, len, values.capacity()) }
+    unsafe { Vec::from_raw_parts(values.as_mut_ptr() as *mut T, len, values.capacity()) }
 }
 
 #[cfg(test)]

@@ -31,6 +31,15 @@ impl Pooling {
         }
     }
 
+    /// The row of each sequence that makes its vector, if it is a single one.
+    pub fn single(self, rows: &Rows, device: &Device) -> Result<Option<Tensor>> {
+        if self == Self::Mean {
+            return Ok(None);
+        }
+        let ids: Vec<u32> = (0..rows.sequences()).map(|i| self.part(rows, i).0.start as u32).collect();
+        Ok(Some(Tensor::new(ids, device)?))
+    }
+
     /// The pooling as a matrix `[sequences, tokens]`.
     fn matrix(self, rows: &Rows, device: &Device) -> Result<Tensor> {
         let (n, tokens) = (rows.sequences(), rows.tokens());

@@ -32,7 +32,12 @@ impl Precision {
             (Self::Bf16, false) => Err(Error::usage("bf16 products are made for the CPU")
                 .hint("use --precision f32 on this device, or --device cpu")),
             (Self::Auto, true) => {
-                tracing::info!("precision auto: {}", unit.map_or("f32", |_| "bf16 (this CPU multiplies it faster)"));
+                match unit {
+                    Some(unit) => {
+                        tracing::info!("precision auto: bf16, which this CPU multiplies faster (through {unit})")
+                    }
+                    None => tracing::info!("precision auto: f32"),
+                }
                 Ok(if unit.is_some() { Backend::Bf16 } else { Backend::Fast })
             }
             (Self::Bf16, true) => {

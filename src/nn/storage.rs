@@ -1,36 +1,57 @@
 //! candle tensors as slices: how the fast path reads operands and updates gradients in place.
 
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor, WithDType};
+use half::bf16;
 
 use crate::error::{Error, Result};
 
-/// A contiguous f32 CPU tensor seen as a slice; holds the tensor's read lock.
-pub struct Slice<'a> {
+/// A contiguous CPU tensor seen as a slice; holds the tensor's read lock.
+pub struct Slice<'a, T = f32> {
     guard: StorageRef<'a>,
     range: std::ops::Range<usize>,
+    element: PhantomData<T>,
 }
 
 impl<'a> Slice<'a> {
     /// Fails if the tensor is not f32, not on the CPU or not contiguous.
     pub fn new(tensor: &'a Tensor) -> Result<Self> {
+        Self::of(tensor)
+    }
+}
+
+impl<'a> Slice<'a, bf16> {
+    /// Fails if the tensor is not bf16, not on the CPU or not contiguous.
+    pub fn halves(tensor: &'a Tensor) -> Result<Self> {
+        Self::of(tensor)
+    }
+}
+
+impl<'a, T: WithDType> Slice<'a, T> {
+    fn of(tensor: &'a Tensor) -> Result<Self> {
         let (guard, layout) = tensor.storage_and_layout();
         match (&*guard, layout.contiguous_offsets()) {
-            (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(Self { guard, range: start..end }),
-            _ => Err(Error::new(format!("the fast path needs a contiguous f32 CPU tensor, not {tensor:?}"))),
+            (Storage::Cpu(data), Some((start, end))) if T::cpu_storage_as_slice(data).is_ok() => {
+                Ok(Self { guard, range: start..end, element: PhantomData })
+            }
+            _ => {
+                let dtype = T::DTYPE.as_str();
+                Err(Error::new(format!("the fast path needs a contiguous {dtype} CPU tensor, not {tensor:?}")))
+            }
         }
     }
 }
 
-impl Deref for Slice<'_> {
-    type Target = [f32];
+impl<T: WithDType> Deref for Slice<'_, T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         match &*self.guard {
-            Storage::Cpu(CpuStorage::F32(data)) => &data[self.range.clone()],
-            _ => &[], // `new` let only the first case pass
+            Storage::Cpu(data) => T::cpu_storage_as_slice(data).map_or(&[], |data| &data[self.range.clone()]),
+            _ => &[], // `of` let only the first case pass
         }
     }
 }
@@ -60,6 +81,6 @@ pub fn edit(tensor: &Tensor, edit: impl FnOnce(&mut [f32])) -> Result<()> {
 }
 
 /// A CPU tensor that takes over `data`.
-pub fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+pub fn tensor<T: WithDType>(data: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
 }

@@ -11,6 +11,8 @@ use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
 use super::kernel::Block;
+use super::operands::{Init, Mat, Out, Target};
+use super::{Columns, blocked};
 
 /// Rows of C in a block.
 pub const ROWS: usize = 32;
@@ -56,6 +58,37 @@ fn is_granted() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_granted() -> bool {
     false
+}
+
+/// Whether AMX is there and gives what AVX512-BF16 gives; asked once. So far its loop has run in an emulated CPU only, so
+/// it has to show first that it is right: on small whole numbers, whose sums are exact in any order.
+pub fn is_right() -> bool {
+    static RIGHT: OnceLock<bool> = OnceLock::new();
+    *RIGHT.get_or_init(|| {
+        if !is_supported() {
+            return false;
+        }
+        let (m, n, k) = (45, 70, 75);
+        let whole = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
+        let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
+        let [by_amx, by_avx] = [true, false].map(|by_amx| {
+            let mut c = vec![0.0; m * n];
+            let out = Out { ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
+            let (a, b) = (Mat::rows(&a, k).raw(), Columns::As(Mat::rows(&b, n).raw()));
+            // SAFETY: both features were found, the operands lie within their vectors, and C is ours.
+            unsafe {
+                match by_amx {
+                    true => blocked::product::<blocked::Amx>((m, n, k), a, b, Init::Bias(&bias), out, false),
+                    false => blocked::product::<blocked::Bf16>((m, n, k), a, b, Init::Bias(&bias), out, false),
+                }
+            }
+            c
+        });
+        if by_amx != by_avx {
+            tracing::warn!("this CPU's AMX gives other products than its AVX512-BF16, so it is not used");
+        }
+        by_amx == by_avx
+    })
 }
 
 /// Palette 1, all eight tiles 16 lines x 64 bytes.

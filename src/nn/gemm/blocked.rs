@@ -8,9 +8,11 @@
 use rayon::prelude::*;
 
 use super::amx;
-use super::kernel::{self, Block, COLS, ZEROS};
+use super::block::block;
+use super::kernel::{self, Block, COLS};
+use super::operands::{Elements, Init, Out, RawMat};
 use super::pack::{Lines, MOST_WORDS, TILE, pack_panels, pack_rows, word};
-use super::{Columns, Init, RawMat, scratch};
+use super::{Columns, scratch};
 
 /// Words of packed B that a task works with at a time.
 const B_WORDS: usize = 128 * 1024;
@@ -20,7 +22,7 @@ const GROUP: usize = 8;
 const ALONE: usize = 1 << 19;
 
 /// The largest block of any kernel.
-const MOST_ROWS: usize = 32;
+pub const MOST_ROWS: usize = 32;
 
 /// An innermost loop.
 pub trait Kernel {
@@ -95,28 +97,30 @@ impl Kernel for Amx {
     }
 }
 
-/// The result: element (0, 0), and elements from one row to the next.
-#[derive(Clone, Copy)]
-pub struct Out {
-    pub ptr: *mut f32,
-    pub row_stride: usize,
-}
-// SAFETY: tasks write disjoint parts.
-unsafe impl Send for Out {}
-unsafe impl Sync for Out {}
-
 /// A as the kernel reads it.
 #[derive(Clone, Copy)]
-struct Rows {
-    ptr: *const u32,
-    row_words: usize,
+pub struct Rows {
+    pub ptr: *const u32,
+    pub row_words: usize,
     /// Where rows that do not fill a block are found, beyond `ptr`.
-    rest: *const u32,
-    rest_words: usize,
+    pub rest: *const u32,
+    pub rest_words: usize,
 }
 // SAFETY: read only.
 unsafe impl Send for Rows {}
 unsafe impl Sync for Rows {}
+
+/// Whether `k` elements are worked on at once.
+pub fn is_one_part(bf16: bool, k: usize) -> bool {
+    k.div_ceil(word(bf16)) <= MOST_WORDS
+}
+
+/// A block of memory of which tasks write disjoint parts.
+#[derive(Clone, Copy)]
+struct Shared(*mut u32);
+// SAFETY: see above.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
 
 /// How many words of k are worked on at a time.
 fn part(words: usize) -> usize {
@@ -136,13 +140,13 @@ pub fn packed_words(bf16: bool, n: usize, k: usize) -> usize {
 pub unsafe fn pack<K: Kernel>(b: Lines, to: *mut u32, parallel: bool) {
     let (words, panels) = (b.k.div_ceil(word(K::BF16)), b.count.div_ceil(COLS));
     let part = part(words);
-    let to = Out { ptr: to as *mut f32, row_stride: part * COLS };
+    let to = Shared(to);
     for start in (0..words).step_by(part) {
         let one = |panel: usize| {
             let to = { to };
             // SAFETY: every panel has its own place.
             unsafe {
-                let to = (to.ptr as *mut u32).add((start / part * panels + panel) * part * COLS);
+                let to = to.0.add((start / part * panels + panel) * part * COLS);
                 pack_panels(K::BF16, to, part * COLS, &b, panel..panel + 1, start..words.min(start + part));
             }
         };
@@ -155,31 +159,39 @@ pub unsafe fn pack<K: Kernel>(b: Lines, to: *mut u32, parallel: bool) {
 /// # Safety
 /// The CPU has what the kernel needs; the operands are valid, nobody else uses C, and `init` fits C.
 pub unsafe fn product<K: Kernel>(
-    (m, n, k): (usize, usize, usize), a: RawMat<*const f32>, b: Columns, init: Init, c: Out, parallel: bool,
+    (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: Columns, init: Init, c: Out, parallel: bool,
 ) {
     let a = Lines::rows(a, m, k);
     let parallel = parallel && m * n * k >= ALONE;
     let words = k.div_ceil(word(K::BF16));
     let row_words = words.next_multiple_of(TILE);
-    let direct = !K::BF16 && a.k_stride == 1;
-    let packed_rows = if direct { TILE } else { m };
+    // Where the rows are words already they are read as they lie, whole tiles of them.
+    let direct = match a.from {
+        Elements::F32(at) => (!K::BF16).then_some((at as *const u32, a.line_stride)),
+        Elements::Bf16(at) => {
+            let whole = k.is_multiple_of(TILE * word(K::BF16)) && a.line_stride.is_multiple_of(word(K::BF16));
+            whole.then_some((at as *const u32, a.line_stride / word(K::BF16)))
+        }
+    };
+    let direct = direct.filter(|_| a.k_stride == 1);
+    let packed_rows = if direct.is_some() { TILE * MOST_ROWS.div_ceil(TILE) } else { m };
     scratch::with(&scratch::A, (packed_rows + MOST_ROWS) * row_words, |packed| {
         // SAFETY: `packed` has room for the rows in whole tiles, and for the kernel to read a block past the last one.
         unsafe {
-            let rows = if direct {
+            let rows = if let Some((ptr, direct_words)) = direct {
                 let whole = m / K::ROWS * K::ROWS;
                 if whole < m {
                     // From `whole` on, whatever multiple of 16 that is not.
-                    let from = a.ptr.wrapping_add(whole * a.line_stride);
-                    pack_rows(K::BF16, packed, row_words, &Lines { ptr: from, count: m - whole, ..a }, 0..1);
+                    let rest = Lines { from: a.from.at(whole * a.line_stride), count: m - whole, ..a };
+                    pack_rows(K::BF16, packed, row_words, &rest, 0..rest.count.div_ceil(TILE));
                 }
-                Rows { ptr: a.ptr as *const u32, row_words: a.line_stride, rest: packed, rest_words: row_words }
+                Rows { ptr, row_words: direct_words, rest: packed, rest_words: row_words }
             } else {
-                let to = Out { ptr: packed as *mut f32, row_stride: row_words };
+                let to = Shared(packed);
                 let tiles = m.div_ceil(TILE);
                 let one = |group: usize| {
                     let group = group * GROUP..tiles.min((group + 1) * GROUP);
-                    let to = { to }.ptr as *mut u32;
+                    let to = { to }.0;
                     pack_rows(K::BF16, to.add(group.start * TILE * row_words), row_words, &a, group);
                 };
                 each(tiles.div_ceil(GROUP), parallel, one);
@@ -246,57 +258,4 @@ unsafe fn multiply<K: Kernel>(
         });
     };
     each(across * down, parallel, one);
-}
-
-/// One block of C, by way of a spare one where it reaches over the edge.
-unsafe fn block<K: Kernel>(
-    (m, n): (usize, usize), (row, panel): (usize, usize), steps: std::ops::Range<usize>, a: Rows, b: *const u32,
-    init: Init, c: Out,
-) {
-    let (first_row, first_col) = (row * K::ROWS, panel * COLS);
-    let (rows, cols) = (K::ROWS.min(m - first_row), COLS.min(n - first_col));
-    // SAFETY: the caller's.
-    unsafe {
-        let (a, row_words) = match rows == K::ROWS {
-            true => (a.ptr.add(first_row * a.row_words), a.row_words),
-            false => (a.rest, a.rest_words),
-        };
-        let to = c.ptr.add(first_row * c.row_stride + first_col);
-        let mut block = Block {
-            steps: steps.len(),
-            a: a.add(steps.start) as *const u8,
-            a_row: row_words * 4,
-            a_step: 4,
-            b: b as *const u8,
-            b_step: COLS * 4,
-            init: to,
-            init_row: c.row_stride * 4,
-            c: to,
-            c_row: c.row_stride * 4,
-        };
-        if (rows, cols) == (K::ROWS, COLS) {
-            match init {
-                Init::Zero => (block.init, block.init_row) = (ZEROS.as_ptr(), 0),
-                Init::Bias(bias) => (block.init, block.init_row) = (bias[first_col..].as_ptr(), 0),
-                Init::Other(x) => (block.init, block.init_row) = (x[first_row * n + first_col..].as_ptr(), n * 4),
-                Init::C => {}
-            }
-            return K::block(&block);
-        }
-        let mut spare = [0f32; MOST_ROWS * COLS];
-        for (i, line) in spare.chunks_exact_mut(COLS).enumerate().take(rows) {
-            match init {
-                Init::Zero => {}
-                Init::Bias(bias) => line[..cols].copy_from_slice(&bias[first_col..][..cols]),
-                Init::Other(x) => line[..cols].copy_from_slice(&x[(first_row + i) * n + first_col..][..cols]),
-                Init::C => std::ptr::copy_nonoverlapping(to.add(i * c.row_stride), line.as_mut_ptr(), cols),
-            }
-        }
-        (block.init, block.init_row) = (spare.as_ptr(), COLS * 4);
-        (block.c, block.c_row) = (spare.as_mut_ptr(), COLS * 4);
-        K::block(&block);
-        for (i, line) in spare.chunks_exact(COLS).enumerate().take(rows) {
-            std::ptr::copy_nonoverlapping(line.as_ptr(), to.add(i * c.row_stride), cols);
-        }
-    }
 }

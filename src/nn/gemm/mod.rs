@@ -6,9 +6,12 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
+mod block;
+#[cfg(target_arch = "x86_64")]
 mod blocked;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
+mod operands;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
@@ -17,64 +20,10 @@ mod scratch;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-/// A read-only strided matrix: element (i, j) is `data[i * row_stride + j * col_stride]`.
-#[derive(Clone, Copy)]
-pub struct Mat<'a> {
-    data: &'a [f32],
-    row_stride: usize,
-    col_stride: usize,
-}
+pub use operands::{Elements, Init, Left, Mat, RawMat, To};
+use operands::{Out, Target};
 
-impl<'a> Mat<'a> {
-    /// Rows of `row_stride` elements, one after another.
-    pub fn rows(data: &'a [f32], row_stride: usize) -> Self {
-        Self { data, row_stride, col_stride: 1 }
-    }
-
-    /// The transposed matrix.
-    pub fn t(self) -> Self {
-        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
-    }
-
-    fn raw(self) -> RawMat<*const f32> {
-        RawMat { ptr: self.data.as_ptr(), row_stride: self.row_stride, col_stride: self.col_stride }
-    }
-}
-
-/// One matrix operand by address, for products on parts that other threads work beside.
-#[derive(Clone, Copy)]
-pub struct RawMat<T> {
-    /// Element (0, 0).
-    pub ptr: T,
-    /// Elements from one row to the next.
-    pub row_stride: usize,
-    /// Elements from one column to the next.
-    pub col_stride: usize,
-}
-
-/// What the products are added to.
-#[derive(Clone, Copy)]
-pub enum Init<'a> {
-    /// Nothing.
-    Zero,
-    /// What C holds.
-    C,
-    /// The same `[n]` for every row.
-    Bias(&'a [f32]),
-    /// Another matrix of C's shape, with rows of `n` elements.
-    Other(&'a [f32]),
-}
-
-impl Init<'_> {
-    /// Panics if it does not fit C `m x n`.
-    fn expect(self, m: usize, n: usize) {
-        match self {
-            Self::Bias(bias) => assert!(bias.len() == n, "the bias is not {n} long"),
-            Self::Other(other) => assert!(other.len() == m * n, "what is added is not {m} x {n}"),
-            Self::Zero | Self::C => {}
-        }
-    }
-}
+use super::math::add;
 
 /// The instructions through which bf16 products are faster than f32 ones here, if there are any.
 pub fn bf16_unit() -> Option<&'static str> {
@@ -83,41 +32,9 @@ pub fn bf16_unit() -> Option<&'static str> {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
     {
-        return Some(if amx_is_right() { "AMX" } else { "AVX512-BF16" });
+        return Some(if amx::is_right() { "AMX" } else { "AVX512-BF16" });
     }
     None
-}
-
-/// Whether AMX is there and gives what AVX512-BF16 gives; asked once. Its loop could only be developed on a machine
-/// without it, so it has to show first that it is right: on small whole numbers, whose sums are exact in any order.
-#[cfg(target_arch = "x86_64")]
-fn amx_is_right() -> bool {
-    static RIGHT: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *RIGHT.get_or_init(|| {
-        if !amx::is_supported() {
-            return false;
-        }
-        let (m, n, k) = (45, 70, 75);
-        let whole = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
-        let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
-        let [by_amx, by_avx] = [true, false].map(|by_amx| {
-            let mut c = vec![0.0; m * n];
-            let out = blocked::Out { ptr: c.as_mut_ptr(), row_stride: n };
-            let (a, b) = (Mat::rows(&a, k).raw(), Columns::As(Mat::rows(&b, n).raw()));
-            // SAFETY: both features were found, the operands lie within their vectors, and C is ours.
-            unsafe {
-                match by_amx {
-                    true => blocked::product::<blocked::Amx>((m, n, k), a, b, Init::Bias(&bias), out, false),
-                    false => blocked::product::<blocked::Bf16>((m, n, k), a, b, Init::Bias(&bias), out, false),
-                }
-            }
-            c
-        });
-        if by_amx != by_avx {
-            tracing::warn!("this CPU's AMX gives other products than its AVX512-BF16, so it is not used");
-        }
-        by_amx == by_avx
-    })
 }
 
 fn fits(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> bool {
@@ -140,7 +57,7 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     if k == 0 && matches!(init, Init::Zero) {
         return c.fill(0.0);
     }
-    let to = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
+    let to = Out { ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
     // SAFETY: the matrices lie within their slices, and C is borrowed mutably.
     if unsafe { through_kernels((m, n, k), bf16, a.raw(), Columns::As(b.raw()), init, to, true) } {
         return;
@@ -154,6 +71,11 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
         }
         Init::Other(other) => {
             c.copy_from_slice(other);
+            true
+        }
+        Init::BiasAndOther(bias, other) => {
+            let rows = c.par_chunks_mut(n).zip(other.par_chunks(n));
+            rows.for_each(|(row, other)| add(row, other, bias));
             true
         }
     };
@@ -186,7 +108,7 @@ const SMALL: usize = 1 << 15;
 #[derive(Clone, Copy)]
 pub enum Columns {
     /// As it is.
-    As(RawMat<*const f32>),
+    As(RawMat<Elements>),
     /// As the kernels read it.
     Packed(*const u32),
 }
@@ -200,10 +122,10 @@ impl Columns {
     /// # Safety
     /// `b` must be valid for its shape, and stay so, as `memory` must, until the last product with it.
     pub unsafe fn prepare(
-        (m, n, k): (usize, usize, usize), bf16: bool, b: RawMat<*const f32>, memory: &mut Vec<u32>,
+        (m, n, k): (usize, usize, usize), bf16: bool, b: RawMat<Elements>, memory: &mut Vec<u32>,
     ) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if m * n * k >= SMALL && has_kernels(bf16) {
+        if (m * n * k >= SMALL || matches!(b.ptr, Elements::Bf16(_))) && has_kernels(bf16) {
             let to = room(memory, blocked::packed_words(bf16, n, k));
             // SAFETY: there is room, the rest is the caller's.
             unsafe { pack_columns((n, k), bf16, b, to, false) };
@@ -220,13 +142,14 @@ impl Columns {
 /// # Safety
 /// The operands must be valid for their shapes and strides, and nobody else may use C meanwhile.
 pub unsafe fn gemm_raw(
-    (m, n, k): (usize, usize, usize), bf16: bool, a: RawMat<*const f32>, b: Columns, c: RawMat<*mut f32>,
+    (m, n, k): (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, c: RawMat<*mut f32>,
 ) {
+    let out = Out { ptr: Target::F32(c.ptr), row_stride: c.row_stride };
     // SAFETY: passed on to the caller.
     unsafe {
         match b {
             Columns::As(b) if m * n * k < SMALL => through_crate((m, n, k), a, b, false, c, Parallelism::None),
-            _ if through_kernels((m, n, k), bf16, a, b, Init::Zero, c, false) => {}
+            _ if through_kernels((m, n, k), bf16, a, b, Init::Zero, out, false) => {}
             Columns::As(b) => through_crate((m, n, k), a, b, false, c, Parallelism::None),
             Columns::Packed(_) => {} // only kernels have packed it
         }
@@ -278,18 +201,36 @@ impl Packed {
         self.shape.0
     }
 
+    /// Whether products with this B may be written as bf16.
+    pub fn writes_bf16(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.bf16 && blocked::is_one_part(self.bf16, self.shape.1);
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// [`gemm()`] with this B.
     ///
     /// # Panics
-    /// If a matrix does not fit its slice.
-    pub fn gemm(&self, m: usize, a: Mat, init: Init, c: &mut [f32]) {
+    /// If a matrix does not fit its slice, or is in bf16 where that cannot be.
+    pub fn gemm(&self, m: usize, a: Left, init: Init, c: To) {
         let (n, k) = self.shape;
-        assert!(fits(a.data.len(), m, k, a.row_stride, a.col_stride), "A is too short");
-        assert!(c.len() == m * n, "C is not {m} x {n}");
+        let (elements, len) = match a {
+            Left::F32(a) => (Elements::F32(a.as_ptr()), a.len()),
+            Left::Bf16(a) => (Elements::Bf16(a.as_ptr()), a.len()),
+        };
+        let (target, to_len) = match c {
+            To::F32(c) => (Target::F32(c.as_mut_ptr()), c.len()),
+            To::Bf16(c, finish) => (Target::Bf16(c.as_mut_ptr(), finish), c.len()),
+        };
+        assert!(len == m * k && to_len == m * n, "A or C is not of {m} rows");
+        assert!(self.bf16 || matches!(elements, Elements::F32(_)), "f32 products of bf16");
+        assert!(self.writes_bf16() || matches!(target, Target::F32(_)), "bf16 of a sum in parts");
         init.expect(m, n);
-        let (b, c) = (Columns::Packed(self.start), RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 });
+        let a = RawMat { ptr: elements, row_stride: k, col_stride: 1 };
+        let (b, c) = (Columns::Packed(self.start), Out { ptr: target, row_stride: n });
         // SAFETY: A lies within its slice, C is borrowed mutably, and `new` has packed B for this CPU.
-        unsafe { through_kernels((m, n, k), self.bf16, a.raw(), b, init, c, true) };
+        unsafe { through_kernels((m, n, k), self.bf16, a, b, init, c, true) };
     }
 }
 
@@ -302,7 +243,7 @@ fn has_kernels(bf16: bool) -> bool {
 /// # Safety
 /// There are kernels, B is valid, and `to` has room for what `blocked::packed_words` says.
 #[cfg(target_arch = "x86_64")]
-unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<*const f32>, to: *mut u32, parallel: bool) {
+unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<Elements>, to: *mut u32, parallel: bool) {
     let b = pack::Lines::columns(b, n, k);
     // SAFETY: the caller's. (AMX reads the same panels.)
     unsafe {
@@ -318,18 +259,16 @@ unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<*const f32>
 /// # Safety
 /// As for [`gemm_raw`].
 unsafe fn through_kernels(
-    shape: (usize, usize, usize), bf16: bool, a: RawMat<*const f32>, b: Columns, init: Init, c: RawMat<*mut f32>,
-    parallel: bool,
+    shape: (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, init: Init, c: Out, parallel: bool,
 ) -> bool {
     #[cfg(target_arch = "x86_64")]
     if shape.2 > 0 && has_kernels(bf16) {
-        use blocked::{Amx, Bf16, F32, Out, product};
-        let c = Out { ptr: c.ptr, row_stride: c.row_stride };
+        use blocked::{Amx, Bf16, F32, product};
         // SAFETY: the features were found, the rest is the caller's.
         unsafe {
             match bf16 {
                 false => product::<F32>(shape, a, b, init, c, parallel),
-                true if amx_is_right() => product::<Amx>(shape, a, b, init, c, parallel),
+                true if amx::is_right() => product::<Amx>(shape, a, b, init, c, parallel),
                 true => product::<Bf16>(shape, a, b, init, c, parallel),
             }
         };
@@ -340,9 +279,12 @@ unsafe fn through_kernels(
 }
 
 unsafe fn through_crate(
-    (m, n, k): (usize, usize, usize), a: RawMat<*const f32>, b: RawMat<*const f32>, accumulate: bool,
-    c: RawMat<*mut f32>, parallelism: Parallelism,
+    (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: RawMat<Elements>, accumulate: bool, c: RawMat<*mut f32>,
+    parallelism: Parallelism,
 ) {
+    let (Elements::F32(a_ptr), Elements::F32(b_ptr)) = (a.ptr, b.ptr) else {
+        unreachable!("only our own kernels read bf16");
+    };
     // SAFETY: passed on to the caller.
     unsafe {
         gemm::gemm(
@@ -353,10 +295,10 @@ unsafe fn through_crate(
             c.col_stride as isize,
             c.row_stride as isize,
             accumulate,
-            a.ptr,
+            a_ptr,
             a.col_stride as isize,
             a.row_stride as isize,
-            b.ptr,
+            b_ptr,
             b.col_stride as isize,
             b.row_stride as isize,
             1.0,

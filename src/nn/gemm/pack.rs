@@ -8,13 +8,15 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::RawMat;
+use half::bf16;
+
 use super::kernel::COLS;
+use super::operands::{Elements, RawMat};
 
 /// One operand as a set of lines along k: the rows of A, or the columns of B.
 #[derive(Clone, Copy)]
 pub struct Lines {
-    pub ptr: *const f32,
+    pub from: Elements,
     pub count: usize,
     pub k: usize,
     /// Elements from one line to the next, and from one k to the next.
@@ -27,13 +29,13 @@ unsafe impl Sync for Lines {}
 
 impl Lines {
     /// The rows of A `m x k`.
-    pub fn rows(a: RawMat<*const f32>, m: usize, k: usize) -> Self {
-        Self { ptr: a.ptr, count: m, k, line_stride: a.row_stride, k_stride: a.col_stride }
+    pub fn rows(a: RawMat<Elements>, m: usize, k: usize) -> Self {
+        Self { from: a.ptr, count: m, k, line_stride: a.row_stride, k_stride: a.col_stride }
     }
 
     /// The columns of B `k x n`.
-    pub fn columns(b: RawMat<*const f32>, n: usize, k: usize) -> Self {
-        Self { ptr: b.ptr, count: n, k, line_stride: b.col_stride, k_stride: b.row_stride }
+    pub fn columns(b: RawMat<Elements>, n: usize, k: usize) -> Self {
+        Self { from: b.ptr, count: n, k, line_stride: b.col_stride, k_stride: b.row_stride }
     }
 }
 
@@ -59,9 +61,11 @@ pub unsafe fn pack_panels(
     let words = words.start..words.end.next_multiple_of(TILE);
     // SAFETY: the caller's.
     unsafe {
-        match bf16 {
-            true => bf16_panels(to, panel_words, lines, panels, words),
-            false => f32_panels(to, panel_words, lines, panels, words),
+        match (bf16, lines.from) {
+            (true, Elements::Bf16(from)) => half_panels(to, panel_words, (lines, from), panels, words),
+            (true, Elements::F32(from)) => bf16_panels(to, panel_words, (lines, from), panels, words),
+            (false, Elements::F32(from)) => f32_panels(to, panel_words, (lines, from), panels, words),
+            (false, Elements::Bf16(_)) => unreachable!("f32 products read f32"),
         }
     }
 }
@@ -75,9 +79,11 @@ pub unsafe fn pack_rows(bf16: bool, to: *mut u32, row_words: usize, lines: &Line
     let range = tiles.start * TILE..tiles.end * TILE;
     // SAFETY: the caller's.
     unsafe {
-        match bf16 {
-            true => bf16_rows(to, row_words, lines, range, 0..row_words),
-            false => f32_rows(to, row_words, lines, range, 0..row_words),
+        match (bf16, lines.from) {
+            (true, Elements::Bf16(from)) => half_rows(to, row_words, (lines, from), range, 0..row_words),
+            (true, Elements::F32(from)) => bf16_rows(to, row_words, (lines, from), range, 0..row_words),
+            (false, Elements::F32(from)) => f32_rows(to, row_words, (lines, from), range, 0..row_words),
+            (false, Elements::Bf16(_)) => unreachable!("f32 products read f32"),
         }
     }
 }
@@ -86,13 +92,16 @@ pub unsafe fn pack_rows(bf16: bool, to: *mut u32, row_words: usize, lines: &Line
 const SPARE_ROW: usize = MOST_WORDS + TILE;
 
 macro_rules! packing {
-    ($rows:ident, $panels:ident, $features:literal, $line:ident, $word:ident, $per_word:literal) => {
+    ($rows:ident, $panels:ident, $element:ty, $features:literal, $line:ident, $word:ident, $per_word:literal) => {
         /// Lines as rows of words.
         #[target_feature(enable = $features)]
-        unsafe fn $rows(to: *mut u32, row_words: usize, lines: &Lines, range: Range<usize>, words: Range<usize>) {
+        unsafe fn $rows(
+            to: *mut u32, row_words: usize, (lines, at): (&Lines, *const $element), range: Range<usize>,
+            words: Range<usize>,
+        ) {
             let row = |line: usize| to.wrapping_add((line - range.start) * row_words);
             let from = |line: usize, word: usize| {
-                lines.ptr.wrapping_add(line * lines.line_stride + word * $per_word * lines.k_stride)
+                at.wrapping_add(line * lines.line_stride + word * $per_word * lines.k_stride)
             };
             let left = |word: usize| lines.k.saturating_sub(word * $per_word);
             // SAFETY: only elements of the `count` lines and of their `k` are read; the rows are the caller's.
@@ -124,7 +133,7 @@ macro_rules! packing {
                             }
                             transpose(&mut tile);
                         } else {
-                            let mut copy = [0f32; TILE * $per_word];
+                            let mut copy = [<$element>::default(); TILE * $per_word];
                             for (i, tile) in tile.iter_mut().enumerate().take(count) {
                                 let there = left(word).min(copy.len());
                                 for (k, copy) in copy.iter_mut().enumerate().take(there) {
@@ -143,14 +152,17 @@ macro_rules! packing {
 
         /// Lines as panels.
         #[target_feature(enable = $features)]
-        unsafe fn $panels(to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>) {
+        unsafe fn $panels(
+            to: *mut u32, panel_words: usize, (lines, at): (&Lines, *const $element), panels: Range<usize>,
+            words: Range<usize>,
+        ) {
             // SAFETY: as above.
             unsafe {
                 if lines.line_stride == 1 {
                     // All panels of a step before the next step: as the elements lie in memory.
                     let ahead = 1 + 16 / panels.len().max(1);
                     for word in words.clone() {
-                        let from = lines.ptr.wrapping_add(word * $per_word * lines.k_stride);
+                        let from = at.wrapping_add(word * $per_word * lines.k_stride);
                         let left = lines.k.saturating_sub(word * $per_word);
                         for half in 2 * panels.start..2 * panels.end {
                             let first = half * TILE;
@@ -159,8 +171,8 @@ macro_rules! packing {
                             for k in ahead * $per_word..(ahead + 1) * $per_word {
                                 prefetch(from.wrapping_add(k * lines.k_stride));
                             }
-                            let at = (half / 2 - panels.start) * panel_words + (word - words.start) * COLS;
-                            let to = to.wrapping_add(at + half % 2 * TILE);
+                            let place = (half / 2 - panels.start) * panel_words + (word - words.start) * COLS;
+                            let to = to.wrapping_add(place + half % 2 * TILE);
                             store(to, $word(from, lines.k_stride, count, left));
                         }
                     }
@@ -171,7 +183,7 @@ macro_rules! packing {
                 debug_assert!(words.len() <= MOST_WORDS);
                 for half in 2 * panels.start..2 * panels.end {
                     let first = half * TILE;
-                    $rows(spare, SPARE_ROW, lines, first..first + TILE, words.clone());
+                    $rows(spare, SPARE_ROW, (lines, at), first..first + TILE, words.clone());
                     let to = to.wrapping_add((half / 2 - panels.start) * panel_words + half % 2 * TILE);
                     for word in (0..words.len()).step_by(TILE) {
                         let mut tile = [_mm512_setzero_si512(); TILE];
@@ -189,15 +201,16 @@ macro_rules! packing {
     };
 }
 
-packing!(f32_rows, f32_panels, "avx512f", f32_line, f32_word, 1);
-packing!(bf16_rows, bf16_panels, "avx512f,avx512bw,avx512bf16", bf16_line, bf16_word, 2);
+packing!(f32_rows, f32_panels, f32, "avx512f", f32_line, f32_word, 1);
+packing!(bf16_rows, bf16_panels, f32, "avx512f,avx512bw,avx512bf16", bf16_line, bf16_word, 2);
+packing!(half_rows, half_panels, bf16, "avx512f,avx512bw", half_line, half_word, 2);
 
 /// Elements between what is read and what is asked for. The hardware's own prefetching ends with each 4 KiB page.
 const AHEAD: usize = 1024;
 
 /// Asks for what will be read; any address will do.
 #[inline(always)]
-fn prefetch(address: *const f32) {
+fn prefetch<T>(address: *const T) {
     // SAFETY: SSE is part of x86-64; nothing is read.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) }
 }
@@ -213,7 +226,7 @@ unsafe fn store(to: *mut u32, words: __m512i) {
 
 /// The first `n` of 16.
 #[inline(always)]
-fn first(n: usize) -> u16 {
+pub fn first(n: usize) -> u16 {
     if n >= 16 { u16::MAX } else { (1 << n) - 1 }
 }
 
@@ -244,8 +257,40 @@ unsafe fn f32_word(from: *const f32, _: usize, count: usize, left: usize) -> __m
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn bf16_word(from: *const f32, k_stride: usize, count: usize, left: usize) -> __m512i {
-    // Half-word 2i of the result is half-word i of the even k, half-word 2i + 1 that of the odd k.
-    const INTERLEAVE: [u16; 32] = {
+    let mask = |there: bool| if there { first(count) } else { 0 };
+    // SAFETY: the masked loads touch valid elements only.
+    unsafe {
+        let even = _mm512_maskz_loadu_ps(mask(left > 0), from);
+        let odd = _mm512_maskz_loadu_ps(mask(left > 1), from.wrapping_add(k_stride));
+        interleaved(rounded(even, odd))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn half_line(from: *const bf16, left: usize) -> __m512i {
+    let mask = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
+    // SAFETY: the masked load touches valid elements only.
+    unsafe { _mm512_maskz_loadu_epi16(mask, from as *const i16) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn half_word(from: *const bf16, k_stride: usize, count: usize, left: usize) -> __m512i {
+    let mask = |there: bool| if there { u32::from(first(count)) } else { 0 };
+    // SAFETY: the masked loads touch valid elements only.
+    unsafe {
+        let even = _mm512_maskz_loadu_epi16(mask(left > 0), from as *const i16);
+        let odd = _mm512_maskz_loadu_epi16(mask(left > 1), from.wrapping_add(k_stride) as *const i16);
+        interleaved(_mm512_inserti64x4::<1>(even, _mm512_castsi512_si256(odd)))
+    }
+}
+
+/// 16 half-words and 16 others to 16 words of one of each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn interleaved(halves: __m512i) -> __m512i {
+    const ORDER: [u16; 32] = {
         let mut order = [0; 32];
         let mut i = 0;
         while i < 32 {
@@ -254,20 +299,15 @@ unsafe fn bf16_word(from: *const f32, k_stride: usize, count: usize, left: usize
         }
         order
     };
-    let mask = |there: bool| if there { first(count) } else { 0 };
-    // SAFETY: the masked loads touch valid elements only.
-    unsafe {
-        let order = _mm512_loadu_si512(INTERLEAVE.as_ptr() as *const __m512i);
-        let even = _mm512_maskz_loadu_ps(mask(left > 0), from);
-        let odd = _mm512_maskz_loadu_ps(mask(left > 1), from.wrapping_add(k_stride));
-        _mm512_permutexvar_epi16(order, rounded(even, odd))
-    }
+    // SAFETY: the load is of a whole array.
+    let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr() as *const __m512i) };
+    _mm512_permutexvar_epi16(order, halves)
 }
 
 /// 2 x 16 f32 to 32 bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn rounded(low: __m512, high: __m512) -> __m512i {
+pub fn rounded(low: __m512, high: __m512) -> __m512i {
     // SAFETY: two names of the same 64 bytes.
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::nn::math;
 use crate::rng;
 
 fn random(seed: u64, len: usize) -> Vec<f32> {
@@ -31,7 +32,8 @@ fn products_match_double_precision() {
         let (bias, before) = (random(trial + 2000, n), random(trial + 3000, m * n));
         for bf16 in [false, true] {
             let element = |x: f32| f64::from(if bf16 { round_to_bf16(x) } else { x });
-            for init in [Init::Zero, Init::C, Init::Bias(&bias), Init::Other(&other)] {
+            for init in [Init::Zero, Init::C, Init::Bias(&bias), Init::Other(&other), Init::BiasAndOther(&bias, &other)]
+            {
                 let mut c = before.clone();
                 gemm((m, n, k), bf16, a, b, init, &mut c);
                 let (mut error, mut size) = (0.0, 0.0);
@@ -43,6 +45,7 @@ fn products_match_double_precision() {
                             Init::C => f64::from(before[i * n + j]),
                             Init::Bias(bias) => f64::from(bias[j]),
                             Init::Other(other) => f64::from(other[i * n + j]),
+                            Init::BiasAndOther(bias, other) => f64::from(bias[j] + other[i * n + j]),
                         };
                         let want = start + (0..k).map(|p| at(a, i, p) * at(b, p, j)).sum::<f64>();
                         error += (f64::from(c[i * n + j]) - want).powi(2);
@@ -83,7 +86,7 @@ fn rounding_is_to_nearest_with_ties_to_even() {
 
 #[test]
 fn packed_columns_and_any_strides_give_the_same_product() {
-    for (m, n, k) in [(1, 1, 1), (50, 70, 2100), (13, 33, 64)] {
+    for (m, n, k) in [(1, 1, 1), (50, 70, 2100), (13, 33, 64), (50, 96, 75)] {
         let (a, b, bias) = (random(1, m * k), random(2, k * n), random(3, n));
         let spread = |x: &[f32]| x.iter().flat_map(|x| [*x, f32::NAN, f32::NAN]).collect::<Vec<f32>>();
         let (wide_a, wide_b) = (spread(&a), spread(&b));
@@ -100,8 +103,19 @@ fn packed_columns_and_any_strides_give_the_same_product() {
             assert!(close(&got), "{m} x {n} x {k}, bf16 {bf16}");
             if let Some(packed) = Packed::new((n, k), bf16, Mat::rows(&b, n)) {
                 let mut c = vec![0.0; m * n];
-                packed.gemm(m, Mat::rows(&a, k), Init::Bias(&bias), &mut c);
+                packed.gemm(m, Left::F32(&a), Init::Bias(&bias), To::F32(&mut c));
                 assert_eq!(c, want);
+                if bf16 {
+                    let halves: Vec<half::bf16> = a.iter().map(|x| half::bf16::from_f32(*x)).collect();
+                    packed.gemm(m, Left::Bf16(&halves), Init::Bias(&bias), To::F32(&mut c));
+                    assert_eq!(c, want);
+                    let (mut c, twice) = (vec![half::bf16::ZERO; m * n], |x: &mut [f32]| math::scale(x, 2.0));
+                    assert_eq!(packed.writes_bf16(), k <= 2048);
+                    if packed.writes_bf16() {
+                        packed.gemm(m, Left::Bf16(&halves), Init::Bias(&bias), To::Bf16(&mut c, twice));
+                        assert!(c.iter().zip(&want).all(|(c, want)| *c == half::bf16::from_f32(2.0 * want)));
+                    }
+                }
             }
             let (mut memory, mut c) = (Vec::new(), vec![0.0; m * n]);
             // SAFETY: all operands lie within their vectors.

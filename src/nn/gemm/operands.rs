@@ -1,0 +1,121 @@
+//! What is multiplied, what it is added to, and where it goes.
+
+use half::bf16;
+
+/// A read-only strided matrix: element (i, j) is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy)]
+pub struct Mat<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// Rows of `row_stride` elements, one after another.
+    pub fn rows(data: &'a [f32], row_stride: usize) -> Self {
+        Self { data, row_stride, col_stride: 1 }
+    }
+
+    /// The transposed matrix.
+    pub fn t(self) -> Self {
+        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    pub(super) fn raw(self) -> RawMat<Elements> {
+        RawMat { ptr: Elements::F32(self.data.as_ptr()), row_stride: self.row_stride, col_stride: self.col_stride }
+    }
+}
+
+/// One matrix operand by address, for products on parts that other threads work beside.
+#[derive(Clone, Copy)]
+pub struct RawMat<T> {
+    /// Element (0, 0).
+    pub ptr: T,
+    /// Elements from one row to the next.
+    pub row_stride: usize,
+    /// Elements from one column to the next.
+    pub col_stride: usize,
+}
+
+/// Where the elements of an operand lie.
+#[derive(Clone, Copy)]
+pub enum Elements {
+    F32(*const f32),
+    /// For products in bf16 through our own kernels only.
+    Bf16(*const bf16),
+}
+// SAFETY: read only, by those who hold the borrow they were made from.
+unsafe impl Send for Elements {}
+unsafe impl Sync for Elements {}
+
+impl Elements {
+    /// `offset` elements further on.
+    pub fn at(self, offset: usize) -> Self {
+        match self {
+            Self::F32(ptr) => Self::F32(ptr.wrapping_add(offset)),
+            Self::Bf16(ptr) => Self::Bf16(ptr.wrapping_add(offset)),
+        }
+    }
+}
+
+/// Rows of a left operand, one after another.
+pub enum Left<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+/// The result of a product.
+pub enum To<'a> {
+    /// The sums.
+    F32(&'a mut [f32]),
+    /// What the function makes of the sums, rounded to bf16.
+    Bf16(&'a mut [bf16], fn(&mut [f32])),
+}
+
+/// The result of a product by address: element (0, 0), and elements from one row to the next; columns lie next to each
+/// other.
+#[derive(Clone, Copy)]
+pub(super) struct Out {
+    pub ptr: Target,
+    pub row_stride: usize,
+}
+// SAFETY: tasks write disjoint parts.
+unsafe impl Send for Out {}
+unsafe impl Sync for Out {}
+
+/// What the elements of a result are; see [`To`].
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    F32(*mut f32),
+    /// For products whose k is not worked on in parts.
+    Bf16(*mut bf16, fn(&mut [f32])),
+}
+
+/// What the products are added to.
+#[derive(Clone, Copy)]
+pub enum Init<'a> {
+    /// Nothing.
+    Zero,
+    /// What C holds.
+    C,
+    /// The same `[n]` for every row.
+    Bias(&'a [f32]),
+    /// Another matrix of C's shape, with rows of `n` elements.
+    Other(&'a [f32]),
+    /// Both.
+    BiasAndOther(&'a [f32], &'a [f32]),
+}
+
+impl Init<'_> {
+    /// Panics if it does not fit C `m x n`.
+    pub(super) fn expect(self, m: usize, n: usize) {
+        match self {
+            Self::Bias(bias) => assert!(bias.len() == n, "the bias is not {n} long"),
+            Self::Other(other) => assert!(other.len() == m * n, "what is added is not {m} x {n}"),
+            Self::BiasAndOther(bias, other) => {
+                assert!(bias.len() == n && other.len() == m * n, "what is added is not {m} x {n}");
+            }
+            Self::Zero | Self::C => {}
+        }
+    }
+}
