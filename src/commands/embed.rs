@@ -72,9 +72,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
         let rows = match &source {
             Source::Trained(trained) => {
                 let (student, tokenizer) = trained.load(&compute)?;
-                let teacher = ClipText::load(&folder, &compute)?;
-                let towers = StudentTexts { student: &student, tokenizer: &tokenizer, teacher: &teacher };
-                embed_texts(texts, &towers, args.normalize)?
+                embed_texts(texts, &StudentTexts::new(&student, &tokenizer, &folder, &compute)?, args.normalize)?
             }
             Source::Clip => {
                 let teacher = ClipText::load(&folder, &compute)?;

@@ -8,11 +8,11 @@ use crate::commands::trained::Trained;
 use crate::config::Config;
 use crate::data::tokens::TextTokenizer;
 use crate::device;
-use crate::error::{Error, Result, ResultExt};
-use crate::eval::ImageEmbedder;
+use crate::error::{Error, Result};
 use crate::eval::published::{Table, published};
 use crate::eval::report::Report;
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts};
+use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::hub::Part;
 use crate::models::ClipText;
 use crate::nn::Compute;
@@ -48,30 +48,25 @@ fn measure_student(args: &TestArgs, trained: &Trained, sets: &Sets, compute: &Co
     let config = &trained.config;
     // (With --baseline, --vision is that of the baseline.)
     let other_vision = args.vision.as_ref().filter(|_| !args.baseline);
-    let mut parts = vec![Part::Weights, Part::Tokenizer];
-    if other_vision.is_none() {
-        parts.push(Part::Images);
-    }
+    let mut parts = vec![Part::Weights];
+    parts.extend(args.with_teacher.then_some(Part::Tokenizer));
+    parts.extend(other_vision.is_none().then_some(Part::Images));
     let teacher_dir = model_folder("--teacher", &config.teacher, &parts)?;
     let vision_dir = match other_vision {
         Some(name) => model_folder("--vision", name, &[Part::Weights, Part::Images])?,
         None => teacher_dir.clone(),
     };
     let (student, tokenizer) = trained.load(compute)?;
-    let teacher = ClipText::load(&teacher_dir, compute).hint(|| "--teacher takes the folder of a CLIP")?;
-    if student.dim() != teacher.hidden() {
-        let (ours, theirs) = (student.dim(), teacher.hidden());
-        return Err(Error::new(format!(
-            "the student gives vectors of {ours} numbers, the teacher {} takes {theirs}",
-            config.teacher
-        ))
-        .hint("--teacher must be the CLIP that the student was trained on"));
-    }
-    let teacher_tokenizer = TextTokenizer::from_folder(&teacher_dir, teacher.max_tokens())?;
+    let ours = StudentTexts::new(&student, &tokenizer, &teacher_dir, compute)?;
+    let teacher = args.with_teacher.then(|| ClipText::load(&teacher_dir, compute)).transpose()?;
+    let teacher_tokenizer = match &teacher {
+        Some(teacher) => Some(TextTokenizer::from_folder(&teacher_dir, teacher.max_tokens())?),
+        None => None,
+    };
     let vision = other_vision.unwrap_or(&config.teacher);
     let images = TeacherImages::load(&vision_dir, compute)?;
-    if images.dim() != teacher.projection_dim() {
-        let (theirs, ours) = (images.dim(), teacher.projection_dim());
+    if images.dim() != ours.dim() {
+        let (theirs, ours) = (images.dim(), ours.dim());
         return Err(Error::new(format!(
             "{vision} embeds images in {theirs} numbers, {} embeds texts in {ours}",
             config.teacher
@@ -81,10 +76,9 @@ fn measure_student(args: &TestArgs, trained: &Trained, sets: &Sets, compute: &Co
     tracing::info!("checkpoint {}, images through {vision}", trained.checkpoint.display());
 
     let embedded = sets.embed_images(&images, args.batch_size)?;
-    let ours = StudentTexts { student: &student, tokenizer: &tokenizer, teacher: &teacher };
     let mut report = sets.measure(&ours, &embedded, Language::Spanish)?;
-    if args.with_teacher {
-        let own = TeacherTexts { tokenizer: &teacher_tokenizer, teacher: &teacher };
+    if let (Some(teacher), Some(tokenizer)) = (&teacher, &teacher_tokenizer) {
+        let own = TeacherTexts { tokenizer, teacher };
         report.teacher = Some(Box::new(sets.measure(&own, &embedded, Language::English)?));
     }
     Ok(report)

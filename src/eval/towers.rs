@@ -7,7 +7,8 @@ use candle_core::Tensor;
 use super::{ImageEmbedder, TextEmbedder};
 use crate::data::image::Preprocess;
 use crate::data::tokens::{TextTokenizer, cut_by_tokens};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
+use crate::models::clip_text::text_projection;
 use crate::models::{ClipText, ClipVision, Mclip, MclipConfig, Student};
 use crate::nn::{Compute, Tokens};
 
@@ -18,9 +19,9 @@ const BATCH_PATCHES: usize = 1100;
 
 /// Spanish texts through the student and the teacher's frozen text projection.
 pub struct StudentTexts<'a> {
-    pub student: &'a Student,
-    pub tokenizer: &'a TextTokenizer,
-    pub teacher: &'a ClipText,
+    student: &'a Student,
+    tokenizer: &'a TextTokenizer,
+    projection: Tensor, // [projection_dim, dim]
 }
 
 /// English texts through the teacher's own text tower.
@@ -41,13 +42,30 @@ pub struct TeacherImages {
     pub preprocess: Preprocess,
 }
 
+impl<'a> StudentTexts<'a> {
+    /// With the text projection of the CLIP in `teacher`; nothing else of it is read.
+    pub fn new(student: &'a Student, tokenizer: &'a TextTokenizer, teacher: &Path, compute: &Compute) -> Result<Self> {
+        let projection = text_projection(teacher, &compute.device).hint(|| "--teacher takes the folder of a CLIP")?;
+        let (ours, theirs) = (student.dim(), projection.dim(1)?);
+        if ours != theirs {
+            let teacher = teacher.display();
+            return Err(Error::new(format!(
+                "the student gives vectors of {ours} numbers, the teacher {teacher} takes {theirs}"
+            ))
+            .hint("--teacher must be the CLIP that the student was trained on"));
+        }
+        Ok(Self { student, tokenizer, projection })
+    }
+}
+
 impl TextEmbedder for StudentTexts<'_> {
     fn dim(&self) -> usize {
-        self.teacher.projection_dim()
+        self.projection.dims()[0]
     }
 
     fn embed(&self, texts: &[String]) -> Result<Vec<f32>> {
-        in_batches(&self.tokenizer.encode(texts)?, |tokens| self.teacher.project(&self.student.embed(tokens)?))
+        let projection = self.projection.t()?;
+        in_batches(&self.tokenizer.encode(texts)?, |tokens| Ok(self.student.embed(tokens)?.matmul(&projection)?))
     }
 }
 
