@@ -58,10 +58,12 @@ fn measure_student(args: &TestArgs, trained: &Trained, sets: &Sets, compute: &Co
     };
     let (student, tokenizer) = trained.load(compute)?;
     let ours = StudentTexts::new(&student, &tokenizer, &teacher_dir, compute)?;
-    let teacher = args.with_teacher.then(|| ClipText::load(&teacher_dir, compute)).transpose()?;
-    let teacher_tokenizer = match &teacher {
-        Some(teacher) => Some(TextTokenizer::from_folder(&teacher_dir, teacher.max_tokens())?),
-        None => None,
+    let teacher = if args.with_teacher {
+        let teacher = ClipText::load(&teacher_dir, compute)?;
+        let tokenizer = TextTokenizer::from_folder(&teacher_dir, teacher.max_tokens())?;
+        Some((teacher, tokenizer))
+    } else {
+        None
     };
     let vision = other_vision.unwrap_or(&config.teacher);
     let images = TeacherImages::load(&vision_dir, compute)?;
@@ -77,7 +79,7 @@ fn measure_student(args: &TestArgs, trained: &Trained, sets: &Sets, compute: &Co
 
     let embedded = sets.embed_images(&images, args.batch_size)?;
     let mut report = sets.measure(&ours, &embedded, Language::Spanish)?;
-    if let (Some(teacher), Some(tokenizer)) = (&teacher, &teacher_tokenizer) {
+    if let Some((teacher, tokenizer)) = &teacher {
         let own = TeacherTexts { tokenizer, teacher };
         report.teacher = Some(Box::new(sets.measure(&own, &embedded, Language::English)?));
     }

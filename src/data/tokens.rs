@@ -75,7 +75,9 @@ fn assemble(folder: &Path) -> Result<(PathBuf, Result<Tokenizer>)> {
     };
     let json = |name: &str| -> Result<Value> {
         let (path, bytes) = read(name)?;
-        serde_json::from_slice(&bytes).context(|| format!("{} is not JSON", path.display()))
+        serde_json::from_slice(&bytes)
+            .context(|| format!("{} is not JSON", path.display()))
+            .hint(|| "fetch the tokenizer's files again")
     };
     let has = |name: &str| folder.join(name).exists();
     if has("tokenizer.json") {

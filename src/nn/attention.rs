@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::dropout::RowMask;
 use super::gemm::Columns::{self, As};
-use super::gemm::{Elements, RawMat, gemm_raw};
+use super::gemm::{Elements, RawMat, bf16_unit, gemm_raw};
 use super::math::{exp, halves, largest, replace_and_sum, scale, simd, sum2};
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
@@ -71,6 +71,9 @@ impl Attention {
         }
         let (n, hidden) = (rows.tokens(), self.hidden());
         if qkv.dtype() == DType::BF16 {
+            if bf16_unit().is_none() {
+                return Err(Error::new("attention: no bf16 on this CPU"));
+            }
             let (qkv, mut out) = (Slice::halves(qkv)?, unfilled::<bf16>(n * hidden));
             let to = Out::Bf16(Shared(out.as_mut_ptr()));
             let log_sums = self.fast(Elements::Bf16(qkv.as_ptr()), true, rows, dropout, to);
@@ -298,7 +301,8 @@ mod tests {
 
     #[test]
     fn fast_plain_and_autograd_agree() {
-        let cases: [(&[usize], usize, usize); 4] = [(&[1], 1, 3), (&[5], 2, 4), (&[77, 1, 9], 3, 16), (&[2, 3], 4, 8)];
+        let cases: [(&[usize], usize, usize); 5] =
+            [(&[1], 1, 3), (&[5], 2, 4), (&[77, 1, 9], 3, 16), (&[2, 3], 4, 8), (&[50, 33], 2, 32)];
         for (lengths, heads, d) in cases {
             let rows = Rows::new(lengths.iter().copied(), 3).unwrap();
             let (tokens, hidden) = (rows.tokens(), heads * d);
@@ -317,7 +321,7 @@ mod tests {
                     let d = attention.backward(Backend::Bf16, &qkv, &saved, &dout, &rows, dropout.as_ref()).unwrap();
                     assert_close(&saved.out, &results[0].0, 1e-2);
                     assert_close(&d, &results[0].1, 2e-2);
-                    if super::super::gemm::bf16_unit().is_some() {
+                    if bf16_unit().is_some() {
                         let halves = qkv.to_dtype(DType::BF16).unwrap();
                         let out = attention.forward(Backend::Bf16, &halves, &rows, dropout.as_ref()).unwrap().out;
                         assert_eq!(out.dtype(), DType::BF16);

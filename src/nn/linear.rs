@@ -71,7 +71,7 @@ impl Linear {
             });
         }
         let (n, inner) = x.dims2()?;
-        let (x, bias) = (Rows::new(x)?, self.bias()?);
+        let (x, bias) = (Input::new(x)?, self.bias()?);
         let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
         match &self.weight {
             Weight::Plain(weight) => {
@@ -98,7 +98,7 @@ impl Linear {
     /// to. `x` is in f32 or bf16, here and in [`Self::forward_onto`].
     pub fn forward_halves(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
         let (packed, n, bias) = (self.packed()?, x.dim(0)?, self.bias()?);
-        let x = Rows::new(x)?;
+        let x = Input::new(x)?;
         let mut y = unfilled::<bf16>(n * packed.columns());
         let finish = activation.map_or(nothing as fn(&mut [f32]), Activation::on_slices);
         let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
@@ -110,7 +110,7 @@ impl Linear {
     /// which bf16 does not have.
     pub fn forward_onto(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
         let (packed, n, bias, other) = (self.packed()?, x.dim(0)?, self.bias()?, Slice::new(other)?);
-        let x = Rows::new(x)?;
+        let x = Input::new(x)?;
         let mut y = unfilled::<f32>(n * packed.columns());
         let init = match bias.as_deref() {
             Some(bias) => Init::BiasAndOther(bias, &other),
@@ -123,7 +123,7 @@ impl Linear {
     fn packed(&self) -> Result<&Packed> {
         match &self.weight {
             Weight::Packed(packed) => Ok(packed),
-            Weight::Plain(_) => Err(Error::new("a linear layer that is not frozen gives no bf16")),
+            Weight::Plain(_) => Err(Error::new("this linear layer is not frozen")),
         }
     }
 
@@ -189,13 +189,13 @@ impl Linear {
     }
 }
 
-/// Rows in f32 or bf16.
-enum Rows<'a> {
+/// Input in f32 or bf16.
+enum Input<'a> {
     F32(Slice<'a>),
     Bf16(Slice<'a, bf16>),
 }
 
-impl<'a> Rows<'a> {
+impl<'a> Input<'a> {
     fn new(x: &'a Tensor) -> Result<Self> {
         Ok(if x.dtype() == DType::BF16 { Self::Bf16(Slice::halves(x)?) } else { Self::F32(Slice::new(x)?) })
     }
@@ -210,7 +210,7 @@ impl<'a> Rows<'a> {
     fn f32(&self) -> Result<&[f32]> {
         match self {
             Self::F32(x) => Ok(x),
-            Self::Bf16(_) => Err(Error::new("a linear layer that is not frozen takes no bf16")),
+            Self::Bf16(_) => Err(Error::new("this linear layer is not frozen, and takes no bf16")),
         }
     }
 }
@@ -275,6 +275,31 @@ mod tests {
                     assert_close(fast, plain, 2e-6);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_frozen_layer_gives_in_bf16_what_it_gives_rounded() {
+        let (n, inner, outer) = (70, 64, 96);
+        let mut params = Params::default();
+        let weight = params.add(vec![String::new()], &random(1, (outer, inner))).unwrap();
+        let bias = params.add(vec![String::new()], &random(2, outer)).unwrap();
+        let linear = Linear::new(weight, Some(bias));
+        assert!(!linear.has_halves() && linear.forward_onto(&random(3, (n, inner)), &random(4, (n, outer))).is_err());
+        let frozen = linear.freeze(Backend::Bf16).unwrap();
+        if !frozen.has_halves() {
+            return; // no such instructions here
+        }
+        let round = |x: &Tensor| x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        let (x, other) = (random(3, (n, inner)), random(4, (n, outer)));
+        let y = frozen.forward(Backend::Bf16, &x).unwrap();
+        for x in [x.clone(), x.to_dtype(DType::BF16).unwrap()] {
+            assert_eq!(values(&frozen.forward(Backend::Bf16, &x).unwrap()), values(&y));
+            let halves = frozen.forward_halves(&x, None).unwrap().to_dtype(DType::F32).unwrap();
+            assert_eq!(values(&halves), values(&round(&y)));
+            let gelu = frozen.forward_halves(&x, Some(Activation::Gelu)).unwrap().to_dtype(DType::F32).unwrap();
+            assert_close(&gelu, &Activation::Gelu.forward(Backend::Fast, &y).unwrap(), 4e-3);
+            assert_close(&frozen.forward_onto(&x, &other).unwrap(), &(&y + &other).unwrap(), 1e-6);
         }
     }
 }

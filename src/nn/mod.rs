@@ -5,8 +5,8 @@
 //! and Metal run). The tests compare both on the CPU, in value and gradient, so the path that is not run here is the
 //! path that is tested.
 //!
-//! Tensors are f32. Tokens are packed: `[total_tokens, hidden]`, with [`Rows`] saying which sequence and position
-//! each row is.
+//! Tensors are f32. Only frozen layers on a CPU with bf16 instructions hand on bf16 (`forward_halves`; fast, and forward
+//! only). Tokens are packed: `[total_tokens, hidden]`, with [`Rows`] saying which sequence and position each row is.
 
 pub mod activation;
 pub mod attention;

@@ -4,7 +4,7 @@
 //! tile of A, 16 steps of 16 words a tile of B, with the distance between lines as the stride of the load.
 //!
 //! The system grants the tiles per process (`arch_prctl`); their configuration belongs to a thread. A task loads it,
-//! runs no code of others (no rayon call), and releases it, which also keeps later context switches cheap.
+//! runs no code of others but what is made of a block's sums (no rayon call, no product), and releases it, which also keeps later context switches cheap.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};

@@ -165,16 +165,16 @@ pub unsafe fn product<K: Kernel>(
     let parallel = parallel && m * n * k >= ALONE;
     let words = k.div_ceil(word(K::BF16));
     let row_words = words.next_multiple_of(TILE);
-    // Where the rows are words already they are read as they lie, whole tiles of them.
-    let direct = match a.from {
-        Elements::F32(at) => (!K::BF16).then_some((at as *const u32, a.line_stride)),
-        Elements::Bf16(at) => {
-            let whole = k.is_multiple_of(TILE * word(K::BF16)) && a.line_stride.is_multiple_of(word(K::BF16));
-            whole.then_some((at as *const u32, a.line_stride / word(K::BF16)))
+    // Where the rows are words already they are read as they lie; in bf16 in whole tiles, as AMX reads them.
+    let direct = match (a.from, K::BF16) {
+        (Elements::F32(at), false) => Some((at as *const u32, a.line_stride)),
+        (Elements::Bf16(at), true) if k.is_multiple_of(2 * TILE) && a.line_stride.is_multiple_of(2) => {
+            Some((at as *const u32, a.line_stride / 2))
         }
+        _ => None,
     };
     let direct = direct.filter(|_| a.k_stride == 1);
-    let packed_rows = if direct.is_some() { TILE * MOST_ROWS.div_ceil(TILE) } else { m };
+    let packed_rows = if direct.is_some() { 0 } else { m };
     scratch::with(&scratch::A, (packed_rows + MOST_ROWS) * row_words, |packed| {
         // SAFETY: `packed` has room for the rows in whole tiles, and for the kernel to read a block past the last one.
         unsafe {
@@ -218,9 +218,11 @@ unsafe fn multiply<K: Kernel>(
     let words = k.div_ceil(word(K::BF16));
     let (row_blocks, panels, part) = (m.div_ceil(K::ROWS), n.div_ceil(COLS), part(words));
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
-    // As many tasks as there are threads, or a multiple of that: each is about as long as any other.
+    // A multiple of the threads, as each task is about as long as any other, and several for each: at the end a thread
+    // waits for a part of one.
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
-    let across = panels.div_ceil(chunk).next_multiple_of(threads).min(panels);
+    let few = if parallel { (4 * threads).min(panels.div_ceil(3)) } else { 1 };
+    let across = panels.div_ceil(chunk).max(few).next_multiple_of(threads).min(panels);
     let down = (2 * threads).div_ceil(across).min(row_blocks.div_ceil(4)).max(1);
     let b = &b; // as a whole it may go to other threads
     let one = |task: usize| {
@@ -241,7 +243,8 @@ unsafe fn multiply<K: Kernel>(
                     },
                     Columns::Packed(all) => all.wrapping_add((start / part * panels + columns.start) * part * COLS),
                 };
-                // SAFETY: the caller found the instructions; up to `end` only blocks run on this thread.
+                // SAFETY: the caller found the instructions; up to `end` only blocks run on this thread, and what is made
+                // of their sums.
                 unsafe { K::begin() };
                 for row in rows.clone() {
                     for (i, panel) in columns.clone().enumerate() {

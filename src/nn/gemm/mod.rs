@@ -1,4 +1,5 @@
-//! Matrix products on strided slices, in f32 or with the operands rounded to bf16 (sums are f32 in both).
+//! Matrix products on strided slices, in f32 or with the operands rounded to bf16. Sums are f32 in both; what a function
+//! makes of them may be written as bf16 ([`To`]).
 //!
 //! With AVX-512 they run through our own kernels (`blocked`): f32, bf16 with AVX512-BF16, or bf16 on Intel's matrix unit
 //! AMX, all on one layout of packed operands. Elsewhere they run through the `gemm` crate.
@@ -23,7 +24,7 @@ use rayon::prelude::*;
 pub use operands::{Elements, Init, Left, Mat, RawMat, To};
 use operands::{Out, Target};
 
-use super::math::add;
+use super::math::{add, half};
 
 /// The instructions through which bf16 products are faster than f32 ones here, if there are any.
 pub fn bf16_unit() -> Option<&'static str> {
@@ -93,15 +94,11 @@ fn rounded(x: &[f32]) -> Vec<f32> {
 
 /// `x` rounded to bf16: to nearest, ties to even.
 pub fn round_to_bf16(x: f32) -> f32 {
-    let bits = x.to_bits();
-    if x.is_nan() {
-        return x;
-    }
-    f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000)
+    half(x).to_f32()
 }
 
-/// Products of fewer multiplications go through the `gemm` crate when they are part of a larger work: they would mostly
-/// be packing.
+/// Products of f32 with fewer multiplications go through the `gemm` crate when they are part of a larger work: they would
+/// mostly be packing.
 const SMALL: usize = 1 << 15;
 
 /// B of several products: as it lies in memory, or packed.
@@ -125,7 +122,7 @@ impl Columns {
         (m, n, k): (usize, usize, usize), bf16: bool, b: RawMat<Elements>, memory: &mut Vec<u32>,
     ) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if (m * n * k >= SMALL || matches!(b.ptr, Elements::Bf16(_))) && has_kernels(bf16) {
+        if (m * n * k >= SMALL || k > 0 && matches!(b.ptr, Elements::Bf16(_))) && has_kernels(bf16) {
             let to = room(memory, blocked::packed_words(bf16, n, k));
             // SAFETY: there is room, the rest is the caller's.
             unsafe { pack_columns((n, k), bf16, b, to, false) };
@@ -136,11 +133,12 @@ impl Columns {
     }
 }
 
-/// [`gemm()`] by address on the calling thread: `C = A B`, C with columns next to each other. Small products are f32 even
-/// with `bf16`.
+/// [`gemm()`] by address on the calling thread: `C = A B`, C with columns next to each other. Small products of f32 are f32
+/// even with `bf16`.
 ///
 /// # Safety
-/// The operands must be valid for their shapes and strides, and nobody else may use C meanwhile.
+/// The operands must be valid for their shapes and strides, in bf16 only for products in bf16 on a CPU that has a
+/// [`bf16_unit`], and nobody else may use C meanwhile.
 pub unsafe fn gemm_raw(
     (m, n, k): (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, c: RawMat<*mut f32>,
 ) {
@@ -225,7 +223,8 @@ impl Packed {
         };
         assert!(len == m * k && to_len == m * n, "A or C is not of {m} rows");
         assert!(self.bf16 || matches!(elements, Elements::F32(_)), "f32 products of bf16");
-        assert!(self.writes_bf16() || matches!(target, Target::F32(_)), "bf16 of a sum in parts");
+        let may_be_bf16 = self.writes_bf16() && !matches!(init, Init::C);
+        assert!(may_be_bf16 || matches!(target, Target::F32(_)), "bf16 of a sum in parts");
         init.expect(m, n);
         let a = RawMat { ptr: elements, row_stride: k, col_stride: 1 };
         let (b, c) = (Columns::Packed(self.start), Out { ptr: target, row_stride: n });

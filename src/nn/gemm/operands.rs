@@ -68,13 +68,15 @@ pub enum Left<'a> {
 pub enum To<'a> {
     /// The sums.
     F32(&'a mut [f32]),
-    /// What the function makes of the sums, rounded to bf16.
+    /// What the function makes of the sums, rounded to bf16. It is given rows of a block of C between the kernel's own
+    /// instructions, so it must not multiply matrices.
     Bf16(&'a mut [bf16], fn(&mut [f32])),
 }
 
 /// The result of a product by address: element (0, 0), and elements from one row to the next; columns lie next to each
 /// other.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for our own kernels"))]
 pub(super) struct Out {
     pub ptr: Target,
     pub row_stride: usize,
@@ -85,6 +87,7 @@ unsafe impl Sync for Out {}
 
 /// What the elements of a result are; see [`To`].
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for our own kernels"))]
 pub(super) enum Target {
     F32(*mut f32),
     /// For products whose k is not worked on in parts.

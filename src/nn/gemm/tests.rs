@@ -86,7 +86,7 @@ fn rounding_is_to_nearest_with_ties_to_even() {
 
 #[test]
 fn packed_columns_and_any_strides_give_the_same_product() {
-    for (m, n, k) in [(1, 1, 1), (50, 70, 2100), (13, 33, 64), (50, 96, 75)] {
+    for (m, n, k) in [(1, 1, 1), (50, 70, 2100), (13, 33, 64), (50, 96, 75), (77, 70, 64), (50, 70, 2112)] {
         let (a, b, bias) = (random(1, m * k), random(2, k * n), random(3, n));
         let spread = |x: &[f32]| x.iter().flat_map(|x| [*x, f32::NAN, f32::NAN]).collect::<Vec<f32>>();
         let (wide_a, wide_b) = (spread(&a), spread(&b));
@@ -128,4 +128,12 @@ fn packed_columns_and_any_strides_give_the_same_product() {
             assert!(m * n * k < SMALL || close(&c));
         }
     }
+}
+
+/// (`.ci/check-amx` looks for the line that is printed.)
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn amx_is_used_where_it_is_there() {
+    assert_eq!(amx::is_supported(), bf16_unit() == Some("AMX"));
+    println!("bf16 products through {}", bf16_unit().unwrap_or("the gemm crate"));
 }
