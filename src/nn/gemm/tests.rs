@@ -130,7 +130,6 @@ fn packed_columns_and_any_strides_give_the_same_product() {
     }
 }
 
-/// (`.ci/check-amx` looks for the line that is printed.)
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn amx_is_used_where_it_is_there() {
