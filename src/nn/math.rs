@@ -110,7 +110,7 @@ pub fn half(x: f32) -> bf16 {
 }
 
 simd! {
-    /// [`half`] of every element.
+    /// [`half()`] of every element.
     pub fn halves(to: &mut [bf16], from: &[f32]) {
         to.iter_mut().zip(from).for_each(|(to, x)| *to = half(*x));
     }
