@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::dropout::{Mask, RowMask, masked};
 use super::linear::SUM_ROWS;
-use super::math::{add, half, simd, sum, sum2, sum3};
+use super::math::{add, simd, sum, sum2, sum3};
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
@@ -201,7 +201,7 @@ simd! {
     fn normalise_to_halves(out: &mut [bf16], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
         let (mean, rstd) = statistics(x, eps);
         for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-            *o = half(((v - mean) * rstd).mul_add(w, b));
+            *o = bf16::from_f32(((v - mean) * rstd).mul_add(w, b));
         }
         (mean, rstd)
     }

@@ -101,18 +101,10 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `x` rounded to bf16, to nearest, ties to even; NaN stays NaN.
-#[inline(always)]
-pub fn half(x: f32) -> bf16 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    bf16::from_bits(if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded as u16 })
-}
-
 simd! {
-    /// [`half()`] of every element.
+    /// Every element rounded to bf16, to nearest, ties to even.
     pub fn halves(to: &mut [bf16], from: &[f32]) {
-        to.iter_mut().zip(from).for_each(|(to, x)| *to = half(*x));
+        to.iter_mut().zip(from).for_each(|(to, x)| *to = bf16::from_f32(*x));
     }
 
     /// `to = a + b`

@@ -19,12 +19,13 @@ mod pack;
 mod scratch;
 
 use gemm::Parallelism;
+use half::bf16;
 use rayon::prelude::*;
 
 pub use operands::{Elements, Init, Left, Mat, RawMat, To};
 use operands::{Out, Target};
 
-use super::math::{add, half};
+use super::math::add;
 
 /// The instructions through which bf16 products are faster than f32 ones here, if there are any.
 pub fn bf16_unit() -> Option<&'static str> {
@@ -94,7 +95,7 @@ fn rounded(x: &[f32]) -> Vec<f32> {
 
 /// `x` rounded to bf16: to nearest, ties to even.
 pub fn round_to_bf16(x: f32) -> f32 {
-    half(x).to_f32()
+    bf16::from_f32(x).to_f32()
 }
 
 /// Products of f32 with fewer multiplications go through the `gemm` crate when they are part of a larger work: they would
