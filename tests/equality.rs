@@ -65,9 +65,10 @@ fn compare_gradients(params: &Params, grads: &Gradients, want: &Golden, prefix: 
         for (name, part) in entry.parts(gradient).unwrap() {
             let want_part = &want[&format!("{prefix}{name}")];
             seen += 1;
-            if let Some(query) = [("key.bias", "query.bias"), ("k_proj.bias", "q_proj.bias")]
-                .iter()
-                .find_map(|(k, q)| name.contains(k).then(|| name.replace(k, q)))
+            if let Some(query) =
+                [("key.bias", "query.bias"), ("k_proj.bias", "q_proj.bias"), ("k_lin.bias", "q_lin.bias")]
+                    .iter()
+                    .find_map(|(k, q)| name.contains(k).then(|| name.replace(k, q)))
             {
                 let scale = norm(&want[&format!("{prefix}{query}")]);
                 assert!(norm(&(part - want_part).unwrap()) <= 1e-5 * scale, "{name}");
@@ -154,12 +155,87 @@ fn the_clip_towers_equal_transformers() {
         assert_close("text_embeds", &text.project(&pooled).unwrap(), &want["text_embeds"], 2e-6);
         let mut grads = Gradients::zeros(text.params()).unwrap();
         text.backward(&tokens, tape, &want["text_weights"], &mut grads).unwrap();
-        let seen = compare_gradients(text.params(), &grads, &want, "grad.");
+        let seen = compare_gradients(text.params(), &grads, &want, "grad.text_model.");
         assert_eq!(seen, want.keys().filter(|k| k.starts_with("grad.")).count());
         let vision = ClipVision::load(&golden("tiny-clip"), &compute).unwrap();
         let images: Vec<Vec<f32>> = want["pixels"].flatten_from(1).unwrap().to_vec2().unwrap();
         assert_close("image_pooled", &vision.pooled(&images).unwrap(), &want["image_pooled"], 2e-6);
         assert_close("image_embeds", &vision.embed(&images).unwrap(), &want["image_embeds"], 2e-6);
+    }
+}
+
+/// `tests/golden/architectures.py` saved these as transformers does, with the heads of tasks.
+#[test]
+fn students_of_every_kind_and_every_gradient_equal_pytorch() {
+    let kinds = [
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "data2vec-text",
+        "electra",
+        "electra-narrow",
+        "ernie",
+        "ernie-plain",
+        "distilbert",
+    ];
+    for (name, compute) in kinds.iter().flat_map(|name| computes().map(|compute| (name, compute))) {
+        let folder = golden("kinds").join(name);
+        let want = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
+        let tokens = Tokens::pack(&sequences(&want["ids"], &want["cu_seqlens"]), 0).unwrap();
+        let student = Student::load(&folder, Head::new(Pooling::Mean, 10), 0, &compute).unwrap();
+        let projection = student.params().iter().find(|p| p.name() == "projection.weight").unwrap();
+        projection.var.set(&want["projection"]).unwrap();
+        assert_close(name, &student.embed(&tokens).unwrap(), &want["output"], 2e-6);
+        let (value, grads) = gradients(&student, &tokens, &want["targets"], None);
+        let loss = f64::from(want["loss"].to_scalar::<f32>().unwrap());
+        assert!((value / loss - 1.0).abs() < 1e-5, "{name}: {value} {loss}");
+        let seen = compare_gradients(student.params(), &grads, &want, "grad.");
+        assert_eq!(seen, want.keys().filter(|k| k.starts_with("grad.")).count(), "{name}");
+        // Frozen layers are packed, and computed by other kernels; a checkpoint holds what transformers loads.
+        let saved = tempfile::tempdir().unwrap();
+        student.save(saved.path(), Some(3)).unwrap();
+        let frozen = Student::from_checkpoint(saved.path(), &compute).unwrap();
+        assert_close(name, &frozen.embed(&tokens).unwrap(), &want["output"], 2e-6);
+        let saved_names = candle_core::safetensors::load(saved.path().join("model.safetensors"), &Device::Cpu).unwrap();
+        let of_encoder = |name: &&String| name.starts_with("grad.") && *name != "grad.projection.weight";
+        assert!(want.keys().filter(of_encoder).all(|name| saved_names.contains_key(&name[5..])), "{name}");
+        assert_eq!(saved_names.len(), seen - 1);
+    }
+}
+
+#[test]
+fn clips_in_every_form_equal_transformers() {
+    let (nested, flat) = (load("clip.safetensors"), golden("kinds/clip-text"));
+    for compute in computes() {
+        let texts = |clip: &ClipText, want: &Golden, ids: &str, ends: &str, tolerance: f64| {
+            let mut ids = sequences(&want[ids], &want[ends]);
+            ids.iter_mut().for_each(|ids| clip.cut(ids).unwrap());
+            let pooled = clip.pooled(&Tokens::pack(&ids, 0).unwrap(), None).unwrap();
+            assert_close("text_pooled", &pooled, &want["text_pooled"], tolerance);
+            assert_close("text_embeds", &clip.project(&pooled).unwrap(), &want["text_embeds"], tolerance);
+        };
+        let images = |clip: &ClipVision, want: &Golden| {
+            let pixels: Vec<Vec<f32>> = want["pixels"].flatten_from(1).unwrap().to_vec2().unwrap();
+            assert_close("image_embeds", &clip.embed(&pixels).unwrap(), &want["image_embeds"], 2e-6);
+        };
+        let folder = golden("kinds/metaclip_2");
+        let want = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
+        texts(&ClipText::load(&folder, &compute).unwrap(), &want, "ids", "cu_seqlens", 2e-6);
+        images(&ClipVision::load(&folder, &compute).unwrap(), &want);
+
+        texts(&ClipText::load(&flat, &compute).unwrap(), &nested, "text_ids", "text_cu_seqlens", 2e-6);
+        images(&ClipVision::load(&golden("kinds/clip-vision"), &compute).unwrap(), &nested);
+        let error = ClipVision::load(&flat, &compute).err().unwrap();
+        assert!(error.to_string().contains("no image tower"), "{error}");
+        let error = ClipText::load(&golden("kinds/clip-vision"), &compute).err().unwrap();
+        assert!(error.to_string().contains("no text tower"), "{error}");
+
+        let old = tempfile::tempdir().unwrap();
+        std::fs::copy(golden("kinds/clip_dict.json"), old.path().join("config.json")).unwrap();
+        std::fs::copy(golden("tiny-clip/model.safetensors"), old.path().join("model.safetensors")).unwrap();
+        texts(&ClipText::load(old.path(), &compute).unwrap(), &nested, "text_ids", "text_cu_seqlens", 2e-6);
+        images(&ClipVision::load(old.path(), &compute).unwrap(), &nested);
     }
 }
 

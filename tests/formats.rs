@@ -169,7 +169,7 @@ fn absurd_configurations_are_refused_before_they_take_memory() {
 #[test]
 fn ids_outside_the_vocabulary_are_an_error() {
     let student = Student::load(&golden("tiny-bert"), head(), 0, &compute()).unwrap();
-    let rows = student.config().vocab_size as u32;
+    let rows = student.config().sizes.vocab_size as u32;
     for id in [rows, u32::MAX] {
         let error = student.embed(&Tokens::pack(&[vec![4, id, 5]], 0).unwrap()).unwrap_err();
         assert!(error.advice().unwrap().contains("tokenizer"), "{error:?}");

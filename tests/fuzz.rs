@@ -225,7 +225,10 @@ fn targets(made: &Path) -> Vec<Target> {
     add(vec![(golden("tiny-mclip/config.json"), "config.json"), bin], mclip);
     let head = (made.join("themo.json"), "themo.json");
     let trained = (made.join("trained.safetensors"), "model.safetensors");
-    add(vec![head, trained, (tiny.join("config.json"), "config.json")], checkpoint);
+    let projection = (made.join("head.safetensors"), "head.safetensors");
+    let config = (made.join("config.json"), "config.json");
+    add(vec![head.clone(), trained.clone(), projection.clone(), config.clone()], checkpoint);
+    add(vec![projection, trained, head, config], checkpoint);
     add(vec![(beto.join("tokenizer.json"), "tokenizer.json")], tokenizer);
     add(vec![(toy.join("tokenizer.json"), "tokenizer.json")], tokenizer);
     add(vec![(golden("tiny-mclip/tokenizer.json"), "tokenizer.json")], tokenizer);
@@ -242,7 +245,7 @@ fn targets(made: &Path) -> Vec<Target> {
     let image = demo("mscoco/train2014/COCO_train2014_000000019700.jpg");
     let settings = (golden("tiny-clip/preprocessor_config.json"), "preprocessor_config.json");
     add(vec![settings, (image, "image.jpg")], preprocess);
-    add(vec![(golden("../../configs/demo.toml"), "config.toml")], config);
+    add(vec![(golden("../../configs/demo.toml"), "config.toml")], self::config);
     let name = "checkpoints/epoch=3-train-loss=0.2440.ckpt";
     add(
         vec![(golden("lightning/version_0/hparams.yaml"), "hparams.yaml"), (golden("tiny-bert/config.json"), name)],
@@ -258,7 +261,7 @@ fn make(folder: &Path) {
         tensors.keys().map(|name| (name.clone(), "one.safetensors".into())).collect();
     fs::write(folder.join("index.json"), serde_json::json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
     let student = Student::load(&golden("tiny-bert"), Head::new(Pooling::Mean, 20), 0, &compute()).unwrap();
-    student.save(folder).unwrap();
+    student.save(folder, None).unwrap();
     fs::rename(folder.join("model.safetensors"), folder.join("trained.safetensors")).unwrap();
 }
 

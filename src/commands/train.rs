@@ -69,7 +69,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         None => State::new(config.seed, identify(&train_pairs)),
     };
 
-    let dim = ClipConfig::from_folder(&teacher_dir)?.text_config.hidden_size;
+    let dim = ClipConfig::from_folder(&teacher_dir)?.text()?.hidden_size;
     let Recipe { projection_bias, final_norm, init, .. } = config.recipe;
     let head = Head { pooling: config.pooling, dim, projection_bias, final_norm, init };
     let mut student = Student::load(&student_dir, head, config.seed, &compute)
@@ -111,7 +111,10 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     let status = run.as_ref().map(Status::begin).transpose()?;
     let train = || -> Result<Summary> {
         let mut journal = match &run {
-            Some(run) => Journal::open(run, &student_dir, &config, &introduce(run, &config, &compute)?, &state)?,
+            Some(run) => {
+                let hparams = introduce(run, &config, &compute)?;
+                Journal::open(run, (&student_dir, tokenizer.padding()), &config, &hparams, &state)?
+            }
             None => Journal::none(),
         };
         let key = Key::of_files(&model_files(&teacher_dir)?)?.in_bf16(compute.backend == Backend::Bf16);
@@ -285,7 +288,7 @@ fn dataset(config: &Config, pairs: Vec<Pair>, tokenizer: &TextTokenizer, teacher
     let spanish: Vec<&str> = pairs.iter().map(|p| p.es.as_str()).collect();
     let english: Vec<&str> = pairs.iter().map(|p| p.en.as_str()).collect();
     let key = teacher.key.of_captions(&english);
-    let dim = ClipConfig::from_folder(teacher.dir)?.text_config.hidden_size;
+    let dim = ClipConfig::from_folder(teacher.dir)?.text()?.hidden_size;
     let mut plan = None;
     let targets = Targets::open_or_compute(Path::new(&config.cache_dir), &key, pairs.len(), dim, |start| {
         if teacher.signals.exit_code().is_some() {

@@ -1,4 +1,4 @@
-//! What `--version-path` names: a run of themo, or one of the Python Themo.
+//! What `--version-path` names: a run of themo or one of its checkpoints, or a run or a checkpoint of the Python Themo.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use crate::data::tokens::TextTokenizer;
 use crate::error::{Error, Result};
 use crate::hub::Part;
 use crate::models::Student;
+use crate::models::student::HEAD_FILE;
 use crate::nn::{Compute, Pooling};
 use crate::run_dir::RunDir;
 use crate::train::checkpoint::find_best;
@@ -26,8 +27,12 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// The run in the folder `path`, or the Lightning run or file there, with the `settings` given now.
+    /// The run in the folder `path` (its best checkpoint), the checkpoint there, or the Lightning run or file there, with
+    /// the `settings` given now.
     pub fn open(path: &Path, settings: Table) -> Result<Self> {
+        if path.join(HEAD_FILE).exists() {
+            return Self::open_checkpoint(path, settings);
+        }
         let lightning = if path.join("config.toml").exists() { None } else { Lightning::find(path)? };
         if let Some(Lightning { file, eval, max_sequence_length }) = lightning {
             let mut table = Table::new();
@@ -40,6 +45,20 @@ impl Trained {
         let run = RunDir::open(path)?;
         let config = run_config(&run, settings)?;
         Ok(Self { config, checkpoint: find_best(&run.checkpoints())?, eval: run.eval() })
+    }
+
+    /// The checkpoint in the folder `path`: of a run, whose settings it has, or copied to somewhere else.
+    fn open_checkpoint(path: &Path, settings: Table) -> Result<Self> {
+        let absolute = std::path::absolute(path)?;
+        let run = absolute.ancestors().nth(2).filter(|run| run.join("config.toml").exists());
+        let (config, eval) = match run.map(RunDir::open).transpose()? {
+            Some(run) => {
+                let name = absolute.file_name().unwrap_or_default();
+                (run_config(&run, settings)?, run.eval().join(name))
+            }
+            None => (Config::resolve(None, settings)?, path.join("eval")),
+        };
+        Ok(Self { config, checkpoint: path.to_owned(), eval })
     }
 
     /// The student and its tokenizer. What a Lightning checkpoint lacks, the BERT's configuration and tokenizer, is

@@ -48,6 +48,11 @@ impl TextTokenizer {
         Ok(Self { tokenizer, path })
     }
 
+    /// The padding's id in the vocabulary, where it has one.
+    pub fn padding(&self) -> Option<u32> {
+        ["[PAD]", "<pad>"].iter().find_map(|token| self.tokenizer.token_to_id(token))
+    }
+
     /// Token ids of each text, tokenized in parallel.
     pub fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();

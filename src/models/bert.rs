@@ -1,46 +1,85 @@
-//! BERT's configuration and embeddings (Devlin et al. 2018), as transformers saves them; XLM-R (Conneau et al. 2020) is
-//! the same but for where its positions start.
+//! The student's encoder: BERT (Devlin et al. 2018) and its kin, as transformers saves them. In what they differ is in
+//! [`kinds`](super::kinds).
+
+use std::path::Path;
 
 use candle_core::Tensor;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::encoder::{Encoder, EncoderConfig, Tape};
-use super::weights::{Weights, bert_layers};
-use crate::error::{Error, Result};
+use super::kinds::{FirstPosition, Kind, Role, TokenTypes};
+use super::weights::{Weights, encoder_layers, read_json};
+use crate::error::{Error, Result, ResultExt};
 use crate::nn::embedding::{self, Lookup};
 use crate::nn::{Activation, Backend, Compute, Dropout, Gradients, Param, Params, Pooling, Tokens};
 
-/// What themo reads of a BERT's `config.json`.
-#[derive(Clone, Debug, Deserialize)]
+/// What themo reads of an encoder's `config.json`, under BERT's names.
+#[derive(Clone, Debug)]
 pub struct BertConfig {
-    /// `bert`, `xlm-roberta`, ...
-    #[serde(default)]
-    pub model_type: String,
+    /// The row of the table of kinds.
+    pub kind: &'static Kind,
+    /// The sizes.
+    pub sizes: Sizes,
+    /// The whole file, of which a checkpoint gets a copy.
+    pub file: Map<String, Value>,
+}
+
+/// Sizes and numbers of an encoder; those that may be missing have the defaults of transformers' classes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Sizes {
+    /// The padding's id.
     #[serde(default)]
     pub pad_token_id: Option<u32>,
+    /// Rows of the word table.
     pub vocab_size: usize,
+    /// Width of the states.
     pub hidden_size: usize,
+    /// Width of the embedding tables, where they are narrower than the states (ELECTRA).
+    #[serde(default = "electra_width")]
+    pub embedding_size: usize,
+    /// Layers.
     pub num_hidden_layers: usize,
+    /// Attention heads.
     pub num_attention_heads: usize,
+    /// Width of the feed-forward blocks.
     pub intermediate_size: usize,
+    /// Rows of the position table.
     pub max_position_embeddings: usize,
+    /// The activation of the feed-forward blocks.
     #[serde(default = "gelu")]
     pub hidden_act: String,
+    /// Rows of the token type table.
     #[serde(default = "two")]
     pub type_vocab_size: usize,
+    /// Whether there is a table of pre-training tasks (ERNIE).
+    #[serde(default)]
+    pub use_task_id: bool,
+    /// Its rows.
+    #[serde(default = "three")]
+    pub task_type_vocab_size: usize,
+    /// Added to the variance in layer norms.
     #[serde(default = "tiny")]
     pub layer_norm_eps: f64,
+    /// Dropout after the embeddings and each branch.
     #[serde(default = "tenth")]
     pub hidden_dropout_prob: f64,
+    /// Dropout of attention probabilities.
     #[serde(default = "tenth")]
     pub attention_probs_dropout_prob: f64,
 }
 
+fn electra_width() -> usize {
+    128
+}
 fn gelu() -> String {
     "gelu".into()
 }
 fn two() -> usize {
     2
+}
+fn three() -> usize {
+    3
 }
 fn tiny() -> f64 {
     1e-12
@@ -50,15 +89,62 @@ fn tenth() -> f64 {
 }
 
 impl BertConfig {
-    /// The position of a sequence's first token: RoBERTa and its kin (XLM-R) count from the padding's id plus one, for
-    /// padding itself has the position of that id (transformers' `create_position_ids_from_input_ids`).
-    fn first_position(&self) -> u32 {
-        if self.model_type.contains("roberta") { self.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 }
+    /// Reads `folder/config.json`.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        Self::new(read_json(&path)?).context(|| path.display().to_string())
+    }
+
+    /// From the content of a `config.json`.
+    ///
+    /// # Errors
+    /// If it is of a kind, or asks for something, that themo does not compute, or lacks a size.
+    pub fn new(file: Map<String, Value>) -> Result<Self> {
+        let kind = Kind::of_config(&file, &[Role::Student])?;
+        let mut settings = file.clone();
+        if !kind.renamed_keys().is_empty() {
+            settings.remove("layer_norm_eps"); // DistilBERT's is fixed
+        }
+        for (theirs, ours) in kind.renamed_keys() {
+            if let Some(value) = settings.remove(*theirs) {
+                settings.insert((*ours).to_owned(), value);
+            }
+        }
+        let sizes: Sizes = serde_json::from_value(Value::Object(settings))
+            .map_err(Error::from)
+            .hint(|| "check that this is the right kind of model; fetch config.json again if it may be damaged")?;
+        Ok(Self { kind, sizes, file })
+    }
+
+    /// The padding's id: RoBERTa's and its kin's is 1 where the configuration does not say.
+    fn padding(&self) -> u32 {
+        self.sizes.pad_token_id.unwrap_or(1)
     }
 
     /// Tokens a sequence may have, the special ones included.
     pub fn max_tokens(&self) -> usize {
-        self.max_position_embeddings.saturating_sub(self.first_position() as usize)
+        let before = match self.kind.first_position {
+            FirstPosition::Zero => 0,
+            FirstPosition::AfterPadding => self.padding() as usize + 1,
+        };
+        self.sizes.max_position_embeddings.saturating_sub(before)
+    }
+
+    /// The row of the position table for each token.
+    fn positions(&self, tokens: &Tokens) -> Vec<u32> {
+        let places = tokens.positions();
+        if self.kind.first_position == FirstPosition::Zero {
+            return places;
+        }
+        let (padding, mut counted) = (self.padding(), 0);
+        let row = |(id, place): (&u32, u32)| {
+            if place == 0 {
+                counted = 0;
+            }
+            counted += u32::from(*id != padding);
+            if *id == padding { padding } else { padding + counted }
+        };
+        tokens.ids.iter().zip(places).map(row).collect()
     }
 }
 
@@ -69,39 +155,48 @@ pub struct Bert {
     backend: Backend,
     word: Param,
     position: Param,
-    token_type: Param,
+    /// Tables of which every token takes row 0.
+    constants: Vec<Param>,
     encoder: Encoder,
 }
 
 impl Bert {
     /// Takes the parameters from `weights` (below its prefix).
     pub fn load(config: BertConfig, compute: &Compute, weights: &mut Weights, params: &mut Params) -> Result<Self> {
-        let backend = compute.backend;
-        let hidden = config.hidden_size;
+        let (backend, sizes) = (compute.backend, &config.sizes);
+        let (kind, hidden) = (config.kind, sizes.hidden_size);
+        let width = if kind.widens { sizes.embedding_size } else { hidden };
         let mut table = |name: &str, rows: usize| {
-            weights.param(&format!("embeddings.{name}_embeddings.weight"), &[rows, hidden], params)
+            weights.param(&format!("embeddings.{name}_embeddings.weight"), &[rows, width], params)
         };
-        let word = table("word", config.vocab_size)?;
-        let position = table("position", config.max_position_embeddings)?;
-        let token_type = table("token_type", config.type_vocab_size)?;
+        let word = table("word", sizes.vocab_size)?;
+        let position = table("position", sizes.max_position_embeddings)?;
+        let mut constants = Vec::new();
+        if kind.token_types != TokenTypes::None {
+            constants.push(table("token_type", sizes.type_vocab_size)?);
+        }
+        if kind.token_types == TokenTypes::TableAndTask && sizes.use_task_id {
+            constants.push(table("task_type", sizes.task_type_vocab_size)?);
+        }
         let encoder = Encoder::load(
             EncoderConfig {
-                layers: config.num_hidden_layers,
+                layers: sizes.num_hidden_layers,
                 hidden,
-                heads: config.num_attention_heads,
-                intermediate: config.intermediate_size,
-                activation: Activation::from_name(&config.hidden_act)?,
-                norm_first: false,
+                embedding: width,
+                heads: sizes.num_attention_heads,
+                intermediate: sizes.intermediate_size,
+                activation: Activation::from_name(&sizes.hidden_act)?,
+                norm_first: kind.norm_first,
                 causal: false,
-                eps: config.layer_norm_eps,
+                eps: sizes.layer_norm_eps,
             },
             backend,
             "embeddings.LayerNorm",
-            bert_layers("", config.num_hidden_layers),
+            encoder_layers(kind.names, sizes.num_hidden_layers),
             weights,
             params,
         )?;
-        Ok(Self { config, backend, word, position, token_type, encoder })
+        Ok(Self { config, backend, word, position, constants, encoder })
     }
 
     fn with_lookups<R>(&self, tokens: &Tokens, work: impl FnOnce(&[Lookup]) -> Result<R>) -> Result<R> {
@@ -113,13 +208,13 @@ impl Bert {
             ))
             .hint("lower --max-sequence-length"));
         }
-        let (first, types) = (self.config.first_position(), vec![0; tokens.ids.len()]);
-        let positions: Vec<u32> = tokens.positions().into_iter().map(|position| first + position).collect();
-        work(&[
+        let (positions, zeros) = (self.config.positions(tokens), vec![0; tokens.ids.len()]);
+        let mut lookups = vec![
             Lookup { table: &self.word, indices: &tokens.ids },
             Lookup { table: &self.position, indices: &positions },
-            Lookup { table: &self.token_type, indices: &types },
-        ])
+        ];
+        lookups.extend(self.constants.iter().map(|table| Lookup { table, indices: &zeros }));
+        work(&lookups)
     }
 
     /// Token states `[tokens, hidden]`.

@@ -3,19 +3,24 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::encoder::EncoderConfig;
-use super::weights::read_json;
-use crate::error::Result;
+use super::kinds::{Kind, Role};
+use super::weights::{Leftover, Weights, read_json};
+use crate::error::{Error, Result, ResultExt};
 use crate::nn::Activation;
 
 /// What themo reads of a CLIP's `config.json`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct ClipConfig {
-    pub text_config: TextConfig,
-    pub vision_config: VisionConfig,
-    #[serde(default = "projection_dim")]
+    /// The row of the table of kinds.
+    pub kind: &'static Kind,
+    /// Width of the space that texts and images share.
     pub projection_dim: usize,
+    text: Option<TextConfig>,
+    vision: Option<VisionConfig>,
 }
 
 /// The text tower.
@@ -46,10 +51,6 @@ pub struct VisionConfig {
     pub patch_size: usize,
     pub hidden_act: String,
     pub layer_norm_eps: f64,
-}
-
-fn projection_dim() -> usize {
-    512
 }
 
 impl Default for TextConfig {
@@ -84,28 +85,123 @@ impl Default for VisionConfig {
     }
 }
 
+const HINT: &str = "check that this is the right kind of model; fetch config.json again if it may be damaged";
+
 impl ClipConfig {
-    /// Reads `folder/config.json`.
+    /// Reads `folder/config.json`: with both towers (`CLIPModel`), or of one of them by itself
+    /// (`CLIPTextModelWithProjection`, `CLIPVisionModelWithProjection`).
+    ///
+    /// # Errors
+    /// If it is of a kind, or asks for something, that themo does not compute.
     pub fn from_folder(folder: &Path) -> Result<Self> {
-        read_json(&folder.join("config.json"))
+        let path = folder.join("config.json");
+        Self::new(&read_json(&path)?).context(|| path.display().to_string()).hint(|| HINT)
+    }
+
+    fn new(file: &Map<String, Value>) -> Result<Self> {
+        let kind = Kind::of_config(file, &[Role::Clip, Role::ClipText, Role::ClipVision])?;
+        let whole = || Value::Object(file.clone());
+        for (key, tower) in [("text_config", "text"), ("vision_config", "vision")] {
+            let found = file.get(key).and_then(|config| config.get("model_type")?.as_str());
+            if let Some(found) = found.filter(|found| *found != format!("{}_{tower}_model", kind.model_type)) {
+                return Err(Error::new(format!("the {tower} tower is of the type `{found}`, not a CLIP's")));
+            }
+        }
+        let (text, vision) = match kind.role {
+            Role::ClipText => (Some(serde_json::from_value(whole())?), None),
+            Role::ClipVision => (None, Some(serde_json::from_value(whole())?)),
+            Role::Clip | Role::Student => {
+                (Some(tower_config(file, "text_config")?), Some(tower_config(file, "vision_config")?))
+            }
+        };
+        let projection_dim = match file.get("projection_dim") {
+            None => 512,
+            Some(value) => serde_json::from_value(value.clone()).context(|| "projection_dim")?,
+        };
+        Ok(Self { kind, projection_dim, text, vision })
+    }
+
+    /// The text tower's part.
+    ///
+    /// # Errors
+    /// If the file is that of an image tower alone.
+    pub fn text(&self) -> Result<&TextConfig> {
+        self.text.as_ref().ok_or_else(|| self.lacks("text"))
+    }
+
+    /// The image tower's part.
+    ///
+    /// # Errors
+    /// If the file is that of a text tower alone.
+    pub fn vision(&self) -> Result<&VisionConfig> {
+        self.vision.as_ref().ok_or_else(|| self.lacks("image"))
+    }
+
+    fn lacks(&self, tower: &str) -> Error {
+        Error::new(format!("a model of the type `{}` has no {tower} tower", self.kind.model_type))
+            .hint("use the CLIP that it is a part of, with both towers")
     }
 
     pub(super) fn text_encoder(&self) -> Result<EncoderConfig> {
-        let c = &self.text_config;
+        let c = self.text()?;
         let sizes = (c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.intermediate_size);
-        tower(sizes, &c.hidden_act, true, c.layer_norm_eps)
+        self.tower(sizes, &c.hidden_act, true, c.layer_norm_eps)
     }
 
     pub(super) fn vision_encoder(&self) -> Result<EncoderConfig> {
-        let c = &self.vision_config;
+        let c = self.vision()?;
         let sizes = (c.num_hidden_layers, c.hidden_size, c.num_attention_heads, c.intermediate_size);
-        tower(sizes, &c.hidden_act, false, c.layer_norm_eps)
+        self.tower(sizes, &c.hidden_act, false, c.layer_norm_eps)
+    }
+
+    /// The encoder of either tower; `sizes` are layers, hidden size, heads, intermediate size.
+    fn tower(
+        &self, sizes: (usize, usize, usize, usize), activation: &str, causal: bool, eps: f64,
+    ) -> Result<EncoderConfig> {
+        let (layers, hidden, heads, intermediate) = sizes;
+        let (activation, norm_first) = (Activation::from_name(activation)?, self.kind.norm_first);
+        Ok(EncoderConfig {
+            layers,
+            hidden,
+            embedding: hidden,
+            heads,
+            intermediate,
+            activation,
+            norm_first,
+            causal,
+            eps,
+        })
     }
 }
 
-/// The encoder of either tower; `sizes` are layers, hidden size, heads, intermediate size.
-fn tower(sizes: (usize, usize, usize, usize), activation: &str, causal: bool, eps: f64) -> Result<EncoderConfig> {
-    let (layers, hidden, heads, intermediate) = sizes;
-    let activation = Activation::from_name(activation)?;
-    Ok(EncoderConfig { layers, hidden, heads, intermediate, activation, norm_first: true, causal, eps })
+/// A tower's part of a CLIP's configuration. Where there is a `text_config_dict` (or `vision_config_dict`), as in the files
+/// of 2021, it and the defaults replace all of `text_config`.
+fn tower_config<T: DeserializeOwned + Default>(file: &Map<String, Value>, key: &str) -> Result<T> {
+    let old_key = format!("{key}_dict");
+    let given = |key: &str| file.get(key).filter(|value| !value.is_null());
+    let (key, value) = match (given(&old_key), given(key)) {
+        (Some(value), _) => (old_key.as_str(), value),
+        (None, Some(value)) => (key, value),
+        (None, None) => return Ok(T::default()),
+    };
+    serde_json::from_value(value.clone()).context(|| key.to_owned())
+}
+
+/// The names of one tower of a CLIP in a file of weights: the tower's, ending with `end`, are below the prefix of
+/// `weights`, and the returned one stands before those of projections.
+pub(super) fn find_tower(weights: &mut Weights, end: &str) -> Result<String> {
+    let prefix = weights.find_prefix(end)?;
+    let outer = ["text_model.", "vision_model."].iter().find_map(|tower| prefix.strip_suffix(tower));
+    Ok(outer.unwrap_or(prefix).to_owned())
+}
+
+/// What a tensor is that the tower below `prefix` did not take; `outer` stands before the names of projections.
+pub(super) fn leftover(outer: &str, prefix: &str, name: &str) -> Leftover {
+    let of_others = |below: &str| {
+        matches!(below, "visual_projection.weight" | "text_projection.weight" | "logit_scale")
+            || ["text_model.", "vision_model."].iter().any(|tower| below.starts_with(tower))
+    };
+    let is_own = prefix != outer && name.starts_with(prefix);
+    let harmless = name.ends_with("position_ids") || (!is_own && name.strip_prefix(outer).is_some_and(of_others));
+    if harmless { Leftover::Nothing } else { Leftover::Fault }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::clip::ClipConfig;
+use super::clip::{ClipConfig, find_tower, leftover};
 use super::encoder::{Encoder, Tape};
-use super::weights::{Weights, clip_layers};
+use super::kinds::EndOfText;
+use super::weights::{Leftover, Weights, clip_layers};
 use crate::error::{Error, Result};
 use crate::nn::embedding::{self, Lookup};
 use crate::nn::{Backend, Compute, Gradients, Param, Params, Pooling, Tokens};
@@ -20,7 +21,8 @@ pub struct ClipText {
     text_projection: Tensor, // [projection_dim, hidden]
     projection_dim: usize,
     params: Params,
-    end: u32,
+    /// The end-of-text token; the largest id of a text where there is none.
+    end: Option<u32>,
     max_tokens: usize,
 }
 
@@ -29,11 +31,15 @@ pub struct ClipText {
 pub fn text_projection(folder: &Path, device: &Device) -> Result<Tensor> {
     let config = ClipConfig::from_folder(folder)?;
     let mut weights = Weights::open(folder, device)?;
-    let shape = [config.projection_dim, config.text_config.hidden_size];
-    let projection = weights.take("text_projection.weight", &shape)?;
-    weights.finish(|_| true)?;
+    let shape = [config.projection_dim, config.text()?.hidden_size];
+    let outer = find_tower(&mut weights, TOKENS)?;
+    let projection = weights.take_whole(&format!("{outer}text_projection.weight"), &shape)?;
+    weights.finish(|_| Leftover::Nothing)?;
     Ok(projection)
 }
+
+/// The last part of the token table's name, by which the tower is found among the names of a file.
+const TOKENS: &str = "embeddings.token_embedding.weight";
 
 impl ClipText {
     /// Loads the text tower of the CLIP in `folder`, frozen: it has no backward pass and lists no parameters.
@@ -48,29 +54,32 @@ impl ClipText {
 
     fn build(folder: &Path, compute: &Compute, mut params: Params) -> Result<Self> {
         let config = ClipConfig::from_folder(folder)?;
-        let text = &config.text_config;
+        let text = config.text()?;
         let hidden = text.hidden_size;
         let mut weights = Weights::open(folder, &compute.device)?;
+        let outer = find_tower(&mut weights, TOKENS)?;
         let backend = compute.backend;
         let mut table = |name: &str, rows: usize| {
-            weights.param(&format!("text_model.embeddings.{name}_embedding.weight"), &[rows, hidden], &mut params)
+            weights.param(&format!("embeddings.{name}_embedding.weight"), &[rows, hidden], &mut params)
         };
         let (token, position) = (table("token", text.vocab_size)?, table("position", text.max_position_embeddings)?);
         let encoder = Encoder::load(
             config.text_encoder()?,
             backend,
-            "text_model.encoder.layers.0.layer_norm1",
-            clip_layers("text_model", text.num_hidden_layers, "final_layer_norm"),
+            "encoder.layers.0.layer_norm1",
+            clip_layers(text.num_hidden_layers, "final_layer_norm"),
             &mut weights,
             &mut params,
         )?;
-        let text_projection = weights.take("text_projection.weight", &[config.projection_dim, hidden])?;
-        weights.finish(|name| {
-            name.starts_with("vision_model.")
-                || name.ends_with("position_ids")
-                || matches!(name, "visual_projection.weight" | "logit_scale")
-        })?;
-        let (end, max_tokens) = (text.eos_token_id, text.max_position_embeddings);
+        let shape = [config.projection_dim, hidden];
+        let text_projection = weights.take_whole(&format!("{outer}text_projection.weight"), &shape)?;
+        let prefix = weights.prefix().to_owned();
+        weights.finish(|name| leftover(&outer, &prefix, name))?;
+        let end = match (config.kind.end_of_text, text.eos_token_id) {
+            (EndOfText::OfClip, 2) => None,
+            (_, id) => Some(id),
+        };
+        let max_tokens = text.max_position_embeddings;
         Ok(Self {
             backend,
             token,
@@ -105,12 +114,11 @@ impl ClipText {
     }
 
     /// Cuts a tokenized caption after its first end-of-text token, whose state is the caption's: attention is
-    /// causal, so what follows changes nothing. transformers finds the token as the largest id where the
-    /// configuration has the historical `eos_token_id` 2, else by that id.
+    /// causal, so what follows changes nothing. Which token that is says [`EndOfText`].
     pub fn cut(&self, ids: &mut Vec<u32>) -> Result<()> {
-        let end = if self.end == 2 { ids.iter().copied().max() } else { Some(self.end) };
+        let end = self.end.or_else(|| ids.iter().copied().max());
         let found = ids.iter().position(|id| Some(*id) == end).ok_or_else(|| {
-            Error::new(format!("a tokenized caption lacks the end-of-text token {}", self.end))
+            Error::new(format!("a tokenized caption lacks the end-of-text token {}", end.unwrap_or_default()))
                 .hint("the teacher's tokenizer and config.json do not belong together")
         })?;
         ids.truncate(found + 1);

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::clip::ClipConfig;
+use super::clip::{ClipConfig, find_tower, leftover};
 use super::encoder::Encoder;
 use super::weights::{Weights, clip_layers};
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ impl ClipVision {
     /// Loads the image tower of the CLIP in `folder`.
     pub fn load(folder: &Path, compute: &Compute) -> Result<Self> {
         let config = ClipConfig::from_folder(folder)?;
-        let vision = &config.vision_config;
+        let vision = config.vision()?;
         let (hidden, patch) = (vision.hidden_size, vision.patch_size);
         if patch == 0 || vision.image_size < patch {
             return Err(Error::new(format!("patches of {patch} pixels do not fit images of {}", vision.image_size))
@@ -40,34 +40,29 @@ impl ClipVision {
         }
         let grid = vision.image_size / patch;
         let mut weights = Weights::open(folder, &compute.device)?;
+        let outer = find_tower(&mut weights, "embeddings.patch_embedding.weight")?;
         let (mut params, backend) = (Params::frozen(), compute.backend);
-        let kernel = weights
-            .take("vision_model.embeddings.patch_embedding.weight", &[hidden, vision.num_channels, patch, patch])?;
+        let kernel = weights.take("embeddings.patch_embedding.weight", &[hidden, vision.num_channels, patch, patch])?;
         let patches = Linear::new(params.add(vec!["patches".into()], &kernel.flatten_from(1)?)?, None);
         let patches = patches.freeze(backend)?;
-        let class = weights.take("vision_model.embeddings.class_embedding", &[hidden])?.reshape((1, 1, hidden))?;
+        let class = weights.take("embeddings.class_embedding", &[hidden])?.reshape((1, 1, hidden))?;
         let position = weights
-            .take(
-                "vision_model.embeddings.position_embedding.weight",
-                &[grid.saturating_mul(grid).saturating_add(1), hidden],
-            )?
+            .take("embeddings.position_embedding.weight", &[grid.saturating_mul(grid).saturating_add(1), hidden])?
             .unsqueeze(0)?;
         // (transformers' spelling)
-        let pre_norm = weights.layer_norm("vision_model.pre_layrnorm", hidden, vision.layer_norm_eps, &mut params)?;
+        let pre_norm = weights.layer_norm("pre_layrnorm", hidden, vision.layer_norm_eps, &mut params)?;
         let encoder = Encoder::load(
             config.vision_encoder()?,
             backend,
-            "vision_model.encoder.layers.0.layer_norm1",
-            clip_layers("vision_model", vision.num_hidden_layers, "post_layernorm"),
+            "encoder.layers.0.layer_norm1",
+            clip_layers(vision.num_hidden_layers, "post_layernorm"),
             &mut weights,
             &mut params,
         )?;
-        let visual_projection = weights.take("visual_projection.weight", &[config.projection_dim, hidden])?;
-        weights.finish(|name| {
-            name.starts_with("text_model.")
-                || name.ends_with("position_ids")
-                || matches!(name, "text_projection.weight" | "logit_scale")
-        })?;
+        let shape = [config.projection_dim, hidden];
+        let visual_projection = weights.take_whole(&format!("{outer}visual_projection.weight"), &shape)?;
+        let prefix = weights.prefix().to_owned();
+        weights.finish(|name| leftover(&outer, &prefix, name))?;
         Ok(Self {
             backend,
             device: compute.device.clone(),

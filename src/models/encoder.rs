@@ -19,6 +19,8 @@ const CONFIG: &str = "fetch the model's config.json again";
 pub struct EncoderConfig {
     pub layers: usize,
     pub hidden: usize,
+    /// Width of the embeddings; where it is not `hidden`, a linear layer follows the first norm (ELECTRA).
+    pub embedding: usize,
     pub heads: usize,
     pub intermediate: usize,
     pub activation: Activation,
@@ -78,6 +80,8 @@ pub struct Encoder {
     config: EncoderConfig,
     backend: Backend,
     first_norm: LayerNorm,
+    /// `[hidden, embedding]`, of embeddings that are narrower than the states.
+    widen: Option<Linear>,
     layers: Vec<Layer>,
 }
 
@@ -87,15 +91,20 @@ impl Encoder {
         config: EncoderConfig, backend: Backend, first_norm: &str, names: impl Iterator<Item = LayerNames>,
         weights: &mut Weights, params: &mut Params,
     ) -> Result<Self> {
-        let EncoderConfig { hidden, intermediate, eps, .. } = config;
-        if hidden == 0 || intermediate == 0 || !(eps.is_finite() && eps >= 0.0) {
+        let EncoderConfig { hidden, embedding, intermediate, eps, .. } = config;
+        if hidden == 0 || embedding == 0 || intermediate == 0 || !(eps.is_finite() && eps >= 0.0) {
             return Err(Error::new(format!(
                 "an encoder cannot have a hidden size of {hidden}, an intermediate size of {intermediate} and an \
                  epsilon of {eps}"
             ))
             .hint(CONFIG));
         }
-        let first_norm = weights.layer_norm(first_norm, hidden, eps, params)?;
+        let first_norm = weights.layer_norm(first_norm, embedding, eps, params)?;
+        let mut widen = None;
+        if embedding != hidden {
+            let layer = weights.linear(&["embeddings_project"], hidden, embedding, true, params)?;
+            widen = Some(if params.are_frozen() { layer.freeze(backend)? } else { layer });
+        }
         let mut layers = Vec::new(); // (what config.json says of their number is not known to be true yet)
         for (index, names) in names.enumerate() {
             params.next_layer();
@@ -111,7 +120,7 @@ impl Encoder {
             };
             layers.push(if params.are_frozen() { layer.freeze(backend)? } else { layer });
         }
-        Ok(Self { config, backend, first_norm, layers })
+        Ok(Self { config, backend, first_norm, widen, layers })
     }
 
     /// The settings.
@@ -149,6 +158,9 @@ impl Encoder {
             Some(mask) => mask.apply(backend, &first.out)?,
             None => first.out.clone(),
         };
+        if let Some(widen) = &self.widen {
+            input = widen.forward(backend, &input)?;
+        }
         let mut stream = if self.config.norm_first { first.sum.clone() } else { input.clone() };
         if let Some(tape) = tape.as_deref_mut() {
             tape.first = tape.frozen.is_none().then_some(first);
@@ -197,6 +209,9 @@ impl Encoder {
             false => norm.forward(backend, None, sum, None),
         };
         let mut normal = normed(&self.first_norm, embeddings, false)?;
+        if let Some(widen) = &self.widen {
+            normal.out = widen.forward(backend, &normal.out)?;
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let is_last = index + 1 == self.layers.len();
             let qkv = layer.qkv.forward_halves(&normal.out, None)?;
@@ -243,10 +258,14 @@ impl Encoder {
         }
         match &tape.first {
             Some(first) => {
-                let dfirst = match mask(Site::Embeddings) {
-                    Some(mask) => mask.apply(backend, &dinput)?,
-                    None => dinput,
+                let masked = |x: &Tensor| match mask(Site::Embeddings) {
+                    Some(mask) => mask.apply(backend, x),
+                    None => Ok(x.clone()),
                 };
+                if let Some(widen) = &self.widen {
+                    dinput = widen.backward(backend, &masked(&first.out)?, &dinput, None, grads)?;
+                }
+                let dfirst = masked(&dinput)?;
                 let (dsum, _) = self.first_norm.backward(backend, first, &dfirst, dstream.as_ref(), None, grads)?;
                 Ok(Some(dsum))
             }

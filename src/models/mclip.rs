@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::bert::{Bert, BertConfig};
-use super::weights::{Weights, read_json};
+use super::kinds::{KINDS, Role};
+use super::weights::{Leftover, Weights, read_json};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::{Backend, Compute, Linear, Params, Pooling, Tokens};
 
@@ -46,23 +47,29 @@ impl MclipConfig {
     fn encoder(&self) -> Result<BertConfig> {
         let named = self.model_base.to_lowercase();
         let mut settings = self.other.clone();
-        settings.insert("model_type".into(), if named.contains("roberta") { "xlm-roberta" } else { "bert" }.into());
+        settings.insert("model_type".into(), kind_of_base(&named).into());
         if !settings.contains_key("hidden_size") {
             settings.extend(known_base(&named).ok_or_else(|| {
                 Error::new(format!("the sizes of `{}`, which this M-CLIP is built on, are not known", self.model_base))
                     .hint("copy hidden_size, num_hidden_layers and the others from that model's config.json into this one")
             })?);
         }
-        let config: BertConfig = serde_json::from_value(Value::Object(settings))
+        let config = BertConfig::new(settings)
             .context(|| format!("the settings of `{}`", self.model_base))
             .hint(|| "config.json must hold all settings of the encoder, or none")?;
-        if config.hidden_size != self.transformer_dimensions {
-            let (base, ours) = (config.hidden_size, self.transformer_dimensions);
+        if config.sizes.hidden_size != self.transformer_dimensions {
+            let (base, ours) = (config.sizes.hidden_size, self.transformer_dimensions);
             return Err(Error::new(format!("`{}` is {base} wide, transformerDimensions is {ours}", self.model_base))
                 .hint("fetch config.json again"));
         }
         Ok(config)
     }
+}
+
+/// The kind of the model named `name`: the longest `model_type` that the name holds, else BERT.
+fn kind_of_base(name: &str) -> &'static str {
+    let students = KINDS.iter().filter(|kind| kind.role == Role::Student).map(|kind| kind.model_type);
+    students.filter(|kind| name.contains(kind)).max_by_key(|kind| kind.len()).unwrap_or("bert")
 }
 
 /// The sizes in the config.json of the models that M-CLIPs are built on, by their lower-case names.
@@ -103,11 +110,14 @@ impl Mclip {
         let encoder = config.encoder().context(failed)?;
         let mut weights = Weights::open(folder, &compute.device)?;
         let mut params = Params::frozen();
-        let (dim, hidden) = (config.num_dims, encoder.hidden_size);
+        let (dim, hidden) = (config.num_dims, encoder.sizes.hidden_size);
         let projection = weights.linear(&["LinearTransformation"], dim, hidden, true, &mut params)?;
-        weights.find_prefix(&["transformer."], "embeddings.word_embeddings.weight");
+        weights.find_prefix("embeddings.word_embeddings.weight")?;
         let bert = Bert::load(encoder, compute, &mut weights, &mut params).context(failed)?;
-        weights.finish(|name| name.contains("pooler.") || name.ends_with("position_ids"))?;
+        weights.finish(|name| match name.contains("pooler.") || name.ends_with("position_ids") {
+            true => Leftover::Nothing,
+            false => Leftover::Fault,
+        })?;
         Ok(Self { bert, projection, dim, backend: compute.backend })
     }
 

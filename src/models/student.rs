@@ -4,10 +4,13 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::bert::{Bert, BertConfig};
 use super::encoder::Tape;
-use super::weights::{Weights, read_json, save};
+use super::kinds::FirstPosition;
+use super::weight_file::weight_files;
+use super::weights::{Leftover, Weights, read_json, save};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
 use crate::nn::{Backend, Compute, Dropout, Gradients, Init, LayerNorm, Linear, Params, Pooling, Tokens};
@@ -78,9 +81,21 @@ impl Head {
 /// Name of the file that makes a folder a themo checkpoint.
 pub const HEAD_FILE: &str = "themo.json";
 
-/// The name of the projection in checkpoints of either Themo.
+/// What a themo checkpoint holds besides the BERT, which has `model.safetensors` for itself as in transformers' folders.
+const HEAD_WEIGHTS: &str = "head.safetensors";
+
+/// The names of the head's tensors, in checkpoints of either Themo.
 const PROJECTION: &str = "projection.weight";
 const PROJECTION_BIAS: &str = "projection.bias";
+const NORM: &str = "final_norm.weight";
+const NORM_BIAS: &str = "final_norm.bias";
+
+fn is_of_head(name: &str) -> bool {
+    [PROJECTION, PROJECTION_BIAS, NORM, NORM_BIAS].contains(&name)
+}
+
+/// The last part of a word table's name, by which the encoder is found among the names of a file.
+const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// Spanish sentences to vectors `[batch, dim]` in the teacher's text latent space (before its projection).
 pub struct Student {
@@ -109,25 +124,29 @@ impl Student {
         if trained {
             head.expect(read_json(&folder.join(HEAD_FILE))?, folder)?;
         }
-        let weights = Weights::open(folder, &compute.device)?;
+        let weights = open(folder, compute)?;
         Self::build(folder, weights, head, trained, seed, compute, Params::default())
     }
 
     /// A trained student as its checkpoint folder describes it, frozen: it has no backward pass and lists no parameters.
     pub fn from_checkpoint(folder: &Path, compute: &Compute) -> Result<Self> {
-        let (weights, head) = (Weights::open(folder, &compute.device)?, read_json(&folder.join(HEAD_FILE))?);
+        let (weights, head) = (open(folder, compute)?, read_json(&folder.join(HEAD_FILE))?);
         Self::build(folder, weights, head, true, 0, compute, Params::frozen())
     }
 
     /// A student from a checkpoint of the Python Themo (a file of PyTorch Lightning, with `transformer.*` and
     /// `projection.weight` in its state dict) whose BERT has the configuration in the folder `bert`; frozen, too.
     pub fn from_lightning(file: &Path, bert: &Path, pooling: Pooling, compute: &Compute) -> Result<Self> {
-        let weights = Weights::open(file, &compute.device)?;
-        let Some(&[dim, _]) = weights.shape(PROJECTION) else {
+        let mut weights = Weights::open(file, &compute.device)?;
+        weights.find_prefix(WORDS)?;
+        let shape = weights.find_outside(PROJECTION).and_then(|name| weights.shape(&name));
+        let Some(&[dim, _]) = shape else {
             return Err(Error::new(format!("{} has no {PROJECTION}", file.display()))
                 .hint("this is no checkpoint of Themo; a BERT or a run of themo is given as a folder"));
         };
-        let head = Head { projection_bias: weights.shape(PROJECTION_BIAS).is_some(), ..Head::new(pooling, dim) };
+        let has = |name: &str| weights.find_outside(name).is_some();
+        let (projection_bias, final_norm) = (has(PROJECTION_BIAS), has(NORM));
+        let head = Head { projection_bias, final_norm, ..Head::new(pooling, dim) };
         Self::build(bert, weights, head, true, 0, compute, Params::frozen())
     }
 
@@ -135,23 +154,24 @@ impl Student {
         folder: &Path, mut weights: Weights, head: Head, trained: bool, seed: u64, compute: &Compute,
         mut params: Params,
     ) -> Result<Self> {
-        let config: BertConfig = read_json(&folder.join("config.json"))?;
-        let hidden = config.hidden_size;
-        let prefixes: &[&str] = if trained { &["transformer."] } else { &["", "bert.", "transformer."] };
-        weights.find_prefix(prefixes, "embeddings.word_embeddings.weight");
-        let bert = Bert::load(config, compute, &mut weights, &mut params)
-            .context(|| format!("cannot load the student from {}", folder.display()))?;
+        let failed = || format!("cannot load the student from {}", folder.display());
+        let config = BertConfig::from_folder(folder).context(failed)?;
+        let hidden = config.sizes.hidden_size;
+        let prefix = weights.find_prefix(WORDS)?.to_owned();
+        let bert = Bert::load(config, compute, &mut weights, &mut params).context(failed)?;
         let mut take = |name: &str, shape: &[usize], wanted: bool| match trained && wanted {
-            true => weights.take_whole(name, shape).map(Some),
+            true => {
+                let full = weights.find_outside(name).unwrap_or_else(|| name.to_owned());
+                weights.take_whole(&full, shape).map(Some)
+            }
             false => Ok(None),
         };
         let (matrix, vector) = ([head.dim, hidden], [head.dim]);
         let weight = take(PROJECTION, &matrix, true)?;
         let bias = take(PROJECTION_BIAS, &vector, head.projection_bias)?;
-        let scale = take("final_norm.weight", &vector, head.final_norm)?;
-        let shift = take("final_norm.bias", &vector, head.final_norm)?;
-        // A BERT's pooler, its language-model heads and old versions' position ids are no part of a student.
-        weights.finish(|n| ["pooler.", "cls.", "position_ids"].iter().any(|part| n.contains(part)))?;
+        let scale = take(NORM, &vector, head.final_norm)?;
+        let shift = take(NORM_BIAS, &vector, head.final_norm)?;
+        weights.finish(|name| leftover(&prefix, name, trained))?;
         params.next_layer();
         let mut add = |name: &str, shape: &[usize], taken: Option<Tensor>, new: &dyn Fn() -> Vec<f32>| {
             let value = taken.map_or_else(|| Ok(Tensor::from_vec(new(), shape, &compute.device)?), Ok::<_, Error>)?;
@@ -166,8 +186,8 @@ impl Student {
         };
         let norm = match head.final_norm {
             true => Some(LayerNorm {
-                weight: add("final_norm.weight", &vector, scale, &ones)?,
-                bias: add("final_norm.bias", &vector, shift, &zeros)?,
+                weight: add(NORM, &vector, scale, &ones)?,
+                bias: add(NORM_BIAS, &vector, shift, &zeros)?,
                 eps: 1e-5,
             }),
             false => None,
@@ -180,7 +200,7 @@ impl Student {
     /// Freezes the embeddings and the first `layers` layers (0: the embeddings alone): they get no gradient and no
     /// update, and the backward ends above them. None trains everything.
     pub fn freeze(&mut self, layers: Option<usize>) -> Result<()> {
-        let most = self.bert.config.num_hidden_layers;
+        let most = self.bert.config.sizes.num_hidden_layers;
         if let Some(layers) = layers.filter(|layers| *layers > most) {
             return Err(Error::usage(format!("--freeze-layers {layers} is more than the student's {most} layers"))
                 .hint(format!("use at most {most}")));
@@ -265,16 +285,54 @@ impl Student {
         self.bert.backward(tokens, saved.tape, &dstates, dropout, grads)
     }
 
-    /// Writes `model.safetensors` (names as in the original's checkpoints: `transformer.*`, `projection.*`, and
-    /// `final_norm.*`) and `themo.json` into `folder`.
-    pub fn save(&self, folder: &Path) -> Result<()> {
-        let rename = |name: &str| match name.split_once('.') {
-            Some(("projection" | "final_norm", _)) => name.to_owned(),
-            _ => format!("transformer.{name}"),
+    /// Writes into `folder` what `AutoModel.from_pretrained(folder, add_pooling_layer=False)` of transformers loads as it
+    /// is, `model.safetensors` with the encoder under its own names and `config.json`, and besides that the head:
+    /// `head.safetensors` (`projection.*`, `final_norm.*`) and `themo.json`. `padding` is the padding's id in the
+    /// vocabulary.
+    pub fn save(&self, folder: &Path, padding: Option<u32>) -> Result<()> {
+        save(&self.params, |name| !is_of_head(name), &folder.join("model.safetensors"))?;
+        save(&self.params, is_of_head, &folder.join(HEAD_WEIGHTS))?;
+        let write = |name: &str, text: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, text + "\n").context(|| format!("cannot write {}", path.display()))
         };
-        save(&self.params, rename, &folder.join("model.safetensors"))?;
-        let path = folder.join(HEAD_FILE);
-        let text = serde_json::to_string_pretty(&self.head)? + "\n";
-        std::fs::write(&path, text).context(|| format!("cannot write {}", path.display()))
+        write("config.json", serde_json::to_string_pretty(&self.saved_config(padding))?)?;
+        write(HEAD_FILE, serde_json::to_string_pretty(&self.head)?)
     }
+
+    /// The BERT's own `config.json`, with what is true of the files beside it: the type of the numbers, the class without
+    /// a head, and the padding's id (which some configurations lack, BETO's among them; where positions are counted from
+    /// it, it stays as it is).
+    fn saved_config(&self, padding: Option<u32>) -> Value {
+        let BertConfig { kind, file, .. } = &self.bert.config;
+        let mut file = file.clone();
+        file.remove("torch_dtype"); // the name of `dtype` before transformers 5
+        file.insert("dtype".into(), "float32".into());
+        file.insert("model_type".into(), kind.model_type.into());
+        file.insert("architectures".into(), [format!("{}Model", kind.class)].into());
+        if let (Some(padding), FirstPosition::Zero) = (padding, kind.first_position) {
+            file.insert("pad_token_id".into(), padding.into());
+        }
+        Value::Object(file)
+    }
+}
+
+/// The files of weights in a model folder or a checkpoint.
+fn open(folder: &Path, compute: &Compute) -> Result<Weights> {
+    let mut files = weight_files(folder)?;
+    files.extend(Some(folder.join(HEAD_WEIGHTS)).filter(|path| path.exists()));
+    Weights::open_files(folder, files, &compute.device)
+}
+
+/// What a tensor is that the student did not take. AutoModel, too, leaves out a pooler and the heads of tasks.
+fn leftover(prefix: &str, name: &str, trained: bool) -> Leftover {
+    if name.ends_with("embeddings.position_ids") || name.ends_with("embeddings.token_type_ids") {
+        return Leftover::Nothing; // buffers that old versions saved
+    }
+    let of_encoder = |below: &str| {
+        let parts = ["embeddings.", "embeddings_project.", "encoder.", "transformer."];
+        parts.iter().any(|part| below.starts_with(part))
+    };
+    let missed = name.strip_prefix(prefix).is_some_and(of_encoder) || (trained && is_of_head(name));
+    if missed { Leftover::Fault } else { Leftover::Head }
 }

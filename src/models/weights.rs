@@ -6,57 +6,13 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::names::{plain, prefix};
 use super::weight_file::{WeightFile, weight_files};
 use crate::error::{Error, Result, ResultExt, first_few};
 use crate::nn::memory::unfilled;
 use crate::nn::{LayerNorm, Linear, Param, Params};
 
-/// The names of one encoder layer's modules; tensors are `NAME.weight` and `NAME.bias`.
-pub struct LayerNames {
-    pub qkv: [String; 3],
-    pub out: String,
-    pub norm_attention: String,
-    pub up: String,
-    pub down: String,
-    pub norm_mlp: String,
-}
-
-/// transformers' BertModel (and XLM-R), below `prefix`.
-pub fn bert_layers(prefix: &str, layers: usize) -> impl Iterator<Item = LayerNames> {
-    let layer = move |i| {
-        let at = format!("{prefix}encoder.layer.{i}");
-        LayerNames {
-            qkv: ["query", "key", "value"].map(|part| format!("{at}.attention.self.{part}")),
-            out: format!("{at}.attention.output.dense"),
-            norm_attention: format!("{at}.attention.output.LayerNorm"),
-            up: format!("{at}.intermediate.dense"),
-            down: format!("{at}.output.dense"),
-            norm_mlp: format!("{at}.output.LayerNorm"),
-        }
-    };
-    (0..layers).map(layer)
-}
-
-/// A tower of transformers' CLIPModel: what follows a layer's feed-forward block is the next layer's first norm, or
-/// `final_norm`.
-pub fn clip_layers(tower: &str, layers: usize, final_norm: &str) -> impl Iterator<Item = LayerNames> {
-    let layer = move |i| {
-        let at = format!("{tower}.encoder.layers.{i}");
-        LayerNames {
-            qkv: ["q_proj", "k_proj", "v_proj"].map(|part| format!("{at}.self_attn.{part}")),
-            out: format!("{at}.self_attn.out_proj"),
-            norm_attention: format!("{at}.layer_norm2"),
-            up: format!("{at}.mlp.fc1"),
-            down: format!("{at}.mlp.fc2"),
-            norm_mlp: if i + 1 < layers {
-                format!("{tower}.encoder.layers.{}.layer_norm1", i + 1)
-            } else {
-                format!("{tower}.{final_norm}")
-            },
-        }
-    };
-    (0..layers).map(layer)
-}
+pub use super::names::{LayerNames, clip_layers, encoder_layers};
 
 /// The tensors of a checkpoint, taken by name; what is missing or left over is told at the end, all at once.
 pub struct Weights {
@@ -64,18 +20,41 @@ pub struct Weights {
     files: Vec<WeightFile>,
     device: Device,
     prefix: String,
-    /// Every tensor, and which file holds it.
-    names: BTreeMap<String, usize>,
+    /// Every tensor by its plain name (see `names`).
+    names: BTreeMap<String, Place>,
     taken: BTreeSet<String>,
     missing: Vec<String>,
     /// Bytes that missing tensors may still take: together no more than the files have, whatever a configuration asks.
     spare: usize,
 }
 
+/// Where a tensor is.
+struct Place {
+    file: usize,
+    /// Its name there.
+    name: String,
+}
+
+/// What to make of a tensor that nobody took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// It belongs to the model, so files and configuration do not fit each other.
+    Fault,
+    /// It belongs to something else in the file, such as a task's head: named in the log.
+    Head,
+    /// It carries nothing, or is what another tower takes.
+    Nothing,
+}
+
 impl Weights {
     /// Opens the files of weights in the folder `path`, or the file `path`. Tensors will be f32 on `device`.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
         let paths = if path.is_file() { vec![path.to_owned()] } else { weight_files(path)? };
+        Self::open_files(path, paths, device)
+    }
+
+    /// Opens `paths`, the files of the model at `path`.
+    pub fn open_files(path: &Path, paths: Vec<PathBuf>, device: &Device) -> Result<Self> {
         let files = paths
             .into_iter()
             .map(WeightFile::open)
@@ -84,7 +63,7 @@ impl Weights {
         let mut names = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.names() {
-                if names.insert(modern(&name), i).is_some() {
+                if names.insert(plain(&name), Place { file: i, name: name.clone() }).is_some() {
                     return Err(Error::new(format!(
                         "the tensor `{name}` is there twice; the second is in {}",
                         file.path.display()
@@ -101,16 +80,40 @@ impl Weights {
 
     /// The shape of a tensor by its full name, where there is one.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        let file = &self.files[*self.names.get(name)?];
-        file.shape(name).or_else(|| file.shape(&old(name)))
+        let place = self.names.get(name)?;
+        self.files[place.file].shape(&place.name)
     }
 
-    /// Reads names below the first of `prefixes` under which `probe` exists; returns the prefix.
-    pub fn find_prefix(&mut self, prefixes: &[&str], probe: &str) -> &str {
-        if let Some(found) = prefixes.iter().find(|p| self.names.contains_key(&format!("{p}{probe}"))) {
-            self.prefix = (*found).to_owned();
+    /// Reads names below what stands before `end` in the name that ends with it; returns that prefix. Where no name ends
+    /// so, nothing changes, and the tensors will be found missing.
+    ///
+    /// # Errors
+    /// If there is more than one such model in the files, and no telling which is meant.
+    pub fn find_prefix(&mut self, end: &str) -> Result<&str> {
+        let found = prefix(self.names.keys().map(String::as_str), end);
+        let found = found.map(|prefix| prefix.map(str::to_owned)).map_err(|several| {
+            Error::new(format!("{} holds several models: {}", self.path.display(), first_few(&several)))
+                .hint("save the one that is meant by itself, such as with model.save_pretrained")
+        })?;
+        if let Some(prefix) = found {
+            self.prefix = prefix;
         }
+        Ok(&self.prefix)
+    }
+
+    /// What stands before the names that are read.
+    pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// The full name of the tensor outside the prefix that is `name`, else of the one that is it below a holder.
+    pub fn find_outside(&self, name: &str) -> Option<String> {
+        if self.names.contains_key(name) {
+            return Some(name.to_owned());
+        }
+        let inside = |full: &&str| !self.prefix.is_empty() && full.starts_with(&self.prefix);
+        let outside = self.names.keys().map(String::as_str).filter(|full| !inside(full));
+        prefix(outside, name).ok().flatten().map(|prefix| format!("{prefix}{name}"))
     }
 
     /// The tensor `name` (below the prefix) as f32; zeros if it is missing, which [`Self::finish`] will tell.
@@ -129,7 +132,7 @@ impl Weights {
 
     /// The elements of the tensor with the full name `name`.
     fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let Some(file) = self.names.get(name).map(|i| &self.files[*i]) else {
+        let Some(place) = self.names.get(name) else {
             self.missing.push(name.to_owned());
             let bytes = shape.iter().try_fold(4usize, |bytes, dim| bytes.checked_mul(*dim));
             let Some(spare) = bytes.and_then(|bytes| self.spare.checked_sub(bytes)) else {
@@ -138,12 +141,9 @@ impl Weights {
             self.spare = spare;
             return Ok(vec![0.0; shape.iter().product()]);
         };
+        let file = &self.files[place.file];
         let failed = |what: String| Error::new(what).context(file.path.display().to_string());
-        let told = |e: Error| e.context(file.path.display().to_string());
-        let read = match file.read(name).map_err(told)? {
-            Some(read) => Some(read),
-            None => file.read(&old(name)).map_err(told)?,
-        };
+        let read = file.read(&place.name).context(|| file.path.display().to_string())?;
         let (found, dtype, data) = read.ok_or_else(|| failed(format!("the tensor `{name}` is not there")))?;
         if found != shape {
             let what = format!("the tensor `{name}` has the shape {found:?}, its configuration asks for {shape:?}");
@@ -192,9 +192,20 @@ impl Weights {
         Ok(LayerNorm { weight, bias: self.param(&format!("{name}.bias"), &[width], params)?, eps })
     }
 
-    /// Fails if a tensor was missing, or if one is left that `ignore` does not know.
-    pub fn finish(self, ignore: impl Fn(&str) -> bool) -> Result<()> {
-        let unexpected: Vec<&String> = self.names.keys().filter(|n| !self.taken.contains(*n) && !ignore(n)).collect();
+    /// Fails if a tensor was missing, or if one that nobody took is a [`Leftover::Fault`] to `leftover`, which is asked
+    /// with the full name. Logs which parts of the file were left out.
+    pub fn finish(self, leftover: impl Fn(&str) -> Leftover) -> Result<()> {
+        let (mut unexpected, mut heads) = (Vec::new(), BTreeMap::<&str, usize>::new());
+        for name in self.names.keys().filter(|name| !self.taken.contains(*name)) {
+            match leftover(name) {
+                Leftover::Fault => unexpected.push(name),
+                Leftover::Head => {
+                    let below = name.strip_prefix(&self.prefix).unwrap_or(name);
+                    *heads.entry(below.split('.').next().unwrap_or(below)).or_default() += 1;
+                }
+                Leftover::Nothing => {}
+            }
+        }
         let mut faults = Vec::new();
         if !self.missing.is_empty() {
             faults.push(self.told_missing());
@@ -202,7 +213,18 @@ impl Weights {
         if !unexpected.is_empty() {
             faults.push(format!("unexpected tensors: {}", first_few(&unexpected)));
         }
-        if faults.is_empty() { Ok(()) } else { Err(self.unfit(faults)) }
+        if !faults.is_empty() {
+            return Err(self.unfit(faults));
+        }
+        if !heads.is_empty() {
+            let heads: Vec<String> = heads.iter().map(|(head, n)| format!("{head} ({n})")).collect();
+            tracing::info!(
+                "{}: left out tensors that are not the encoder's: {}",
+                self.path.display(),
+                heads.join(", ")
+            );
+        }
+        Ok(())
     }
 
     fn told_missing(&self) -> String {
@@ -227,22 +249,14 @@ fn from_little_endian(bytes: &[u8]) -> Vec<f32> {
     values
 }
 
-/// The name a tensor has today: checkpoints converted from TensorFlow call a LayerNorm's tensors gamma and beta.
-fn modern(name: &str) -> String {
-    name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-}
-
-/// The reverse of [`modern`].
-fn old(name: &str) -> String {
-    name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-}
-
-/// Writes `params` (f32, under their checkpoint names with `rename` applied) to `path`.
-pub fn save(params: &Params, rename: impl Fn(&str) -> String, path: &Path) -> Result<()> {
+/// Writes those of `params` (f32, under their own names) that `chosen` takes to `path`.
+pub fn save(params: &Params, chosen: impl Fn(&str) -> bool, path: &Path) -> Result<()> {
     let mut tensors = BTreeMap::new();
     for entry in params.iter() {
         for (name, part) in entry.parts(entry.var.as_tensor())? {
-            tensors.insert(rename(&name), part.to_device(&Device::Cpu)?.contiguous()?);
+            if chosen(&name) {
+                tensors.insert(name, part.to_device(&Device::Cpu)?.contiguous()?);
+            }
         }
     }
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]); // what transformers asks for
@@ -295,11 +309,11 @@ mod tests {
         let index = dir.path().join("model.safetensors.index.json");
         std::fs::write(&index, map).unwrap();
         let mut weights = Weights::open(dir.path(), &Device::Cpu).unwrap();
-        assert_eq!(weights.find_prefix(&["", "bert."], "x"), "bert.");
+        assert_eq!(weights.find_prefix("x").unwrap(), "bert.");
         let mut take = |name: &str, n: usize| weights.take(name, &[n]).unwrap().to_vec1::<f32>().unwrap();
         assert_eq!((take("LayerNorm.weight", 2), take("LayerNorm.bias", 2)), (vec![1.0, 2.0], vec![3.0, 4.0]));
         assert_eq!(take("gone", 1), [0.0]);
-        let told = weights.finish(|_| false).unwrap_err().to_string();
+        let told = weights.finish(|_| Leftover::Fault).unwrap_err().to_string();
         assert!(told.contains("missing tensors: bert.gone; unexpected tensors: bert.x"), "{told}");
         std::fs::write(&index, r#"{"weight_map": {"x": "../x"}}"#).unwrap();
         assert!(Weights::open(dir.path(), &Device::Cpu).is_err());

@@ -1,4 +1,4 @@
-//! GELU with the error function (BERT, XLM-R) and CLIP's QuickGELU.
+//! GELU with the error function (BERT, XLM-R), its tanh approximation (Google's BERT, some ELECTRAs), and CLIP's QuickGELU.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -14,9 +14,30 @@ use crate::error::{Error, Result};
 pub enum Activation {
     /// `x Phi(x)` (Hendrycks and Gimpel 2016), with the error function.
     Gelu,
+    /// `x (1 + tanh u) / 2` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`, the approximation of the same paper. Since
+    /// `(1 + tanh u) / 2 = sigmoid(2 u)`, it is computed as `x sigmoid(2 u)`.
+    GeluTanh,
     /// `x sigmoid(1.702 x)`.
     QuickGelu,
 }
+
+/// The names in transformers' `ACT2FN` (`activations.py`) of the functions above. Several names stand for one function
+/// written in different ways.
+const NAMES: [(&str, Activation); 8] = [
+    ("gelu", Activation::Gelu),
+    ("gelu_python", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("gelu_accurate", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_python_tanh", Activation::GeluTanh),
+    ("quick_gelu", Activation::QuickGelu),
+];
+
+/// `2 u / x` is this times `1 + CUBIC x^2`.
+const TWO_ROOT_TWO_OVER_PI: f32 = 1.595_769_1;
+/// The coefficient of the cubic term.
+const CUBIC: f32 = 0.044_715;
 
 /// Elements a rayon task works on.
 const BLOCK: usize = 16 * 1024;
@@ -24,17 +45,17 @@ const BLOCK: usize = 16 * 1024;
 impl Activation {
     /// From `hidden_act`.
     pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "gelu" => Ok(Self::Gelu),
-            "quick_gelu" => Ok(Self::QuickGelu),
-            _ => Err(Error::new(format!("the activation `{name}` is not one of gelu, quick_gelu"))),
-        }
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation).ok_or_else(|| {
+            let known: Vec<&str> = NAMES.iter().map(|(known, _)| *known).collect();
+            Error::new(format!("the activation `{name}` is not one of {}", known.join(", ")))
+        })
     }
 
     /// Element by element.
     pub fn forward(self, backend: Backend, z: &Tensor) -> Result<Tensor> {
         match (backend, self) {
             (Backend::Plain, Self::Gelu) => Ok(z.gelu_erf()?),
+            (Backend::Plain, Self::GeluTanh) => Ok(z.gelu()?),
             (Backend::Plain, Self::QuickGelu) => Ok((z * plain_sigmoid(&(z * 1.702)?)?)?),
             _ => {
                 let x = Slice::new(z)?;
@@ -65,6 +86,7 @@ impl Activation {
     pub fn on_slices(self) -> fn(&mut [f32]) {
         match self {
             Self::Gelu => gelu,
+            Self::GeluTanh => gelu_tanh,
             Self::QuickGelu => quick_gelu,
         }
     }
@@ -77,12 +99,19 @@ impl Activation {
                 let density = ((z.sqr()? * -0.5)?.exp()? * (1.0 / std::f64::consts::TAU.sqrt()))?;
                 Ok((self.forward(backend, z)?, (da * (cumulative + (z * density)?)?)?))
             }
+            (Backend::Plain, Self::GeluTanh) => {
+                let s = plain_sigmoid(&plain_two_u(z)?)?;
+                let change = ((z.sqr()? * f64::from(3.0 * CUBIC))? + 1.0)? * f64::from(TWO_ROOT_TWO_OVER_PI);
+                let slope = (&s + ((z * change?)? * (&s * (1.0 - &s)?)?)?)?;
+                Ok((self.forward(backend, z)?, (da * slope)?))
+            }
             (Backend::Plain, Self::QuickGelu) => {
                 let s = plain_sigmoid(&(z * 1.702)?)?;
                 let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
                 Ok((self.forward(backend, z)?, (da * slope)?))
             }
             (_, Self::Gelu) => blocks(z, da, gelu_backward),
+            (_, Self::GeluTanh) => blocks(z, da, gelu_tanh_backward),
             (_, Self::QuickGelu) => blocks(z, da, quick_gelu_backward),
         }
     }
@@ -92,6 +121,12 @@ simd! {
     fn gelu(z: &mut [f32]) {
         for x in z {
             *x *= normal_distribution(*x).1;
+        }
+    }
+
+    fn gelu_tanh(z: &mut [f32]) {
+        for x in z {
+            *x *= sigmoid(TWO_ROOT_TWO_OVER_PI * *x * (CUBIC * *x).mul_add(*x, 1.0));
         }
     }
 
@@ -109,6 +144,15 @@ simd! {
         }
     }
 
+    fn gelu_tanh_backward(out: &mut [f32], dz: &mut [f32], z: &[f32], da: &[f32]) {
+        for (((o, dz), &x), &d) in out.iter_mut().zip(dz).zip(z).zip(da) {
+            let s = sigmoid(TWO_ROOT_TWO_OVER_PI * x * (CUBIC * x).mul_add(x, 1.0));
+            let change = TWO_ROOT_TWO_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
+            *o = x * s;
+            *dz = d * (x * change * s).mul_add(1.0 - s, s);
+        }
+    }
+
     fn quick_gelu_backward(out: &mut [f32], dz: &mut [f32], z: &[f32], da: &[f32]) {
         for (((o, dz), &x), &d) in out.iter_mut().zip(dz).zip(z).zip(da) {
             let s = sigmoid(1.702 * x);
@@ -116,6 +160,11 @@ simd! {
             *dz = d * (1.702 * x * s * (1.0 - s) + s);
         }
     }
+}
+
+/// `2 u` of [`Activation::GeluTanh`].
+fn plain_two_u(x: &Tensor) -> Result<Tensor> {
+    Ok(((x * ((x.sqr()? * f64::from(CUBIC))? + 1.0)?)? * f64::from(TWO_ROOT_TWO_OVER_PI))?)
 }
 
 fn plain_sigmoid(x: &Tensor) -> Result<Tensor> {
@@ -141,7 +190,7 @@ mod tests {
 
     #[test]
     fn fast_plain_and_autograd_agree() {
-        for activation in [Activation::Gelu, Activation::QuickGelu] {
+        for activation in [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu] {
             for n in [1, 7, 40_000] {
                 let (z, da) = (random(1, (n, 1)), random(2, (n, 1)));
                 let z = (z * 3.0).unwrap();

@@ -1,8 +1,8 @@
 //! Checkpoints: folders that hold a student and all it takes to go on, written whole or not at all.
 //!
 //! `checkpoints/epoch=E_train-loss=L` is one of the best (the original's names), `checkpoints/last` the newest. Each
-//! holds `model.safetensors`, `themo.json`, the BERT's `config.json`, its tokenizer, the optimizer's moments in
-//! `optimizer.safetensors`, and `state.json`.
+//! holds the student (see `Student::save`: a folder that transformers' AutoModel loads, with a head beside it), its
+//! tokenizer, the optimizer's moments in `optimizer.safetensors`, and `state.json`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,8 +30,10 @@ const ASIDE: &str = ".old-";
 /// The checkpoints folder of a run.
 pub struct Checkpoints {
     dir: PathBuf,
-    /// The folder the student came from: its configuration and tokenizer go into every checkpoint.
+    /// The folder the student came from: its tokenizer goes into every checkpoint.
     source: PathBuf,
+    /// The padding's id in its vocabulary.
+    padding: Option<u32>,
     /// How many of the best are kept.
     most: usize,
     /// The checkpoint written last and its number of steps: another of the same steps shares its files.
@@ -39,12 +41,12 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Checkpoints in `dir` of a student loaded from `source`, of which the best `most` are kept. What a killed run
-    /// left half done is undone first.
-    pub fn open(dir: PathBuf, source: &Path, most: usize) -> Result<Self> {
+    /// Checkpoints in `dir` of a student loaded from `source`, with `padding` as the padding's id in its vocabulary, of
+    /// which the best `most` are kept. What a killed run left half done is undone first.
+    pub fn open(dir: PathBuf, source: &Path, padding: Option<u32>, most: usize) -> Result<Self> {
         fs::create_dir_all(&dir).context(|| format!("cannot create {}", dir.display()))?;
         tidy(&dir).context(|| format!("cannot clean up {}", dir.display()))?;
-        Ok(Self { dir, source: source.to_owned(), most, newest: None })
+        Ok(Self { dir, source: source.to_owned(), padding, most, newest: None })
     }
 
     /// The folder.
@@ -104,9 +106,8 @@ impl Checkpoints {
         let twin = self.newest.as_ref().filter(|(steps, _)| *steps == state.steps);
         let shared = twin.is_some_and(|(_, twin)| share(twin, folder).is_ok());
         if !shared {
-            student.save(folder)?;
+            student.save(folder, self.padding)?;
             write_moments(optimizer, student.params(), &folder.join(MOMENTS_FILE))?;
-            fs::copy(self.source.join("config.json"), folder.join("config.json"))?;
             for file in TOKENIZER_FILES {
                 if self.source.join(file).exists() {
                     fs::copy(self.source.join(file), folder.join(file))?;

@@ -72,7 +72,7 @@ pub fn fit(
     let mut state = State { finished: false, ..start.state };
     let (hidden_dropout, attention_dropout) = match config.dropout {
         Some(p) => (p, p),
-        None => (student.config().hidden_dropout_prob, student.config().attention_probs_dropout_prob),
+        None => (student.config().sizes.hidden_dropout_prob, student.config().sizes.attention_probs_dropout_prob),
     };
     let total_steps = total_steps(train.len(), config.batch_size, config.max_epochs, config.max_steps);
     let learn_rate_at =

@@ -41,9 +41,12 @@ impl Journal {
         Self { files: None, saved: Instant::now(), unsaved: None }
     }
 
-    /// Opens the files in the folder of a run, cut back to `state`. `source` is the folder the student came from.
-    pub fn open(run: &RunDir, source: &Path, config: &Config, hparams: &Hparams, state: &State) -> Result<Self> {
-        let checkpoints = Checkpoints::open(run.checkpoints(), source, config.keep_best)?;
+    /// Opens the files in the folder of a run, cut back to `state`. `source` is the folder the student came from, and the
+    /// padding's id in its vocabulary.
+    pub fn open(
+        run: &RunDir, source: (&Path, Option<u32>), config: &Config, hparams: &Hparams, state: &State,
+    ) -> Result<Self> {
+        let checkpoints = Checkpoints::open(run.checkpoints(), source.0, source.1, config.keep_best)?;
         checkpoints.cut_back(state.steps)?;
         let columns = Columns { speed: config.log_speed, recall: config.recipe.measures_recall() };
         let recorder = Recorder::open(run.path(), hparams, columns, &state.recorded, state.steps)?;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, ResultExt};
 /// A checkpoint of the Python Themo.
 #[derive(Debug, PartialEq)]
 pub struct Lightning {
-    /// The `.ckpt` file.
+    /// The file.
     pub file: PathBuf,
     /// Where results of its evaluation go: `eval` in the folder of the run, or `NAME.eval` beside a single file.
     pub eval: PathBuf,
@@ -20,10 +20,10 @@ pub struct Lightning {
 }
 
 impl Lightning {
-    /// What `path` names: a `.ckpt` file, or the folder of a run with the best of its files, by the loss in their
-    /// names; none where there is no such file.
+    /// What `path` names: a file (`.ckpt`, `.pt`, `.pth`, `.bin`, `.safetensors`), or the folder of a run with the best of
+    /// its `.ckpt` files, by the loss in their names; none where there is no such file.
     pub fn find(path: &Path) -> Result<Option<Self>> {
-        if path.is_file() && is_checkpoint(path) {
+        if path.is_file() {
             let (file, eval) = (path.to_owned(), path.with_extension("eval"));
             let folders = path.ancestors().skip(1).take(4);
             return Ok(Some(Self { file, eval, max_sequence_length: max_sequence_length(folders)? }));

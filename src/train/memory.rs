@@ -35,7 +35,7 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
 pub fn micro_batch_tokens(config: &Config, student: &Student) -> Result<usize> {
     let Some(limit) = &config.memory_limit else { return Ok(config.micro_batch_tokens) };
     let limit = parse_bytes(limit)?;
-    let bert = student.config();
+    let bert = &student.config().sizes;
     let (layers, hidden, inner) = (bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size);
     let trained_layers = layers - config.recipe.freeze_layers.unwrap_or(0).min(layers);
     let token = 4 * (trained_layers * (8 * hidden + inner) + 8 * hidden + 6 * inner) as u64;
