@@ -121,6 +121,24 @@ fn a_batch_cut_into_micro_batches_gives_the_same_losses() {
 }
 
 #[test]
+fn any_checkpoint_of_a_run_is_tested_by_its_folder() {
+    let scratch = Scratch::new();
+    let run = scratch.run(&[]);
+    let (last, copied) = (run.join("checkpoints/last"), scratch.path("copied"));
+    copy_tree(&last, &copied);
+    let test = |folder: &Path, more: &[&str]| {
+        let common = ["test", "--task", "retrieval", "--data-dir", "data/demo", "--json", "--version-path"];
+        let output = scratch.themo(&[&common[..], &[folder.to_str().unwrap()], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let figures = test(&last, &[]);
+    assert!(run.join("eval/last/retrieval.json").exists() && !run.join("eval/retrieval.json").exists());
+    assert_eq!(test(&copied, &["--teacher", "data/demo/models/toy-clip"]), figures);
+    assert!(copied.join("eval/retrieval.json").exists());
+}
+
+#[test]
 fn a_checkpoint_starts_another_run_where_it_ended() {
     let scratch = Scratch::new();
     let first = scratch.run(&["--max-steps", "60"]);

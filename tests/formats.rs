@@ -166,6 +166,154 @@ fn absurd_configurations_are_refused_before_they_take_memory() {
     assert!(Student::load(folder.path(), head(), 0, &compute()).is_err());
 }
 
+type Tensors = std::collections::HashMap<String, Tensor>;
+
+fn tensors(path: &Path) -> Tensors {
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+/// tiny-bert with its tensors (and its pooler's) renamed, and others beside them.
+fn renamed(rename: impl Fn(&str) -> String, others: &[&str]) -> tempfile::TempDir {
+    let folder = copy("tiny-bert");
+    let path = folder.path().join("model.safetensors");
+    let mut all: Tensors = tensors(&path).into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+    all.extend(others.iter().map(|name| ((*name).to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap())));
+    candle_core::safetensors::save(&all, &path).unwrap();
+    folder
+}
+
+fn pooled(student: &Student) -> Vec<f32> {
+    let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
+    student.pooled(&tokens).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn the_encoder_is_found_below_any_prefix_and_heads_are_left_out() {
+    let load = |folder: &Path| Student::load(folder, head(), 0, &compute());
+    let want = pooled(&load(&golden("tiny-bert")).unwrap());
+    let heads = [
+        "classifier.weight",
+        "qa_outputs.bias",
+        "lm_head.dense.weight",
+        "cls.predictions.bias",
+        "vocab_projector.bias",
+        "discriminator_predictions.dense.weight",
+        "generator_lm_head.bias",
+        "clip.text_projection.weight",
+    ];
+    for prefix in [
+        "",
+        "bert.",
+        "roberta.",
+        "electra.",
+        "model.",
+        "module.",
+        "_orig_mod.",
+        "module.bert.",
+        "_orig_mod.module.model.",
+        "model._orig_mod.bert.",
+        "transformer._orig_mod.",
+        "my_own.encoder.",
+    ] {
+        let folder = renamed(|name| format!("{prefix}{name}"), &heads);
+        assert_eq!(pooled(&load(folder.path()).unwrap()), want, "{prefix}");
+    }
+    let old = renamed(|name| format!("bert.{}", name.replace("LayerNorm.weight", "LayerNorm.gamma")), &[]);
+    assert_eq!(pooled(&load(old.path()).unwrap()), want);
+
+    let refused = |folder: &Path, words: &str| {
+        let error = load(folder).err().expect(words);
+        let told = format!("{error} / {}", error.advice().unwrap_or_default());
+        assert!(told.contains(words), "no {words:?} in: {told}");
+    };
+    // What lies inside the encoder is no head.
+    for other in ["embeddings.extra.weight", "encoder.layer.0.attention.self.query.lora_A", "encoder.layer.3.x"] {
+        refused(renamed(|name| format!("bert.{name}"), &[&format!("bert.{other}")]).path(), "unexpected tensors");
+    }
+    let two = renamed(|name| format!("bert.{name}"), &["model.embeddings.word_embeddings.weight"]);
+    refused(two.path(), "several models: bert., model.");
+    let twice = renamed(str::to_owned, &["module.embeddings.word_embeddings.weight"]);
+    refused(twice.path(), "twice");
+    let folder = copy("tiny-bert");
+    edited(folder.path(), None, "model_type", &"albert".into());
+    refused(folder.path(), "`albert`");
+    edited(folder.path(), None, "model_type", &"bert".into());
+    edited(folder.path(), None, "is_decoder", &true.into());
+    refused(folder.path(), "`is_decoder` is true");
+    edited(folder.path(), None, "is_decoder", &false.into());
+    edited(folder.path(), None, "position_embedding_type", &"relative_key_query".into());
+    refused(folder.path(), "relative_key_query");
+}
+
+#[test]
+fn lightning_files_hold_other_modules_too() {
+    let student = Student::load(&golden("tiny-bert"), head(), 7, &compute()).unwrap();
+    let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
+    let embed = |student: &Student| student.embed(&tokens).unwrap().to_vec2::<f32>().unwrap();
+    let saved = tempfile::tempdir().unwrap();
+    student.save(saved.path(), None).unwrap();
+    let bert = tensors(&saved.path().join("model.safetensors"));
+    let projection = &tensors(&saved.path().join("head.safetensors"))["projection.weight"];
+    let others =
+        ["clip.text_model.embeddings.token_embedding.weight", "clip.visual_projection.weight", "accuracy.total"];
+    for (outer, inner, at) in [
+        ("", "", "projection.weight"),
+        ("", "_orig_mod.", "projection._orig_mod.weight"),
+        ("_orig_mod.", "", "_orig_mod.projection.weight"),
+        ("model.", "module.", "model.projection.weight"),
+    ] {
+        let name = |name: &String| format!("{outer}transformer.{inner}{name}");
+        let mut all: Tensors = bert.iter().map(|(key, tensor)| (name(key), tensor.clone())).collect();
+        all.insert(at.to_owned(), projection.clone());
+        all.extend(others.map(|name| (name.to_owned(), Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap())));
+        let file = saved.path().join("lightning.safetensors");
+        candle_core::safetensors::save(&all, &file).unwrap();
+        let loaded = Student::from_lightning(&file, &golden("tiny-bert"), Pooling::Mean, &compute()).unwrap();
+        assert_eq!(embed(&loaded), embed(&student), "{outer}{inner}");
+    }
+}
+
+/// Until November 2026 `model.safetensors` held all, the encoder below `transformer.`, and `config.json` was the base's.
+#[test]
+fn old_checkpoints_of_themo_still_load() {
+    let mut with_all = head();
+    (with_all.projection_bias, with_all.final_norm) = (true, true);
+    let student = Student::load(&golden("tiny-bert"), with_all, 7, &compute()).unwrap();
+    let folder = copy("tiny-bert");
+    student.save(folder.path(), None).unwrap();
+    let encoder = tensors(&folder.path().join("model.safetensors"));
+    let mut all: Tensors = encoder.into_iter().map(|(name, tensor)| (format!("transformer.{name}"), tensor)).collect();
+    all.extend(tensors(&folder.path().join("head.safetensors")));
+    candle_core::safetensors::save(&all, folder.path().join("model.safetensors")).unwrap();
+    fs::remove_file(folder.path().join("head.safetensors")).unwrap();
+    fs::copy(golden("tiny-bert/config.json"), folder.path().join("config.json")).unwrap();
+    let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
+    let embed = |student: &Student| student.embed(&tokens).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(embed(&Student::load(folder.path(), with_all, 0, &compute()).unwrap()), embed(&student));
+    assert_eq!(embed(&Student::from_checkpoint(folder.path(), &compute()).unwrap()), embed(&student));
+}
+
+#[test]
+fn a_checkpoints_configuration_is_true_of_its_files() {
+    let folder = copy("tiny-bert");
+    edited(folder.path(), None, "torch_dtype", &"float16".into());
+    edited(folder.path(), None, "dtype", &"float16".into());
+    edited(folder.path(), None, "architectures", &serde_json::json!(["BertForMaskedLM"]));
+    let saved = tempfile::tempdir().unwrap();
+    Student::load(folder.path(), head(), 0, &compute()).unwrap().save(saved.path(), Some(9)).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(saved.path().join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["dtype"], "float32");
+    assert!(config.get("torch_dtype").is_none());
+    assert_eq!((&config["architectures"][0], &config["pad_token_id"]), (&"BertModel".into(), &9.into()));
+    // Where positions are counted from the padding's id, that is the model's.
+    let roberta = Student::load(&golden("kinds/xlm-roberta"), Head::new(Pooling::Mean, 10), 0, &compute()).unwrap();
+    roberta.save(saved.path(), Some(9)).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(saved.path().join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["pad_token_id"], 0);
+}
+
 #[test]
 fn ids_outside_the_vocabulary_are_an_error() {
     let student = Student::load(&golden("tiny-bert"), head(), 0, &compute()).unwrap();

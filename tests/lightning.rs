@@ -62,6 +62,13 @@ fn embeddings_of_the_best_checkpoint_equal_pytorch() {
         let difference = differences.fold(0.0, f32::max) / largest;
         assert!(difference < 1e-5, "{}: {difference}", version.display());
     }
+    for ending in ["pt", "pth", "bin"] {
+        let file = folder.path().join(format!("student.{ending}"));
+        fs::copy(run.join("checkpoints/epoch=3-train-loss=0.2440.ckpt"), &file).unwrap();
+        let output = themo("embed", &file, &bert, &options);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(rows(&out).len(), want.len());
+    }
     let other = themo("embed", &run.join("checkpoints/epoch=7-train-loss=0.9000.ckpt"), &bert, &options);
     assert!(other.status.success() && rows(&out) != want);
 }

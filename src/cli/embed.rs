@@ -23,8 +23,9 @@ Examples:
 /// The options of `themo embed`.
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
-    /// Folder of a run: Spanish texts through its student, images through the
-    /// CLIP it was trained on; or a run or .ckpt file of the Python Themo
+    /// Folder of a run (its best checkpoint) or of one of its checkpoints: Spanish
+    /// texts through its student, images through the CLIP it was trained on; or a
+    /// run or a .ckpt, .pt, .pth or .bin file of the Python Themo
     #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
     pub version_path: Option<PathBuf>,
     /// A CLIP's own text and image towers, or an M-CLIP's texts: a folder or a

@@ -36,8 +36,9 @@ pub enum Task {
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TestArgs {
-    /// Folder of the run, such as logs/demo/version_0; or a run or .ckpt file of
-    /// the Python Themo
+    /// Folder of the run, such as logs/demo/version_0 (its best checkpoint), or of
+    /// one of its checkpoints; or a run or a .ckpt, .pt, .pth or .bin file of the
+    /// Python Themo
     #[arg(long, value_name = "DIR", required_unless_present = "baseline")]
     #[serde(skip)]
     pub version_path: Option<PathBuf>,
