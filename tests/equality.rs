@@ -10,7 +10,7 @@ use themo::eval::TextEmbedder;
 use themo::eval::towers::MclipTexts;
 use themo::models::student::Head;
 use themo::models::{ClipText, ClipVision, MclipConfig, Student, Tape};
-use themo::nn::{Compute, Dropout, Gradients, Params, Pooling, Tokens};
+use themo::nn::{Batch, Compute, Dropout, Gradients, Params, Pooling, Tokens};
 use themo::train::loss;
 use themo::train::optimizer::Optimizer;
 
@@ -82,10 +82,10 @@ fn compare_gradients(params: &Params, grads: &Gradients, want: &Golden, prefix: 
 
 fn gradients(student: &Student, tokens: &Tokens, targets: &Tensor, dropout: Option<&Dropout>) -> (f64, Gradients) {
     let mut grads = Gradients::zeros(student.params()).unwrap();
-    let (output, tape) = student.forward_train(tokens, dropout).unwrap();
+    let (output, tape) = student.forward_train(Batch { tokens, dropout }).unwrap();
     let n = targets.dim(0).unwrap();
     let (value, d) = loss::with_gradient(&output, |out| loss::mse(out, targets, n)).unwrap();
-    student.backward(tokens, tape, &d, dropout, &mut grads).unwrap();
+    student.backward(Batch { tokens, dropout }, tape, &d, &mut grads).unwrap();
     (value, grads)
 }
 
@@ -121,7 +121,7 @@ fn ten_steps_of_adamw_follow_pytorch() {
             let targets = want["targets"].index_select(&rows, 0).unwrap();
             let (value, grads) = gradients(&student, &tokens, &targets, None);
             assert!((value / f64::from(*expected) - 1.0).abs() < 1e-5, "step {step}: {value} against {expected}");
-            optimizer.step(compute.backend, student.params(), &grads, 1e-3).unwrap();
+            optimizer.step(student.params(), &grads, 1e-3).unwrap();
         }
         let mut compared = 0;
         for entry in student.params().iter() {
@@ -269,9 +269,10 @@ fn micro_batches_of_any_size_give_the_full_gradient_with_dropout_on() {
                 let end = (start + size).min(all.len());
                 let tokens = Tokens::pack(&all[start..end], start).unwrap();
                 let targets = want["targets"].narrow(0, start, end - start).unwrap();
-                let (output, tape) = student.forward_train(&tokens, Some(&dropout)).unwrap();
+                let batch = Batch { tokens: &tokens, dropout: Some(&dropout) };
+                let (output, tape) = student.forward_train(batch).unwrap();
                 let (value, d) = loss::with_gradient(&output, |o| loss::mse(o, &targets, all.len())).unwrap();
-                student.backward(&tokens, tape, &d, Some(&dropout), &mut grads).unwrap();
+                student.backward(batch, tape, &d, &mut grads).unwrap();
                 total += value;
             }
             assert!((total / full_loss - 1.0).abs() < 1e-6);
@@ -299,7 +300,7 @@ fn training_the_student_leaves_the_teacher_as_it_was() {
         let mut optimizer = Optimizer::new(&Recipe::default(), student.params()).unwrap();
         for _ in 0..3 {
             let (_, grads) = gradients(&student, &tokens, &targets, None);
-            optimizer.step(compute.backend, student.params(), &grads, 1e-3).unwrap();
+            optimizer.step(student.params(), &grads, 1e-3).unwrap();
         }
         assert!(frozen == bits(teacher.params()), "the teacher changed");
         assert!(trained != bits(student.params()), "the student did not change");
@@ -318,7 +319,7 @@ fn every_trainable_parameter_gets_a_finite_gradient_that_is_not_zero() {
         let student = student(&compute, Pooling::Mean, &want);
         let (_, mut grads) = gradients(&student, &tokens, &want["targets"], None);
         assert_eq!(grads.suspicious(student.params()).unwrap(), Vec::<String>::new());
-        grads.clear(compute.backend).unwrap();
+        grads.clear().unwrap();
         assert_eq!(grads.suspicious(student.params()).unwrap().len(), student.params().len());
     }
 }

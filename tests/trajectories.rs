@@ -93,18 +93,18 @@ fn fifty_steps_of_every_recipe_follow_pytorch() {
             assert_eq!(losses.len(), STEPS);
             for (step, expected) in losses.into_iter().enumerate() {
                 let batch: Vec<usize> = (0..data.len()).filter(|i| (i + step) % 3 != 0).collect();
-                grads.clear(compute.backend).unwrap();
+                grads.clear().unwrap();
                 let loss = loss_and_gradients(&student, &objective, &data, &batch, None, 1000, &mut grads).unwrap();
                 let relative = loss / f64::from(expected) - 1.0;
                 assert!(relative.abs() < 1e-4, "{name}, step {step}: {loss} against {expected}");
                 assert_eq!(grads.suspicious(student.params()).unwrap(), Vec::<String>::new(), "{name}");
                 let rate = RATE * factor(recipe.schedule, recipe.warmup_steps, STEPS, step);
-                optimizer.step(compute.backend, student.params(), &grads, rate).unwrap();
+                optimizer.step(student.params(), &grads, rate).unwrap();
             }
             if recipe.ema.is_some() {
                 let of = |student: &Student| student.params().iter().last().unwrap().var.as_tensor().copy().unwrap();
                 assert!(error(&of(&student), &want[&format!("{name}.weights")]) < 1e-4);
-                optimizer.swap_average(compute.backend, student.params()).unwrap();
+                optimizer.swap_average(student.params()).unwrap();
                 assert!(error(&of(&student), &want[&format!("{name}.average")]) < 1e-4);
             }
         }

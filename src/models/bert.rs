@@ -12,7 +12,7 @@ use super::kinds::{FirstPosition, Kind, Role, TokenTypes};
 use super::weights::{Weights, encoder_layers, read_json};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::embedding::{self, Lookup};
-use crate::nn::{Activation, Backend, Compute, Dropout, Gradients, Param, Params, Pooling, Tokens};
+use crate::nn::{Activation, Batch, Embedding, Gradients, Params, Pooling, Tokens};
 
 /// What themo reads of an encoder's `config.json`, under BERT's names.
 #[derive(Clone, Debug)]
@@ -152,22 +152,22 @@ impl BertConfig {
 pub struct Bert {
     /// Its settings.
     pub config: BertConfig,
-    backend: Backend,
-    word: Param,
-    position: Param,
+    word: Embedding,
+    position: Embedding,
     /// Tables of which every token takes row 0.
-    constants: Vec<Param>,
+    constants: Vec<Embedding>,
     encoder: Encoder,
 }
 
 impl Bert {
     /// Takes the parameters from `weights` (below its prefix).
-    pub fn load(config: BertConfig, compute: &Compute, weights: &mut Weights, params: &mut Params) -> Result<Self> {
-        let (backend, sizes) = (compute.backend, &config.sizes);
+    pub fn load(config: BertConfig, weights: &mut Weights, params: &mut Params) -> Result<Self> {
+        let sizes = &config.sizes;
         let (kind, hidden) = (config.kind, sizes.hidden_size);
         let width = if kind.widens { sizes.embedding_size } else { hidden };
         let mut table = |name: &str, rows: usize| {
-            weights.param(&format!("embeddings.{name}_embeddings.weight"), &[rows, width], params)
+            let table = weights.param(&format!("embeddings.{name}_embeddings.weight"), &[rows, width], params)?;
+            Ok::<_, Error>(Embedding::new(table, params.backend()))
         };
         let word = table("word", sizes.vocab_size)?;
         let position = table("position", sizes.max_position_embeddings)?;
@@ -190,13 +190,12 @@ impl Bert {
                 causal: false,
                 eps: sizes.layer_norm_eps,
             },
-            backend,
             "embeddings.LayerNorm",
             encoder_layers(kind.names, sizes.num_hidden_layers),
             weights,
             params,
         )?;
-        Ok(Self { config, backend, word, position, constants, encoder })
+        Ok(Self { config, word, position, constants, encoder })
     }
 
     fn with_lookups<R>(&self, tokens: &Tokens, work: impl FnOnce(&[Lookup]) -> Result<R>) -> Result<R> {
@@ -210,31 +209,29 @@ impl Bert {
         }
         let (positions, zeros) = (self.config.positions(tokens), vec![0; tokens.ids.len()]);
         let mut lookups = vec![
-            Lookup { table: &self.word, indices: &tokens.ids },
-            Lookup { table: &self.position, indices: &positions },
+            Lookup { embedding: &self.word, indices: &tokens.ids },
+            Lookup { embedding: &self.position, indices: &positions },
         ];
-        lookups.extend(self.constants.iter().map(|table| Lookup { table, indices: &zeros }));
+        lookups.extend(self.constants.iter().map(|embedding| Lookup { embedding, indices: &zeros }));
         work(&lookups)
     }
 
-    /// Token states `[tokens, hidden]`.
-    pub fn forward(&self, tokens: &Tokens, dropout: Option<&Dropout>, tape: Option<&mut Tape>) -> Result<Tensor> {
-        let embeddings = self.with_lookups(tokens, |lookups| embedding::forward(self.backend, lookups))?;
-        self.encoder.forward(&embeddings, &tokens.rows, dropout, tape)
+    /// Token states `[tokens, hidden]`; with a `tape`, keeps what [`Self::backward`] needs.
+    pub fn forward(&self, batch: Batch, tape: Option<&mut Tape>) -> Result<Tensor> {
+        let embeddings = self.with_lookups(batch.tokens, embedding::forward)?;
+        self.encoder.forward(&embeddings, batch, tape)
     }
 
     /// Pooled states `[sequences, hidden]`, without dropout.
     pub fn pooled(&self, tokens: &Tokens, pooling: Pooling) -> Result<Tensor> {
-        let embeddings = self.with_lookups(tokens, |lookups| embedding::forward(self.backend, lookups))?;
-        self.encoder.forward_pooled(&embeddings, &tokens.rows, pooling)
+        let embeddings = self.with_lookups(tokens, embedding::forward)?;
+        self.encoder.forward_pooled(&embeddings, tokens, pooling)
     }
 
     /// Adds to the gradients of what is trained from the gradient of the states.
-    pub fn backward(
-        &self, tokens: &Tokens, tape: Tape, dstates: &Tensor, dropout: Option<&Dropout>, grads: &mut Gradients,
-    ) -> Result<()> {
-        match self.encoder.backward(tape, dstates, &tokens.rows, dropout, grads)? {
-            Some(d) => self.with_lookups(tokens, |lookups| embedding::backward(self.backend, lookups, &d, grads)),
+    pub fn backward(&self, batch: Batch, tape: Tape, dstates: &Tensor, grads: &mut Gradients) -> Result<()> {
+        match self.encoder.backward(tape, dstates, batch, grads)? {
+            Some(d) => self.with_lookups(batch.tokens, |lookups| embedding::backward(lookups, &d, grads)),
             None => Ok(()),
         }
     }

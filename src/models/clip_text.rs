@@ -10,13 +10,13 @@ use super::kinds::EndOfText;
 use super::weights::{Leftover, Weights, clip_layers};
 use crate::error::{Error, Result};
 use crate::nn::embedding::{self, Lookup};
-use crate::nn::{Backend, Compute, Gradients, Param, Params, Pooling, Tokens};
+use crate::nn::{Backend, Batch, Compute, Embedding, Gradients, Params, Pooling, Tokens};
 
 /// Packed token ids to the target of the distillation, and on to the shared space.
 pub struct ClipText {
     backend: Backend,
-    token: Param,
-    position: Param,
+    token: Embedding,
+    position: Embedding,
     encoder: Encoder,
     text_projection: Tensor, // [projection_dim, hidden]
     projection_dim: usize,
@@ -44,12 +44,12 @@ const TOKENS: &str = "embeddings.token_embedding.weight";
 impl ClipText {
     /// Loads the text tower of the CLIP in `folder`, frozen: it has no backward pass and lists no parameters.
     pub fn load(folder: &Path, compute: &Compute) -> Result<Self> {
-        Self::build(folder, compute, Params::frozen())
+        Self::build(folder, compute, Params::frozen(compute.backend))
     }
 
     /// Loads it with its parameters and its backward pass.
     pub fn load_trainable(folder: &Path, compute: &Compute) -> Result<Self> {
-        Self::build(folder, compute, Params::default())
+        Self::build(folder, compute, Params::new(compute.backend))
     }
 
     fn build(folder: &Path, compute: &Compute, mut params: Params) -> Result<Self> {
@@ -60,12 +60,12 @@ impl ClipText {
         let outer = find_tower(&mut weights, TOKENS)?;
         let backend = compute.backend;
         let mut table = |name: &str, rows: usize| {
-            weights.param(&format!("embeddings.{name}_embedding.weight"), &[rows, hidden], &mut params)
+            let table = weights.param(&format!("embeddings.{name}_embedding.weight"), &[rows, hidden], &mut params)?;
+            Ok::<_, Error>(Embedding::new(table, backend))
         };
         let (token, position) = (table("token", text.vocab_size)?, table("position", text.max_position_embeddings)?);
         let encoder = Encoder::load(
             config.text_encoder()?,
-            backend,
             "encoder.layers.0.layer_norm1",
             clip_layers(text.num_hidden_layers, "final_layer_norm"),
             &mut weights,
@@ -129,19 +129,19 @@ impl ClipText {
     /// `CLIPTextModel(...).pooler_output`. Sequences are as [`Self::cut`] leaves them.
     pub fn pooled(&self, tokens: &Tokens, tape: Option<&mut Tape>) -> Result<Tensor> {
         let positions = tokens.positions();
-        let embeddings = embedding::forward(self.backend, &self.lookups(&tokens.ids, &positions))?;
+        let embeddings = embedding::forward(&self.lookups(&tokens.ids, &positions))?;
         if tape.is_none() {
-            return self.encoder.forward_pooled(&embeddings, &tokens.rows, Pooling::Last);
+            return self.encoder.forward_pooled(&embeddings, tokens, Pooling::Last);
         }
-        let states = self.encoder.forward(&embeddings, &tokens.rows, None, tape)?;
+        let states = self.encoder.forward(&embeddings, Batch::plain(tokens), tape)?;
         Pooling::Last.forward(self.backend, &tokens.rows, &states)
     }
 
     /// Adds to the gradients from the gradient of [`Self::pooled`].
     pub fn backward(&self, tokens: &Tokens, tape: Tape, dpooled: &Tensor, grads: &mut Gradients) -> Result<()> {
         let dstates = Pooling::Last.backward(self.backend, &tokens.rows, dpooled)?;
-        match self.encoder.backward(tape, &dstates, &tokens.rows, None, grads)? {
-            Some(d) => embedding::backward(self.backend, &self.lookups(&tokens.ids, &tokens.positions()), &d, grads),
+        match self.encoder.backward(tape, &dstates, Batch::plain(tokens), grads)? {
+            Some(d) => embedding::backward(&self.lookups(&tokens.ids, &tokens.positions()), &d, grads),
             None => Ok(()),
         }
     }
@@ -152,6 +152,6 @@ impl ClipText {
     }
 
     fn lookups<'a>(&'a self, ids: &'a [u32], positions: &'a [u32]) -> [Lookup<'a>; 2] {
-        [Lookup { table: &self.token, indices: ids }, Lookup { table: &self.position, indices: positions }]
+        [Lookup { embedding: &self.token, indices: ids }, Lookup { embedding: &self.position, indices: positions }]
     }
 }

@@ -10,15 +10,15 @@ use super::encoder::Encoder;
 use super::weights::{Weights, clip_layers};
 use crate::error::{Error, Result};
 use crate::nn::storage::{Slice, tensor};
-use crate::nn::{Backend, Compute, LayerNorm, Linear, Params, Pooling, Rows};
+use crate::nn::{Backend, Compute, FrozenLinear, LayerNorm, Params, Pooling, Rows, Tokens};
 
 /// Preprocessed images to the shared space.
 pub struct ClipVision {
     backend: Backend,
     device: Device,
-    patches: Linear,  // [hidden, channels * patch * patch]
-    class: Tensor,    // [1, 1, hidden]
-    position: Tensor, // [1, 1 + grid * grid, hidden]
+    patches: FrozenLinear, // [hidden, channels * patch * patch]
+    class: Tensor,         // [1, 1, hidden]
+    position: Tensor,      // [1, 1 + grid * grid, hidden]
     pre_norm: LayerNorm,
     encoder: Encoder,
     visual_projection: Tensor, // [projection_dim, hidden]
@@ -41,10 +41,9 @@ impl ClipVision {
         let grid = vision.image_size / patch;
         let mut weights = Weights::open(folder, &compute.device)?;
         let outer = find_tower(&mut weights, "embeddings.patch_embedding.weight")?;
-        let (mut params, backend) = (Params::frozen(), compute.backend);
+        let (mut params, backend) = (Params::frozen(compute.backend), compute.backend);
         let kernel = weights.take("embeddings.patch_embedding.weight", &[hidden, vision.num_channels, patch, patch])?;
-        let patches = Linear::new(params.add(vec!["patches".into()], &kernel.flatten_from(1)?)?, None);
-        let patches = patches.freeze(backend)?;
+        let patches = FrozenLinear::new(kernel.flatten_from(1)?, None, backend)?;
         let class = weights.take("embeddings.class_embedding", &[hidden])?.reshape((1, 1, hidden))?;
         let position = weights
             .take("embeddings.position_embedding.weight", &[grid.saturating_mul(grid).saturating_add(1), hidden])?
@@ -53,7 +52,6 @@ impl ClipVision {
         let pre_norm = weights.layer_norm("pre_layrnorm", hidden, vision.layer_norm_eps, &mut params)?;
         let encoder = Encoder::load(
             config.vision_encoder()?,
-            backend,
             "encoder.layers.0.layer_norm1",
             clip_layers(vision.num_hidden_layers, "post_layernorm"),
             &mut weights,
@@ -111,7 +109,7 @@ impl ClipVision {
         let (tokens, hidden) = (self.tokens(), self.encoder.config().hidden);
         let width = self.channels * self.patch_size * self.patch_size;
         let patches = tensor(self.patch_rows(images), (n * (tokens - 1), width))?.to_device(&self.device)?;
-        let patches = self.patches.forward(self.backend, &patches)?;
+        let patches = self.patches.forward(&patches)?;
         let embeddings = match self.backend {
             Backend::Plain => {
                 let class = self.class.broadcast_as((n, 1, hidden))?;
@@ -134,9 +132,9 @@ impl ClipVision {
                 tensor(rows, (n * tokens, hidden))?
             }
         };
-        let rows = Rows::new(vec![tokens; n], 0)?;
-        let embeddings = self.pre_norm.forward(self.backend, None, &embeddings, None)?.out;
-        self.encoder.forward_pooled(&embeddings, &rows, Pooling::First)
+        let tokens = Tokens { ids: Vec::new(), rows: Rows::new(vec![tokens; n], 0)? };
+        let embeddings = self.pre_norm.forward(None, &embeddings, None)?.out;
+        self.encoder.forward_pooled(&embeddings, &tokens, Pooling::First)
     }
 
     /// One row a patch, `[images * grid * grid, channels * patch * patch]`, so that the embedding of all is one product. A

@@ -6,11 +6,13 @@
 
 use candle_core::Tensor;
 
+use super::layer::{FrozenLayer, Layer, SavedLayer};
 use super::weights::{LayerNames, Weights};
 use crate::error::{Error, Result, ResultExt};
-use crate::nn::attention::{Attended, Attention};
 use crate::nn::layer_norm::Normed;
-use crate::nn::{Activation, Backend, Dropout, Gradients, LayerNorm, Linear, Params, Pooling, Rows, Site, on_pool};
+use crate::nn::{
+    Activation, Backend, Batch, FrozenLinear, Gradients, LayerNorm, Linear, Params, Pooling, Site, Tokens, on_pool,
+};
 
 const CONFIG: &str = "fetch the model's config.json again";
 
@@ -30,33 +32,6 @@ pub struct EncoderConfig {
     pub causal: bool,
     /// Added to the variance in layer norms.
     pub eps: f64,
-}
-
-struct Layer {
-    qkv: Linear, // [3 hidden, hidden]
-    attention: Attention,
-    out: Linear,
-    norm_attention: LayerNorm,
-    up: Linear,
-    down: Linear,
-    norm_mlp: LayerNorm,
-}
-
-impl Layer {
-    fn freeze(self, backend: Backend) -> Result<Self> {
-        let Self { qkv, out, up, down, .. } = self;
-        let (qkv, out) = (qkv.freeze(backend)?, out.freeze(backend)?);
-        Ok(Self { qkv, out, up: up.freeze(backend)?, down: down.freeze(backend)?, ..self })
-    }
-}
-
-struct SavedLayer {
-    input: Tensor,
-    qkv: Tensor,
-    attended: Attended,
-    norm_attention: Normed,
-    z: Tensor,
-    norm_mlp: Normed,
 }
 
 /// What a training forward keeps for its backward.
@@ -80,16 +55,20 @@ pub struct Encoder {
     config: EncoderConfig,
     backend: Backend,
     first_norm: LayerNorm,
-    /// `[hidden, embedding]`, of embeddings that are narrower than the states.
-    widen: Option<Linear>,
-    layers: Vec<Layer>,
+    layers: Layers,
+}
+
+/// The layers, and before them the linear layer `[hidden, embedding]` of embeddings that are narrower than the states.
+enum Layers {
+    Trained(Option<Linear>, Vec<Layer>),
+    Frozen(Option<FrozenLinear>, Vec<FrozenLayer>),
 }
 
 impl Encoder {
-    /// Takes the parameters from `weights` under the names given for each layer.
+    /// Takes the parameters from `weights` under the names given for each layer; trained unless `params` are frozen.
     pub fn load(
-        config: EncoderConfig, backend: Backend, first_norm: &str, names: impl Iterator<Item = LayerNames>,
-        weights: &mut Weights, params: &mut Params,
+        config: EncoderConfig, first_norm: &str, names: impl Iterator<Item = LayerNames>, weights: &mut Weights,
+        params: &mut Params,
     ) -> Result<Self> {
         let EncoderConfig { hidden, embedding, intermediate, eps, .. } = config;
         if hidden == 0 || embedding == 0 || intermediate == 0 || !(eps.is_finite() && eps >= 0.0) {
@@ -99,28 +78,24 @@ impl Encoder {
             ))
             .hint(CONFIG));
         }
+        let backend = params.backend();
         let first_norm = weights.layer_norm(first_norm, embedding, eps, params)?;
-        let mut widen = None;
-        if embedding != hidden {
-            let layer = weights.linear(&["embeddings_project"], hidden, embedding, true, params)?;
-            widen = Some(if params.are_frozen() { layer.freeze(backend)? } else { layer });
-        }
-        let mut layers = Vec::new(); // (what config.json says of their number is not known to be true yet)
+        let widen = match embedding == hidden {
+            true => None,
+            false => Some(weights.linear(&["embeddings_project"], hidden, embedding, true, params)?),
+        };
+        // What config.json says of their number is not known to be true yet: no memory is reserved for it.
+        let (mut trained, mut frozen) = (Vec::new(), Vec::new());
         for (index, names) in names.enumerate() {
             params.next_layer();
-            let qkv: Vec<&str> = names.qkv.iter().map(String::as_str).collect();
-            let layer = Layer {
-                qkv: weights.linear(&qkv, hidden, hidden, true, params)?,
-                attention: Attention::new(hidden, config.heads, config.causal, index).hint(|| CONFIG)?,
-                out: weights.linear(&[&names.out], hidden, hidden, true, params)?,
-                norm_attention: weights.layer_norm(&names.norm_attention, hidden, eps, params)?,
-                up: weights.linear(&[&names.up], intermediate, hidden, true, params)?,
-                down: weights.linear(&[&names.down], hidden, intermediate, true, params)?,
-                norm_mlp: weights.layer_norm(&names.norm_mlp, hidden, eps, params)?,
-            };
-            layers.push(if params.are_frozen() { layer.freeze(backend)? } else { layer });
+            let layer = Layer::load(&config, index, &names, weights, params).hint(|| CONFIG)?;
+            if params.are_frozen() { frozen.push(layer.freeze()?) } else { trained.push(layer) }
         }
-        Ok(Self { config, backend, first_norm, widen, layers })
+        let layers = match params.are_frozen() {
+            true => Layers::Frozen(widen.map(Linear::freeze).transpose()?, frozen),
+            false => Layers::Trained(widen, trained),
+        };
+        Ok(Self { config, backend, first_norm, layers })
     }
 
     /// The settings.
@@ -128,158 +103,115 @@ impl Encoder {
         &self.config
     }
 
-    /// Embeddings `[tokens, hidden]` to states `[tokens, hidden]`; with a `tape`, keeps what [`Self::backward`] needs.
-    pub fn forward(
-        &self, embeddings: &Tensor, rows: &Rows, dropout: Option<&Dropout>, tape: Option<&mut Tape>,
-    ) -> Result<Tensor> {
-        on_pool(|| self.run(embeddings, rows, dropout, tape, None))
+    /// Embeddings `[tokens, embedding]` to states `[tokens, hidden]`; with a `tape`, keeps what [`Self::backward`] needs.
+    pub fn forward(&self, embeddings: &Tensor, batch: Batch, tape: Option<&mut Tape>) -> Result<Tensor> {
+        on_pool(|| self.run(embeddings, batch, tape, None))
     }
 
     /// The pooled states `[sequences, hidden]`, without dropout. Where one token makes the vector, what follows the last
     /// attention is computed for that token alone.
-    pub fn forward_pooled(&self, embeddings: &Tensor, rows: &Rows, pooling: Pooling) -> Result<Tensor> {
-        let single = if self.layers.is_empty() { None } else { pooling.single(rows, embeddings.device())? };
-        let states = on_pool(|| self.run(embeddings, rows, None, None, single.as_ref()))?;
-        if single.is_some() { Ok(states) } else { pooling.forward(self.backend, rows, &states) }
+    pub fn forward_pooled(&self, embeddings: &Tensor, tokens: &Tokens, pooling: Pooling) -> Result<Tensor> {
+        let layers = match &self.layers {
+            Layers::Trained(_, layers) => layers.len(),
+            Layers::Frozen(_, layers) => layers.len(),
+        };
+        let single = if layers == 0 { None } else { pooling.single(&tokens.rows, embeddings.device())? };
+        let states = on_pool(|| self.run(embeddings, Batch::plain(tokens), None, single.as_ref()))?;
+        if single.is_some() { Ok(states) } else { pooling.forward(self.backend, &tokens.rows, &states) }
     }
 
     /// With `single`, the last layer goes on with these tokens only.
     fn run(
-        &self, embeddings: &Tensor, rows: &Rows, dropout: Option<&Dropout>, mut tape: Option<&mut Tape>,
-        single: Option<&Tensor>,
+        &self, embeddings: &Tensor, batch: Batch, tape: Option<&mut Tape>, single: Option<&Tensor>,
     ) -> Result<Tensor> {
-        if tape.is_none() && dropout.is_none() && self.has_halves() {
-            return self.run_in_halves(embeddings, rows, single);
+        match &self.layers {
+            Layers::Trained(widen, layers) => self.run_trained(widen.as_ref(), layers, embeddings, batch, tape, single),
+            Layers::Frozen(widen, layers) if batch.dropout.is_none() && tape.is_none() => {
+                self.run_frozen(widen.as_ref(), layers, embeddings, batch.tokens, single)
+            }
+            Layers::Frozen(..) => Err(Error::new("a frozen encoder takes no dropout and records nothing")),
         }
-        let backend = self.backend;
-        let mask = |site| dropout.and_then(|dropout| dropout.at(site, rows));
-        let first = self.first_norm.forward(backend, None, embeddings, None)?;
-        let mut input = match mask(Site::Embeddings) {
-            Some(mask) => mask.apply(backend, &first.out)?,
+    }
+
+    fn run_trained(
+        &self, widen: Option<&Linear>, layers: &[Layer], embeddings: &Tensor, batch: Batch,
+        mut tape: Option<&mut Tape>, single: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let first = self.first_norm.forward(None, embeddings, None)?;
+        let mut input = match batch.mask(Site::Embeddings) {
+            Some(mask) => mask.apply(&first.out)?,
             None => first.out.clone(),
         };
-        if let Some(widen) = &self.widen {
-            input = widen.forward(backend, &input)?;
+        if let Some(widen) = widen {
+            input = widen.forward(&input)?;
         }
         let mut stream = if self.config.norm_first { first.sum.clone() } else { input.clone() };
         if let Some(tape) = tape.as_deref_mut() {
             tape.first = tape.frozen.is_none().then_some(first);
-            tape.layers = Vec::with_capacity(self.layers.len());
+            tape.layers = Vec::with_capacity(layers.len());
         }
-        for (index, layer) in self.layers.iter().enumerate() {
-            let qkv = layer.qkv.forward(backend, &input)?;
-            let mut attended = layer.attention.forward(backend, &qkv, rows, dropout)?;
-            if let Some(single) = single.filter(|_| index + 1 == self.layers.len()) {
-                attended.out = attended.out.index_select(single, 0)?;
-                stream = stream.index_select(single, 0)?;
-            }
-            let branch = layer.out.forward(backend, &attended.out)?;
-            let masked = mask(Site::AttentionOutput { layer: index });
-            let norm_attention = layer.norm_attention.forward(backend, Some(&stream), &branch, masked)?;
-            stream = self.stream(&norm_attention);
-            let z = layer.up.forward(backend, &norm_attention.out)?;
+        for (index, layer) in layers.iter().enumerate() {
+            let single = single.filter(|_| index + 1 == layers.len());
             let keeps = tape.as_ref().is_some_and(|tape| tape.frozen.is_none_or(|frozen| index >= frozen));
-            let (activation, kept) = (self.config.activation, keeps.then(|| z.clone()));
-            let activated = if keeps { activation.forward(backend, &z)? } else { activation.in_place(backend, z)? };
-            let branch = layer.down.forward(backend, &activated)?;
-            drop(activated);
-            let masked = mask(Site::MlpOutput { layer: index });
-            let norm_mlp = layer.norm_mlp.forward(backend, Some(&stream), &branch, masked)?;
-            stream = self.stream(&norm_mlp);
-            let output = norm_mlp.out.clone();
-            if let (Some(tape), Some(z)) = (tape.as_deref_mut(), kept) {
-                tape.layers.push(SavedLayer { input, qkv, attended, norm_attention, z, norm_mlp });
+            let saved;
+            (input, stream, saved) = layer.forward(input, stream, batch, single, keeps)?;
+            if let (Some(tape), Some(saved)) = (tape.as_deref_mut(), saved) {
+                tape.layers.push(saved);
             }
-            input = output;
         }
         Ok(input)
     }
 
-    fn has_halves(&self) -> bool {
-        let layers = !self.layers.is_empty();
-        layers && self.layers.iter().all(|layer| layer.qkv.has_halves() && layer.up.has_halves())
-    }
-
-    /// [`Self::run`] of frozen layers without dropout, handing on in bf16 what a product would round to it anyway. The
-    /// stream stays in f32, and a norm's output that is the stream, too.
-    fn run_in_halves(&self, embeddings: &Tensor, rows: &Rows, single: Option<&Tensor>) -> Result<Tensor> {
-        let (backend, norm_first) = (self.backend, self.config.norm_first);
-        let normed = |norm: &LayerNorm, sum: &Tensor, is_result: bool| match norm_first && !is_result {
-            true => norm.forward_halves(sum),
-            false => norm.forward(backend, None, sum, None),
+    fn run_frozen(
+        &self, widen: Option<&FrozenLinear>, layers: &[FrozenLayer], embeddings: &Tensor, tokens: &Tokens,
+        single: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let halves = !layers.is_empty() && layers.iter().all(FrozenLayer::has_halves);
+        let mut normal = match halves && self.config.norm_first {
+            true => self.first_norm.forward_halves(embeddings)?,
+            false => self.first_norm.forward(None, embeddings, None)?,
         };
-        let mut normal = normed(&self.first_norm, embeddings, false)?;
-        if let Some(widen) = &self.widen {
-            normal.out = widen.forward(backend, &normal.out)?;
+        if let Some(widen) = widen {
+            normal.out = widen.forward(&normal.out)?;
         }
-        for (index, layer) in self.layers.iter().enumerate() {
-            let is_last = index + 1 == self.layers.len();
-            let qkv = layer.qkv.forward_halves(&normal.out, None)?;
-            let mut attended = layer.attention.forward(backend, &qkv, rows, None)?.out;
-            let mut stream = self.stream(&normal);
-            if let Some(single) = single.filter(|_| is_last) {
-                (attended, stream) = (attended.index_select(single, 0)?, stream.index_select(single, 0)?);
-            }
-            normal = normed(&layer.norm_attention, &layer.out.forward_onto(&attended, &stream)?, false)?;
-            let activated = layer.up.forward_halves(&normal.out, Some(self.config.activation))?;
-            let sum = layer.down.forward_onto(&activated, &self.stream(&normal))?;
-            normal = normed(&layer.norm_mlp, &sum, is_last)?;
+        for (index, layer) in layers.iter().enumerate() {
+            let is_last = index + 1 == layers.len();
+            let single = single.filter(|_| is_last);
+            normal = match halves {
+                true => layer.forward_halves(normal, tokens, single, is_last)?,
+                false => layer.forward(normal, tokens, single)?,
+            };
         }
         Ok(normal.out)
     }
 
     /// From the gradient of the states: adds to the gradients of all trained parameters and returns the gradient of
-    /// the embeddings, if they are trained. `tape`, `rows` and `dropout` are those of the forward pass; the tape is
-    /// used up layer by layer.
+    /// the embeddings, if they are trained. `batch` is that of the forward pass; the tape is used up layer by layer.
     pub fn backward(
-        &self, tape: Tape, dstates: &Tensor, rows: &Rows, dropout: Option<&Dropout>, grads: &mut Gradients,
+        &self, tape: Tape, dstates: &Tensor, batch: Batch, grads: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let backend = self.backend;
-        let mask = |site| dropout.and_then(|dropout| dropout.at(site, rows));
+        let Layers::Trained(widen, layers) = &self.layers else {
+            return Err(Error::new("a frozen encoder has no backward pass"));
+        };
         let mut dinput = dstates.clone();
         let mut dstream: Option<Tensor> = None;
-        for ((index, layer), saved) in self.layers.iter().enumerate().rev().zip(tape.layers.into_iter().rev()) {
-            let (masked, normed) = (mask(Site::MlpOutput { layer: index }), &saved.norm_mlp);
-            let (dsum, dbranch) = layer.norm_mlp.backward(backend, normed, &dinput, dstream.as_ref(), masked, grads)?;
-            let dactivated = layer.down.backward_input(backend, &dbranch, None)?;
-            let (activated, dz) = self.config.activation.backward(backend, &saved.z, &dactivated)?;
-            layer.down.backward_parameters(backend, &activated, &dbranch, grads)?;
-            drop((activated, dactivated));
-            let normed = &saved.norm_attention;
-            dinput = layer.up.backward(backend, &normed.out, &dz, self.residual(&dsum), grads)?;
-            dstream = self.config.norm_first.then_some(dsum);
-            let masked = mask(Site::AttentionOutput { layer: index });
-            let (dsum, dbranch) =
-                layer.norm_attention.backward(backend, normed, &dinput, dstream.as_ref(), masked, grads)?;
-            let dattended = layer.out.backward(backend, &saved.attended.out, &dbranch, None, grads)?;
-            let dqkv = layer.attention.backward(backend, &saved.qkv, &saved.attended, &dattended, rows, dropout)?;
-            dinput = layer.qkv.backward(backend, &saved.input, &dqkv, self.residual(&dsum), grads)?;
-            dstream = self.config.norm_first.then_some(dsum);
+        for (layer, saved) in layers.iter().rev().zip(tape.layers.into_iter().rev()) {
+            (dinput, dstream) = layer.backward(saved, dinput, dstream, batch, grads)?;
         }
-        match &tape.first {
-            Some(first) => {
-                let masked = |x: &Tensor| match mask(Site::Embeddings) {
-                    Some(mask) => mask.apply(backend, x),
-                    None => Ok(x.clone()),
-                };
-                if let Some(widen) = &self.widen {
-                    dinput = widen.backward(backend, &masked(&first.out)?, &dinput, None, grads)?;
-                }
-                let dfirst = masked(&dinput)?;
-                let (dsum, _) = self.first_norm.backward(backend, first, &dfirst, dstream.as_ref(), None, grads)?;
-                Ok(Some(dsum))
-            }
-            None if tape.frozen.is_some() => Ok(None),
-            None => Err(Error::new("backward without a recorded forward pass")),
+        let Some(first) = &tape.first else {
+            return match tape.frozen {
+                Some(_) => Ok(None),
+                None => Err(Error::new("backward without a recorded forward pass")),
+            };
+        };
+        let masked = |x: &Tensor| match batch.mask(Site::Embeddings) {
+            Some(mask) => mask.apply(x),
+            None => Ok(x.clone()),
+        };
+        if let Some(widen) = widen {
+            dinput = widen.backward(&masked(&first.out)?, &dinput, None, grads)?;
         }
-    }
-
-    fn stream(&self, normed: &Normed) -> Tensor {
-        if self.config.norm_first { normed.sum.clone() } else { normed.out.clone() }
-    }
-
-    /// The gradient that goes around a branch straight into its input: only where the stream is that input.
-    fn residual<'a>(&self, dsum: &'a Tensor) -> Option<&'a Tensor> {
-        (!self.config.norm_first).then_some(dsum)
+        let (dsum, _) = self.first_norm.backward(first, &masked(&dinput)?, dstream.as_ref(), None, grads)?;
+        Ok(Some(dsum))
     }
 }

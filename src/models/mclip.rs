@@ -12,7 +12,7 @@ use super::bert::{Bert, BertConfig};
 use super::kinds::{KINDS, Role};
 use super::weights::{Leftover, Weights, read_json};
 use crate::error::{Error, Result, ResultExt};
-use crate::nn::{Backend, Compute, Linear, Params, Pooling, Tokens};
+use crate::nn::{Compute, Linear, Params, Pooling, Tokens};
 
 /// An M-CLIP's `config.json`. It names the encoder and says what the linear layer does; the encoder's own settings are
 /// only there where somebody put them.
@@ -100,7 +100,6 @@ pub struct Mclip {
     bert: Bert,
     projection: Linear, // [num_dims, hidden]
     dim: usize,
-    backend: Backend,
 }
 
 impl Mclip {
@@ -109,16 +108,16 @@ impl Mclip {
         let failed = || format!("cannot load the M-CLIP in {}", folder.display());
         let encoder = config.encoder().context(failed)?;
         let mut weights = Weights::open(folder, &compute.device)?;
-        let mut params = Params::frozen();
+        let mut params = Params::frozen(compute.backend);
         let (dim, hidden) = (config.num_dims, encoder.sizes.hidden_size);
         let projection = weights.linear(&["LinearTransformation"], dim, hidden, true, &mut params)?;
         weights.find_prefix("embeddings.word_embeddings.weight")?;
-        let bert = Bert::load(encoder, compute, &mut weights, &mut params).context(failed)?;
+        let bert = Bert::load(encoder, &mut weights, &mut params).context(failed)?;
         weights.finish(|name| match name.contains("pooler.") || name.ends_with("position_ids") {
             true => Leftover::Nothing,
             false => Leftover::Fault,
         })?;
-        Ok(Self { bert, projection, dim, backend: compute.backend })
+        Ok(Self { bert, projection, dim })
     }
 
     /// Width of the shared space.
@@ -133,6 +132,6 @@ impl Mclip {
 
     /// Vectors `[batch, dim]` in the shared space, not normalised.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
-        self.projection.forward(self.backend, &self.bert.pooled(tokens, Pooling::Mean)?)
+        self.projection.forward(&self.bert.pooled(tokens, Pooling::Mean)?)
     }
 }

@@ -6,6 +6,7 @@ pub mod clip_text;
 pub mod clip_vision;
 pub mod encoder;
 pub mod kinds;
+mod layer;
 pub mod mclip;
 pub mod names;
 pub mod pickle;

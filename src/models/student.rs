@@ -13,7 +13,7 @@ use super::weight_file::weight_files;
 use super::weights::{Leftover, Weights, read_json, save};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
-use crate::nn::{Backend, Compute, Dropout, Gradients, Init, LayerNorm, Linear, Params, Pooling, Tokens};
+use crate::nn::{Backend, Batch, Compute, Gradients, Init, LayerNorm, Linear, Params, Pooling, Tokens};
 use crate::rng;
 
 /// What a themo checkpoint adds to the BERT's own `config.json`, in `themo.json`.
@@ -125,13 +125,13 @@ impl Student {
             head.expect(read_json(&folder.join(HEAD_FILE))?, folder)?;
         }
         let weights = open(folder, compute)?;
-        Self::build(folder, weights, head, trained, seed, compute, Params::default())
+        Self::build(folder, weights, head, trained, seed, compute, Params::new(compute.backend))
     }
 
     /// A trained student as its checkpoint folder describes it, frozen: it has no backward pass and lists no parameters.
     pub fn from_checkpoint(folder: &Path, compute: &Compute) -> Result<Self> {
         let (weights, head) = (open(folder, compute)?, read_json(&folder.join(HEAD_FILE))?);
-        Self::build(folder, weights, head, true, 0, compute, Params::frozen())
+        Self::build(folder, weights, head, true, 0, compute, Params::frozen(compute.backend))
     }
 
     /// A student from a checkpoint of the Python Themo (a file of PyTorch Lightning, with `transformer.*` and
@@ -147,7 +147,7 @@ impl Student {
         let has = |name: &str| weights.find_outside(name).is_some();
         let (projection_bias, final_norm) = (has(PROJECTION_BIAS), has(NORM));
         let head = Head { projection_bias, final_norm, ..Head::new(pooling, dim) };
-        Self::build(bert, weights, head, true, 0, compute, Params::frozen())
+        Self::build(bert, weights, head, true, 0, compute, Params::frozen(compute.backend))
     }
 
     fn build(
@@ -158,7 +158,7 @@ impl Student {
         let config = BertConfig::from_folder(folder).context(failed)?;
         let hidden = config.sizes.hidden_size;
         let prefix = weights.find_prefix(WORDS)?.to_owned();
-        let bert = Bert::load(config, compute, &mut weights, &mut params).context(failed)?;
+        let bert = Bert::load(config, &mut weights, &mut params).context(failed)?;
         let mut take = |name: &str, shape: &[usize], wanted: bool| match trained && wanted {
             true => {
                 let full = weights.find_outside(name).unwrap_or_else(|| name.to_owned());
@@ -189,11 +189,12 @@ impl Student {
                 weight: add(NORM, &vector, scale, &ones)?,
                 bias: add(NORM_BIAS, &vector, shift, &zeros)?,
                 eps: 1e-5,
+                backend: compute.backend,
             }),
             false => None,
         };
-        let projection = Linear::new(weight, bias);
         let (backend, device) = (compute.backend, compute.device.clone());
+        let projection = Linear::new(weight, bias, backend);
         Ok(Self { bert, head, projection, norm, backend, device, params, frozen: None })
     }
 
@@ -246,26 +247,26 @@ impl Student {
     }
 
     /// Sentence vectors of a training step that will not be followed by [`Self::backward`].
-    pub fn forward(&self, tokens: &Tokens, dropout: Option<&Dropout>) -> Result<Tensor> {
-        let states = self.bert.forward(tokens, dropout, None)?;
-        Ok(self.project(&self.head.pooling.forward(self.backend, &tokens.rows, &states)?)?.0)
+    pub fn forward(&self, batch: Batch) -> Result<Tensor> {
+        let states = self.bert.forward(batch, None)?;
+        Ok(self.project(&self.head.pooling.forward(self.backend, batch.rows(), &states)?)?.0)
     }
 
     /// Sentence vectors with what [`Self::backward`] needs.
-    pub fn forward_train(&self, tokens: &Tokens, dropout: Option<&Dropout>) -> Result<(Tensor, StudentTape)> {
+    pub fn forward_train(&self, batch: Batch) -> Result<(Tensor, StudentTape)> {
         let mut tape = Tape::above(self.frozen);
-        let states = self.bert.forward(tokens, dropout, Some(&mut tape))?;
-        let pooled = self.head.pooling.forward(self.backend, &tokens.rows, &states)?;
+        let states = self.bert.forward(batch, Some(&mut tape))?;
+        let pooled = self.head.pooling.forward(self.backend, batch.rows(), &states)?;
         let (output, normed) = self.project(&pooled)?;
         Ok((output, StudentTape { tape, pooled, normed }))
     }
 
     /// The output from the pooled states and, where there is one, the final norm's record.
     fn project(&self, pooled: &Tensor) -> Result<(Tensor, Option<Normed>)> {
-        let projected = self.projection.forward(self.backend, pooled)?;
+        let projected = self.projection.forward(pooled)?;
         match &self.norm {
             Some(norm) => {
-                let normed = norm.forward(self.backend, None, &projected, None)?;
+                let normed = norm.forward(None, &projected, None)?;
                 Ok((normed.out.clone(), Some(normed)))
             }
             None => Ok((projected, None)),
@@ -273,16 +274,14 @@ impl Student {
     }
 
     /// Adds to the gradients of all trained parameters from the gradient of the output `[batch, dim]`.
-    pub fn backward(
-        &self, tokens: &Tokens, saved: StudentTape, doutput: &Tensor, dropout: Option<&Dropout>, grads: &mut Gradients,
-    ) -> Result<()> {
+    pub fn backward(&self, batch: Batch, saved: StudentTape, doutput: &Tensor, grads: &mut Gradients) -> Result<()> {
         let dprojected = match (&self.norm, &saved.normed) {
-            (Some(norm), Some(normed)) => &norm.backward(self.backend, normed, doutput, None, None, grads)?.0,
+            (Some(norm), Some(normed)) => &norm.backward(normed, doutput, None, None, grads)?.0,
             _ => doutput,
         };
-        let dpooled = self.projection.backward(self.backend, &saved.pooled, dprojected, None, grads)?;
-        let dstates = self.head.pooling.backward(self.backend, &tokens.rows, &dpooled)?;
-        self.bert.backward(tokens, saved.tape, &dstates, dropout, grads)
+        let dpooled = self.projection.backward(&saved.pooled, dprojected, None, grads)?;
+        let dstates = self.head.pooling.backward(self.backend, batch.rows(), &dpooled)?;
+        self.bert.backward(batch, saved.tape, &dstates, grads)
     }
 
     /// Writes into `folder` what `AutoModel.from_pretrained(folder, add_pooling_layer=False)` of transformers loads as it

@@ -183,13 +183,15 @@ impl Weights {
             params.add_values(names, values, &whole, &self.device)
         };
         let weight = stacked("weight", &[outer, inner])?;
-        Ok(Linear::new(weight, if bias { Some(stacked("bias", &[outer])?) } else { None }))
+        let bias = if bias { Some(stacked("bias", &[outer])?) } else { None };
+        Ok(Linear::new(weight, bias, params.backend()))
     }
 
     /// A layer norm.
     pub fn layer_norm(&mut self, name: &str, width: usize, eps: f64, params: &mut Params) -> Result<LayerNorm> {
         let weight = self.param(&format!("{name}.weight"), &[width], params)?;
-        Ok(LayerNorm { weight, bias: self.param(&format!("{name}.bias"), &[width], params)?, eps })
+        let bias = self.param(&format!("{name}.bias"), &[width], params)?;
+        Ok(LayerNorm { weight, bias, eps, backend: params.backend() })
     }
 
     /// Fails if a tensor was missing, or if one that nobody took is a [`Leftover::Fault`] to `leftover`, which is asked

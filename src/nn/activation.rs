@@ -35,7 +35,7 @@ const NAMES: [(&str, Activation); 8] = [
 ];
 
 /// `2 u / x` is this times `1 + CUBIC x^2`.
-const TWO_ROOT_TWO_OVER_PI: f32 = 1.595_769_1;
+const TWO_ROOT_TWO_OVER_PI: f32 = 1.595_769_2;
 /// The coefficient of the cubic term.
 const CUBIC: f32 = 0.044_715;
 
@@ -51,33 +51,6 @@ impl Activation {
         })
     }
 
-    /// Element by element.
-    pub fn forward(self, backend: Backend, z: &Tensor) -> Result<Tensor> {
-        match (backend, self) {
-            (Backend::Plain, Self::Gelu) => Ok(z.gelu_erf()?),
-            (Backend::Plain, Self::GeluTanh) => Ok(z.gelu()?),
-            (Backend::Plain, Self::QuickGelu) => Ok((z * plain_sigmoid(&(z * 1.702)?)?)?),
-            _ => {
-                let x = Slice::new(z)?;
-                let mut out = unfilled(x.len());
-                out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, z)| {
-                    out.copy_from_slice(z);
-                    self.apply(out);
-                });
-                tensor(out, z.shape())
-            }
-        }
-    }
-
-    /// [`Self::forward`] into the memory of `z`, which nobody else may hold.
-    pub fn in_place(self, backend: Backend, z: Tensor) -> Result<Tensor> {
-        if backend == Backend::Plain {
-            return self.forward(backend, &z);
-        }
-        edit(&z, |z| z.par_chunks_mut(BLOCK).for_each(|z| self.apply(z)))?;
-        Ok(z)
-    }
-
     fn apply(self, z: &mut [f32]) {
         self.on_slices()(z);
     }
@@ -90,29 +63,67 @@ impl Activation {
             Self::QuickGelu => quick_gelu,
         }
     }
+}
+
+/// An activation as a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Activate {
+    /// The function.
+    pub function: Activation,
+    /// The operations it uses.
+    pub backend: Backend,
+}
+
+impl Activate {
+    /// Element by element.
+    pub fn forward(self, z: &Tensor) -> Result<Tensor> {
+        match (self.backend, self.function) {
+            (Backend::Plain, Activation::Gelu) => Ok(z.gelu_erf()?),
+            (Backend::Plain, Activation::GeluTanh) => Ok(z.gelu()?),
+            (Backend::Plain, Activation::QuickGelu) => Ok((z * plain_sigmoid(&(z * 1.702)?)?)?),
+            _ => {
+                let x = Slice::new(z)?;
+                let mut out = unfilled(x.len());
+                out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, z)| {
+                    out.copy_from_slice(z);
+                    self.function.apply(out);
+                });
+                tensor(out, z.shape())
+            }
+        }
+    }
+
+    /// [`Self::forward`] into the memory of `z`, which nobody else may hold.
+    pub fn in_place(self, z: Tensor) -> Result<Tensor> {
+        if self.backend == Backend::Plain {
+            return self.forward(&z);
+        }
+        edit(&z, |z| z.par_chunks_mut(BLOCK).for_each(|z| self.function.apply(z)))?;
+        Ok(z)
+    }
 
     /// [`Self::forward`] of `z` once more, and the gradient of `z` from the gradient `da` of the output.
-    pub fn backward(self, backend: Backend, z: &Tensor, da: &Tensor) -> Result<(Tensor, Tensor)> {
-        match (backend, self) {
-            (Backend::Plain, Self::Gelu) => {
+    pub fn backward(self, z: &Tensor, da: &Tensor) -> Result<(Tensor, Tensor)> {
+        match (self.backend, self.function) {
+            (Backend::Plain, Activation::Gelu) => {
                 let cumulative = (((z * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?;
                 let density = ((z.sqr()? * -0.5)?.exp()? * (1.0 / std::f64::consts::TAU.sqrt()))?;
-                Ok((self.forward(backend, z)?, (da * (cumulative + (z * density)?)?)?))
+                Ok((self.forward(z)?, (da * (cumulative + (z * density)?)?)?))
             }
-            (Backend::Plain, Self::GeluTanh) => {
+            (Backend::Plain, Activation::GeluTanh) => {
                 let s = plain_sigmoid(&plain_two_u(z)?)?;
                 let change = ((z.sqr()? * f64::from(3.0 * CUBIC))? + 1.0)? * f64::from(TWO_ROOT_TWO_OVER_PI);
                 let slope = (&s + ((z * change?)? * (&s * (1.0 - &s)?)?)?)?;
-                Ok((self.forward(backend, z)?, (da * slope)?))
+                Ok((self.forward(z)?, (da * slope)?))
             }
-            (Backend::Plain, Self::QuickGelu) => {
+            (Backend::Plain, Activation::QuickGelu) => {
                 let s = plain_sigmoid(&(z * 1.702)?)?;
                 let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
-                Ok((self.forward(backend, z)?, (da * slope)?))
+                Ok((self.forward(z)?, (da * slope)?))
             }
-            (_, Self::Gelu) => blocks(z, da, gelu_backward),
-            (_, Self::GeluTanh) => blocks(z, da, gelu_tanh_backward),
-            (_, Self::QuickGelu) => blocks(z, da, quick_gelu_backward),
+            (_, Activation::Gelu) => blocks(z, da, gelu_backward),
+            (_, Activation::GeluTanh) => blocks(z, da, gelu_tanh_backward),
+            (_, Activation::QuickGelu) => blocks(z, da, quick_gelu_backward),
         }
     }
 }
@@ -190,21 +201,22 @@ mod tests {
 
     #[test]
     fn fast_plain_and_autograd_agree() {
-        for activation in [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu] {
+        for function in [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu] {
             for n in [1, 7, 40_000] {
                 let (z, da) = (random(1, (n, 1)), random(2, (n, 1)));
                 let z = (z * 3.0).unwrap();
-                let [fast, plain] = BACKENDS.map(|b| activation.forward(b, &z).unwrap());
+                let layers = BACKENDS.map(|backend| Activate { function, backend });
+                let [fast, plain] = layers.map(|layer| layer.forward(&z).unwrap());
                 assert_close(&fast, &plain, 1e-6);
-                for backend in BACKENDS {
-                    let in_place = activation.in_place(backend, z.copy().unwrap()).unwrap();
-                    assert_eq!(values(&in_place), values(&activation.forward(backend, &z).unwrap()));
+                for layer in layers {
+                    let in_place = layer.in_place(z.copy().unwrap()).unwrap();
+                    assert_eq!(values(&in_place), values(&layer.forward(&z).unwrap()));
                 }
-                let [(again, fast), (_, plain)] = BACKENDS.map(|b| activation.backward(b, &z, &da).unwrap());
-                assert_eq!(values(&again), values(&activation.forward(Backend::Fast, &z).unwrap()));
+                let [(again, fast), (_, plain)] = layers.map(|layer| layer.backward(&z, &da).unwrap());
+                assert_eq!(values(&again), values(&layers[0].forward(&z).unwrap()));
                 assert_close(&fast, &plain, 1e-6);
                 let var = candle_core::Var::from_tensor(&z).unwrap();
-                let loss = (activation.forward(Backend::Plain, var.as_tensor()).unwrap() * &da).unwrap();
+                let loss = (layers[1].forward(var.as_tensor()).unwrap() * &da).unwrap();
                 let grads = loss.sum_all().unwrap().backward().unwrap();
                 assert_close(&plain, grads.get(&var).unwrap(), 1e-5);
             }

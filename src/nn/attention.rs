@@ -16,7 +16,7 @@ use super::gemm::{Elements, RawMat, bf16_unit, gemm_raw};
 use super::math::{exp, halves, largest, replace_and_sum, scale, simd, sum2};
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
-use super::{Backend, Dropout, Rows, Site};
+use super::{Backend, Batch, Dropout, Rows, Site};
 use crate::error::{Error, Result};
 
 /// Queries worked on at a time: their scores stay in a core's own caches.
@@ -33,6 +33,7 @@ pub struct Attention {
     causal: bool,
     /// Which layer's dropout masks to use.
     layer: usize,
+    backend: Backend,
 }
 
 /// The result of the forward pass, and what the backward needs besides the input.
@@ -45,11 +46,11 @@ pub struct Attended {
 
 impl Attention {
     /// `hidden` must be a multiple of `heads`.
-    pub fn new(hidden: usize, heads: usize, causal: bool, layer: usize) -> Result<Self> {
+    pub fn new(hidden: usize, heads: usize, causal: bool, layer: usize, backend: Backend) -> Result<Self> {
         if heads == 0 || !hidden.is_multiple_of(heads) {
             return Err(Error::new(format!("{heads} attention heads do not divide a hidden size of {hidden}")));
         }
-        Ok(Self { heads, head_dim: hidden / heads, causal, layer })
+        Ok(Self { heads, head_dim: hidden / heads, causal, layer, backend })
     }
 
     fn hidden(&self) -> usize {
@@ -61,9 +62,9 @@ impl Attention {
     }
 
     /// `[tokens, 3 hidden]` to `[tokens, hidden]`, of the same type.
-    pub fn forward(&self, backend: Backend, qkv: &Tensor, rows: &Rows, dropout: Option<&Dropout>) -> Result<Attended> {
-        let dropout = dropout.filter(|d| d.attention > 0.0);
-        if backend == Backend::Plain {
+    pub fn forward(&self, qkv: &Tensor, batch: Batch) -> Result<Attended> {
+        let (rows, dropout) = (batch.rows(), batch.dropout.filter(|d| d.attention > 0.0));
+        if self.backend == Backend::Plain {
             return Ok(Attended { out: self.plain_forward(qkv, rows, dropout)?, log_sums: Vec::new() });
         }
         if qkv.dims() != [rows.tokens(), 3 * self.hidden()] {
@@ -80,7 +81,7 @@ impl Attention {
             return Ok(Attended { out: tensor(out, (n, hidden))?, log_sums });
         }
         let (qkv, mut out) = (Slice::new(qkv)?, unfilled::<f32>(n * hidden));
-        let (elements, bf16) = (Elements::F32(qkv.as_ptr()), backend == Backend::Bf16);
+        let (elements, bf16) = (Elements::F32(qkv.as_ptr()), self.backend == Backend::Bf16);
         let log_sums = self.fast(elements, bf16, rows, dropout, Out::F32(Shared(out.as_mut_ptr())));
         Ok(Attended { out: tensor(out, (n, hidden))?, log_sums })
     }
@@ -143,16 +144,14 @@ impl Attention {
     }
 
     /// The gradient of `qkv` from the gradient `dout` of the output.
-    pub fn backward(
-        &self, backend: Backend, qkv: &Tensor, saved: &Attended, dout: &Tensor, rows: &Rows, dropout: Option<&Dropout>,
-    ) -> Result<Tensor> {
-        let dropout = dropout.filter(|d| d.attention > 0.0);
-        if backend == Backend::Plain {
+    pub fn backward(&self, qkv: &Tensor, saved: &Attended, dout: &Tensor, batch: Batch) -> Result<Tensor> {
+        let (rows, dropout) = (batch.rows(), batch.dropout.filter(|d| d.attention > 0.0));
+        if self.backend == Backend::Plain {
             return self.plain_backward(qkv, dout, rows, dropout);
         }
         let (hidden, tokens) = (self.hidden(), rows.tokens());
         let (qkv, dout, out) = (Slice::new(qkv)?, Slice::new(dout)?, Slice::new(&saved.out)?);
-        let (log_sums, d, bf16) = (&saved.log_sums, self.head_dim, backend == Backend::Bf16);
+        let (log_sums, d, bf16) = (&saved.log_sums, self.head_dim, self.backend == Backend::Bf16);
         if qkv.len() != tokens * 3 * hidden || dout.len() != tokens * hidden || log_sums.len() != self.heads * tokens {
             return Err(Error::new("attention: the gradient does not fit the batch"));
         }
@@ -296,6 +295,7 @@ impl<T> Shared<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Tokens;
     use super::super::testing::*;
     use super::*;
 
@@ -304,31 +304,35 @@ mod tests {
         let cases: [(&[usize], usize, usize); 5] =
             [(&[1], 1, 3), (&[5], 2, 4), (&[77, 1, 9], 3, 16), (&[2, 3], 4, 8), (&[50, 33], 2, 32)];
         for (lengths, heads, d) in cases {
-            let rows = Rows::new(lengths.iter().copied(), 3).unwrap();
-            let (tokens, hidden) = (rows.tokens(), heads * d);
+            let tokens = Tokens { ids: Vec::new(), rows: Rows::new(lengths.iter().copied(), 3).unwrap() };
+            let (n, hidden) = (tokens.rows.tokens(), heads * d);
             for causal in [false, true] {
                 for dropout in [None, Some(Dropout::new(1, 2, 0.0, 0.3))] {
-                    let attention = Attention::new(hidden, heads, causal, 1).unwrap();
-                    let (qkv, dout) = (random(1, (tokens, 3 * hidden)), random(2, (tokens, hidden)));
+                    let batch = Batch { tokens: &tokens, dropout: dropout.as_ref() };
+                    let attention = |backend| Attention::new(hidden, heads, causal, 1, backend).unwrap();
+                    let (qkv, dout) = (random(1, (n, 3 * hidden)), random(2, (n, hidden)));
                     let results = BACKENDS.map(|backend| {
-                        let saved = attention.forward(backend, &qkv, &rows, dropout.as_ref()).unwrap();
-                        let d = attention.backward(backend, &qkv, &saved, &dout, &rows, dropout.as_ref()).unwrap();
+                        let attention = attention(backend);
+                        let saved = attention.forward(&qkv, batch).unwrap();
+                        let d = attention.backward(&qkv, &saved, &dout, batch).unwrap();
                         (saved.out, d)
                     });
                     assert_close(&results[0].0, &results[1].0, 2e-6);
                     assert_close(&results[0].1, &results[1].1, 5e-6);
-                    let saved = attention.forward(Backend::Bf16, &qkv, &rows, dropout.as_ref()).unwrap();
-                    let d = attention.backward(Backend::Bf16, &qkv, &saved, &dout, &rows, dropout.as_ref()).unwrap();
+                    let in_bf16 = attention(Backend::Bf16);
+                    let saved = in_bf16.forward(&qkv, batch).unwrap();
+                    let d = in_bf16.backward(&qkv, &saved, &dout, batch).unwrap();
                     assert_close(&saved.out, &results[0].0, 1e-2);
                     assert_close(&d, &results[0].1, 2e-2);
                     if bf16_unit().is_some() {
                         let halves = qkv.to_dtype(DType::BF16).unwrap();
-                        let out = attention.forward(Backend::Bf16, &halves, &rows, dropout.as_ref()).unwrap().out;
+                        let out = in_bf16.forward(&halves, batch).unwrap().out;
                         assert_eq!(out.dtype(), DType::BF16);
                         assert_close(&out.to_dtype(DType::F32).unwrap(), &saved.out, 1e-2);
                     }
                     let var = candle_core::Var::from_tensor(&qkv).unwrap();
-                    let out = attention.forward(Backend::Plain, var.as_tensor(), &rows, dropout.as_ref()).unwrap().out;
+                    let plain = attention(Backend::Plain);
+                    let out = plain.forward(var.as_tensor(), batch).unwrap().out;
                     let grads = (out * &dout).unwrap().sum_all().unwrap().backward().unwrap();
                     assert_close(&results[1].1, grads.get(&var).unwrap(), 5e-6);
                 }
@@ -338,7 +342,7 @@ mod tests {
 
     #[test]
     fn heads_must_divide_the_hidden_size() {
-        assert!(Attention::new(10, 3, false, 0).unwrap_err().to_string().contains("do not divide"));
-        assert!(Attention::new(10, 0, false, 0).is_err());
+        assert!(Attention::new(10, 3, false, 0, Backend::Fast).unwrap_err().to_string().contains("do not divide"));
+        assert!(Attention::new(10, 0, false, 0, Backend::Fast).is_err());
     }
 }

@@ -5,10 +5,10 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::Rows;
 use super::math::simd;
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
-use super::{Backend, Rows};
 use crate::error::Result;
 use crate::rng::mix;
 
@@ -113,14 +113,20 @@ impl Mask<'_> {
         self.rows.places().map(row).collect()
     }
 
-    /// Multiplies `x` `[tokens, channels]` by its mask; its own backward.
-    pub fn apply(self, backend: Backend, x: &Tensor) -> Result<Tensor> {
+    /// Multiplies `x` `[tokens, channels]` by its mask; its own backward. Both ways of doing it give the same bits.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        if x.device().is_cpu() { self.apply_to_slices(x) } else { self.apply_to_tensors(x) }
+    }
+
+    fn apply_to_tensors(self, x: &Tensor) -> Result<Tensor> {
+        let width = x.dim(1)?;
+        let factors = self.each_row().into_iter().flat_map(|row| (0..width as u32).map(move |c| row.factor(c)));
+        Ok((x * Tensor::from_vec(factors.collect::<Vec<f32>>(), x.shape(), x.device())?)?)
+    }
+
+    fn apply_to_slices(self, x: &Tensor) -> Result<Tensor> {
         let (n, width) = x.dims2()?;
         let masks = self.each_row();
-        if backend == Backend::Plain {
-            let factors = masks.iter().flat_map(|row| (0..width as u32).map(move |c| row.factor(c)));
-            return Ok((x * Tensor::from_vec(factors.collect::<Vec<f32>>(), (n, width), x.device())?)?);
-        }
         let x = Slice::new(x)?;
         let mut out = unfilled(x.len());
         (out.par_chunks_mut(width), x.par_chunks(width), &masks)
@@ -142,15 +148,16 @@ mod tests {
         let site = Site::MlpOutput { layer: 2 };
         let rows = Rows::new([3, 1, 40], 0).unwrap();
         let x = candle_core::Tensor::ones((44, 500), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-        let [fast, plain] = BACKENDS.map(|b| values(&dropout.at(site, &rows).unwrap().apply(b, &x).unwrap()));
-        assert_eq!(fast, plain);
+        let mask = dropout.at(site, &rows).unwrap();
+        let fast = values(&mask.apply(&x).unwrap());
+        assert_eq!(fast, values(&mask.apply_to_tensors(&x).unwrap()));
         let dropped = fast.iter().filter(|v| **v == 0.0).count() as f64 / fast.len() as f64;
         assert!((dropped - 0.1).abs() < 0.01, "{dropped}");
         let last = Rows::new([40], 2).unwrap();
-        let cut = values(&dropout.at(site, &last).unwrap().apply(Backend::Fast, &x.narrow(0, 4, 40).unwrap()).unwrap());
+        let cut = values(&dropout.at(site, &last).unwrap().apply(&x.narrow(0, 4, 40).unwrap()).unwrap());
         assert_eq!(cut, fast[4 * 500..]);
         let other = Dropout::new(3, 6, 0.1, 0.1);
         assert!(Dropout::new(3, 5, 0.0, 0.1).at(site, &rows).is_none());
-        assert_ne!(values(&other.at(site, &rows).unwrap().apply(Backend::Fast, &x).unwrap()), fast);
+        assert_ne!(values(&other.at(site, &rows).unwrap().apply(&x).unwrap()), fast);
     }
 }

@@ -7,17 +7,38 @@ use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::{Error, Result};
 
-/// One table `[rows, hidden]` and the row that each token takes from it.
+/// A table `[rows, hidden]`.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    table: Param,
+    backend: Backend,
+}
+
+impl Embedding {
+    /// From the table, for `backend`.
+    pub fn new(table: Param, backend: Backend) -> Self {
+        Self { table, backend }
+    }
+}
+
+/// One table and the row that each token takes from it.
 pub struct Lookup<'a> {
-    pub table: &'a Param,
+    pub embedding: &'a Embedding,
     pub indices: &'a [u32],
 }
 
+impl Lookup<'_> {
+    fn table(&self) -> &Tensor {
+        &self.embedding.table.value
+    }
+}
+
 fn check(lookups: &[Lookup]) -> Result<(usize, usize)> {
-    let (n, width) = (lookups[0].indices.len(), lookups[0].table.value.dim(1)?);
-    for Lookup { table, indices } in lookups {
-        let rows = table.value.dim(0)?;
-        if let Some(index) = indices.iter().find(|i| **i as usize >= rows) {
+    let first = lookups.first().ok_or_else(|| Error::new("no embedding table"))?;
+    let (n, width) = (first.indices.len(), first.table().dim(1)?);
+    for lookup in lookups {
+        let rows = lookup.table().dim(0)?;
+        if let Some(index) = lookup.indices.iter().find(|i| **i as usize >= rows) {
             return Err(Error::new(format!("index {index} is outside an embedding table of {rows} rows"))
                 .hint("the tokenizer and the model do not belong together"));
         }
@@ -26,24 +47,24 @@ fn check(lookups: &[Lookup]) -> Result<(usize, usize)> {
 }
 
 /// The sum of the looked-up rows, `[tokens, hidden]`.
-pub fn forward(backend: Backend, lookups: &[Lookup]) -> Result<Tensor> {
+pub fn forward(lookups: &[Lookup]) -> Result<Tensor> {
     let (n, width) = check(lookups)?;
-    if backend == Backend::Plain {
-        let mut total: Option<Tensor> = None;
-        for Lookup { table, indices } in lookups {
-            let rows = table.value.index_select(&Tensor::new(*indices, table.value.device())?, 0)?;
-            total = Some(match total {
-                Some(total) => (total + rows)?,
-                None => rows,
-            });
+    if lookups[0].embedding.backend == Backend::Plain {
+        let rows = |lookup: &Lookup| {
+            let table = lookup.table();
+            Ok::<_, Error>(table.index_select(&Tensor::new(lookup.indices, table.device())?, 0)?)
+        };
+        let mut total = rows(&lookups[0])?;
+        for lookup in &lookups[1..] {
+            total = (total + rows(lookup)?)?;
         }
-        return total.ok_or_else(|| Error::new("no embedding table"));
+        return Ok(total);
     }
     let mut out = vec![0.0; n * width];
-    for Lookup { table, indices } in lookups {
-        let table = Slice::new(&table.value)?;
+    for lookup in lookups {
+        let table = Slice::new(lookup.table())?;
         let table: &[f32] = &table;
-        out.par_chunks_mut(width).zip(*indices).with_min_len(64).for_each(|(out, &index)| {
+        out.par_chunks_mut(width).zip(lookup.indices).with_min_len(64).for_each(|(out, &index)| {
             let row = &table[index as usize * width..][..width];
             out.iter_mut().zip(row).for_each(|(o, v)| *o += v);
         });
@@ -52,9 +73,9 @@ pub fn forward(backend: Backend, lookups: &[Lookup]) -> Result<Tensor> {
 }
 
 /// Adds `dy` `[tokens, hidden]` to the gradient rows of every table that were looked up.
-pub fn backward(backend: Backend, lookups: &[Lookup], dy: &Tensor, grads: &mut Gradients) -> Result<()> {
+pub fn backward(lookups: &[Lookup], dy: &Tensor, grads: &mut Gradients) -> Result<()> {
     let (_, width) = check(lookups)?;
-    for Lookup { table, indices } in lookups {
+    for Lookup { embedding: Embedding { table, backend }, indices } in lookups {
         match backend {
             Backend::Plain => {
                 let zeros = table.value.zeros_like()?;
@@ -85,13 +106,15 @@ mod tests {
     fn fast_and_plain_agree_and_repeated_tokens_add_up() {
         let (ids, positions) = ([4u32, 0, 4, 4, 2], [0u32, 1, 2, 0, 1]);
         let results = BACKENDS.map(|backend| {
-            let mut params = Params::default();
+            let mut params = Params::new(backend);
             let word = params.add(vec!["word".into()], &random(1, (6, 9))).unwrap();
             let position = params.add(vec!["position".into()], &random(2, (3, 9))).unwrap();
-            let lookups = [Lookup { table: &word, indices: &ids }, Lookup { table: &position, indices: &positions }];
+            let [words, places] = [&word, &position].map(|table| Embedding::new(table.clone(), backend));
+            let lookups =
+                [Lookup { embedding: &words, indices: &ids }, Lookup { embedding: &places, indices: &positions }];
             let mut grads = Gradients::zeros(&params).unwrap();
-            let y = forward(backend, &lookups).unwrap();
-            backward(backend, &lookups, &random(3, (5, 9)), &mut grads).unwrap();
+            let y = forward(&lookups).unwrap();
+            backward(&lookups, &random(3, (5, 9)), &mut grads).unwrap();
             [y, grads.of(&word).unwrap().clone(), grads.of(&position).unwrap().clone()]
         });
         for (fast, plain) in results[0].iter().zip(&results[1]) {
@@ -99,6 +122,8 @@ mod tests {
         }
         let mut params = Params::default();
         let word = params.add(vec!["word".into()], &random(1, (6, 9))).unwrap();
-        assert!(forward(Backend::Fast, &[Lookup { table: &word, indices: &[6] }]).is_err());
+        let words = Embedding::new(word, Backend::Fast);
+        assert!(forward(&[Lookup { embedding: &words, indices: &[6] }]).is_err());
+        assert!(forward(&[]).is_err());
     }
 }

@@ -18,6 +18,8 @@ pub struct LayerNorm {
     pub weight: Param,
     pub bias: Param,
     pub eps: f64,
+    /// The operations it uses.
+    pub backend: Backend,
 }
 
 /// What the forward pass gives and its backward needs.
@@ -35,16 +37,14 @@ type RowOf<T> = fn(&mut [T], &[f32], &[f32], &[f32], f32) -> (f32, f32);
 
 impl LayerNorm {
     /// Normalises `x`, or `residual + x`, of which `mask` drops elements of `x` first.
-    pub fn forward(
-        &self, backend: Backend, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>,
-    ) -> Result<Normed> {
+    pub fn forward(&self, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>) -> Result<Normed> {
         if let (None, Some(mask)) = (residual, mask) {
-            return self.forward(backend, None, &mask.apply(backend, x)?, None);
+            return self.forward(None, &mask.apply(x)?, None);
         }
-        if backend == Backend::Plain {
+        if self.backend == Backend::Plain {
             let (weight, bias) = (&self.weight.value, &self.bias.value);
             let x = match mask {
-                Some(mask) => &mask.apply(backend, x)?,
+                Some(mask) => &mask.apply(x)?,
                 None => x,
             };
             let sum = match residual {
@@ -105,11 +105,10 @@ impl LayerNorm {
     /// From the gradient `dout` of the normed output and, where the sum itself is used further on, `dsum`: adds to
     /// the gradients of weight and bias, returns the whole gradient of the sum, and that of `x` before its `mask`.
     pub fn backward(
-        &self, backend: Backend, saved: &Normed, dout: &Tensor, dsum: Option<&Tensor>, mask: Option<Mask>,
-        grads: &mut Gradients,
+        &self, saved: &Normed, dout: &Tensor, dsum: Option<&Tensor>, mask: Option<Mask>, grads: &mut Gradients,
     ) -> Result<(Tensor, Tensor)> {
         let (n, width) = dout.dims2()?;
-        if backend == Backend::Plain {
+        if self.backend == Backend::Plain {
             let normal = saved.sum.broadcast_sub(&saved.mean)?.broadcast_mul(&saved.rstd)?;
             grads.add(&self.weight, &(dout * &normal)?.sum(0)?)?;
             grads.add(&self.bias, &dout.sum(0)?)?;
@@ -121,7 +120,7 @@ impl LayerNorm {
                 Some(dsum) => (dx + dsum)?,
                 None => dx,
             };
-            let dbranch = mask.map_or_else(|| Ok(dx.clone()), |mask| mask.apply(backend, &dx))?;
+            let dbranch = mask.map_or_else(|| Ok(dx.clone()), |mask| mask.apply(&dx))?;
             return Ok((dx, dbranch));
         }
         let (x, dout) = (Slice::new(&saved.sum)?, Slice::new(dout)?);
@@ -235,23 +234,24 @@ mod tests {
     fn fast_and_plain_agree_in_value_and_gradient() {
         for (n, width) in [(1, 5), (77, 48), (300, 300)] {
             let results = BACKENDS.map(|backend| {
-                let mut params = super::super::Params::default();
+                let mut params = super::super::Params::new(backend);
                 let norm = LayerNorm {
                     weight: params.add(vec!["w".into()], &random(1, width)).unwrap(),
                     bias: params.add(vec!["b".into()], &random(2, width)).unwrap(),
                     eps: 1e-5,
+                    backend,
                 };
                 let mut grads = Gradients::zeros(&params).unwrap();
                 let (x, residual) = (random(3, (n, width)), random(4, (n, width)));
                 let (dropout, rows) = (Dropout::new(1, 2, 0.3, 0.0), Rows::new([n], 0).unwrap());
                 let mask = dropout.at(Site::Embeddings, &rows);
-                let normed = norm.forward(backend, Some(&residual), &x, mask).unwrap();
+                let normed = norm.forward(Some(&residual), &x, mask).unwrap();
                 let (dout, dsum) = (random(5, (n, width)), random(6, (n, width)));
-                let (dx, dbranch) = norm.backward(backend, &normed, &dout, Some(&dsum), mask, &mut grads).unwrap();
-                assert_eq!(values(&mask.unwrap().apply(backend, &dx).unwrap()), values(&dbranch));
-                let alone = norm.forward(backend, None, &x, mask).unwrap();
-                let dropped = mask.unwrap().apply(backend, &x).unwrap();
-                assert_eq!(values(&alone.out), values(&norm.forward(backend, None, &dropped, None).unwrap().out));
+                let (dx, dbranch) = norm.backward(&normed, &dout, Some(&dsum), mask, &mut grads).unwrap();
+                assert_eq!(values(&mask.unwrap().apply(&dx).unwrap()), values(&dbranch));
+                let alone = norm.forward(None, &x, mask).unwrap();
+                let dropped = mask.unwrap().apply(&x).unwrap();
+                assert_eq!(values(&alone.out), values(&norm.forward(None, &dropped, None).unwrap().out));
                 if backend != Backend::Plain {
                     let halves = norm.forward_halves(&dropped).unwrap().out.to_dtype(candle_core::DType::F32).unwrap();
                     let rounded = alone.out.to_dtype(candle_core::DType::BF16).unwrap();

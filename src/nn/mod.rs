@@ -24,24 +24,26 @@ pub mod precision;
 pub mod rows;
 pub mod storage;
 
-pub use activation::Activation;
+pub use activation::{Activate, Activation};
 pub use dropout::{Dropout, Site};
+pub use embedding::Embedding;
 pub use init::Init;
 pub use layer_norm::LayerNorm;
-pub use linear::Linear;
+pub use linear::{FrozenLinear, Linear};
 pub use params::{Gradients, Param, Params};
 pub use pooling::Pooling;
 pub use precision::Precision;
-pub use rows::{Rows, Tokens};
+pub use rows::{Batch, Rows, Tokens};
 
 use candle_core::Device;
 
 use crate::error::Result;
 
 /// Which implementation of the operations runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// Slices on the CPU.
+    #[default]
     Fast,
     /// The same, with the operands of matrix products rounded to bf16.
     Bf16,

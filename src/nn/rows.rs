@@ -1,5 +1,7 @@
 //! Which sequence and position each row of a packed batch is.
 
+use super::Dropout;
+use super::dropout::{Mask, Site};
 use crate::error::{Error, Result};
 
 /// The layout of a packed batch: sequence `i` owns the rows `cu_seqlens[i]..cu_seqlens[i + 1]`.
@@ -69,6 +71,32 @@ pub struct Tokens {
     pub ids: Vec<u32>,
     /// Which sequence each belongs to.
     pub rows: Rows,
+}
+
+/// What a forward pass and its backward pass have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// The sequences.
+    pub tokens: &'a Tokens,
+    /// The dropout of a training step.
+    pub dropout: Option<&'a Dropout>,
+}
+
+impl<'a> Batch<'a> {
+    /// Without dropout.
+    pub fn plain(tokens: &'a Tokens) -> Self {
+        Self { tokens, dropout: None }
+    }
+
+    /// Where the rows belong.
+    pub fn rows(self) -> &'a Rows {
+        &self.tokens.rows
+    }
+
+    /// The masks of a site; none if nothing is dropped there.
+    pub fn mask(self, site: Site) -> Option<Mask<'a>> {
+        self.dropout.and_then(|dropout| dropout.at(site, &self.tokens.rows))
+    }
 }
 
 impl Tokens {

@@ -67,7 +67,7 @@ pub fn fit(
     let mut optimizer = Optimizer::new(&config.recipe, student.params())?;
     if let Some(folder) = &start.checkpoint {
         checkpoint::restore(folder, student, start.state.steps, &mut optimizer)?;
-        optimizer.swap_average(student.backend(), student.params())?; // a checkpoint's student is the average
+        optimizer.swap_average(student.params())?; // a checkpoint's student is the average
     }
     let mut state = State { finished: false, ..start.state };
     let (hidden_dropout, attention_dropout) = match config.dropout {
@@ -97,16 +97,16 @@ pub fn fit(
                 Dropout::new(config.seed, state.steps as u64, hidden_dropout as f32, attention_dropout as f32);
             let first = state.steps == 0;
             let (loss, norm) = on_pool(|| {
-                grads.clear(student.backend())?;
+                grads.clear()?;
                 let tokens = config.micro_batch_tokens;
                 let loss = loss_and_gradients(student, objective, train, batch, Some(&dropout), tokens, &mut grads)?;
                 if first {
                     audit(student, &grads)?;
                 }
                 if !loss.is_finite() {
-                    return Ok((loss, grads.norm(student.backend())?));
+                    return Ok((loss, grads.norm()?));
                 }
-                let norm = optimizer.step(student.backend(), student.params(), &grads, learn_rate)?;
+                let norm = optimizer.step(student.params(), &grads, learn_rate)?;
                 Ok::<_, Error>((loss, norm))
             })?;
             if !loss.is_finite() || !norm.is_finite() {
@@ -139,9 +139,9 @@ pub fn fit(
             if stop || due {
                 require_finite(student, None, &state)?;
                 state.recorded = journal.position();
-                optimizer.swap_average(student.backend(), student.params())?;
+                optimizer.swap_average(student.params())?;
                 journal.save_last(student, &optimizer, &state);
-                optimizer.swap_average(student.backend(), student.params())?;
+                optimizer.swap_average(student.params())?;
             }
             if stop {
                 return Ok(summary(&state, journal, true));
@@ -150,7 +150,7 @@ pub fn fit(
         drop(bar);
 
         let train_loss = state.loss_sum / state.pairs as f64;
-        optimizer.swap_average(student.backend(), student.params())?;
+        optimizer.swap_average(student.params())?;
         let (batch_size, tokens) = (config.batch_size, config.micro_batch_tokens);
         let validated = val.map(|data| validate(student, objective, data, batch_size, tokens, should_stop));
         let validated = validated.transpose()?;
@@ -197,7 +197,7 @@ pub fn fit(
             tokens_per_sec.unwrap_or_default()
         );
         journal.save_epoch(student, &optimizer, &state, unfinished.as_ref().unwrap_or(&state));
-        optimizer.swap_average(student.backend(), student.params())?;
+        optimizer.swap_average(student.params())?;
         if state.limit(config) == Some(Limit::Patience) {
             tracing::info!("{} has not improved for {} epochs: stopping", monitor.name(), config.patience);
         }

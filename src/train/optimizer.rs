@@ -61,13 +61,14 @@ impl Optimizer {
 
     /// Updates every trained parameter in place, and the average of the weights; returns [`Gradients::norm`]. If that is
     /// not finite, the weights are of no use any more.
-    pub fn step(&mut self, backend: Backend, params: &Params, grads: &Gradients, learn_rate: f64) -> Result<f64> {
+    pub fn step(&mut self, params: &Params, grads: &Gradients, learn_rate: f64) -> Result<f64> {
+        let backend = params.backend();
         self.step += 1;
         let [beta1, beta2] = self.betas;
         // Without clipping the gradients are read once, for the update and for their norm.
         let norm = match self.grad_clip {
             None if backend != Backend::Plain => None,
-            _ => Some(grads.norm(backend)?),
+            _ => Some(grads.norm()?),
         };
         let clip = match (self.grad_clip, norm) {
             // As torch.nn.utils.clip_grad_norm_.
@@ -111,16 +112,16 @@ impl Optimizer {
             squares += update.apply(&entry.var, &self.first[i], &self.second[i], gradient)?;
         }
         if let Some(average) = &mut self.average {
-            average.follow(backend, params)?;
+            average.follow(params)?;
         }
         Ok(norm.unwrap_or(squares.sqrt()))
     }
 
     /// Exchanges the weights with their moving average, where there is one: before an evaluation, and again after it.
-    pub fn swap_average(&mut self, backend: Backend, params: &Params) -> Result<()> {
+    pub fn swap_average(&mut self, params: &Params) -> Result<()> {
         let Some(Average { tensors, .. }) = &mut self.average else { return Ok(()) };
         for (entry, average) in params.iter().zip(tensors).filter(|(entry, _)| entry.trainable) {
-            if backend == Backend::Plain {
+            if params.backend() == Backend::Plain {
                 let weights = entry.var.as_detached_tensor().copy()?;
                 entry.var.set(average)?;
                 *average = weights;
@@ -151,11 +152,11 @@ impl Optimizer {
 
 impl Average {
     /// Moves towards the weights.
-    fn follow(&mut self, backend: Backend, params: &Params) -> Result<()> {
+    fn follow(&mut self, params: &Params) -> Result<()> {
         let (keep, take) = (self.keep as f32, (1.0 - self.keep) as f32);
         for (entry, average) in params.iter().zip(&mut self.tensors).filter(|(entry, _)| entry.trainable) {
             let weights = entry.var.as_detached_tensor();
-            if backend == Backend::Plain {
+            if params.backend() == Backend::Plain {
                 *average = ((&*average * self.keep)? + (weights * (1.0 - self.keep))?)?;
                 continue;
             }
@@ -235,8 +236,8 @@ mod tests {
 
     use super::*;
 
-    fn params() -> Params {
-        let mut params = Params::default();
+    fn params(backend: Backend) -> Params {
+        let mut params = Params::new(backend);
         for shape in [Shape::from((6, 5)), Shape::from(6)] {
             params.next_layer();
             let value = Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
@@ -249,7 +250,7 @@ mod tests {
     fn grads(params: &Params, step: usize) -> Gradients {
         let mut grads = Gradients::zeros(params).unwrap();
         for (i, entry) in params.iter().enumerate().filter(|(_, entry)| entry.trainable) {
-            let param = crate::nn::Param { value: entry.var.as_detached_tensor(), id: i };
+            let param = crate::nn::Param { value: entry.var.as_detached_tensor(), id: Some(i) };
             let gradient = (entry.var.as_detached_tensor() * (step as f64 * 0.3)).unwrap();
             grads.add(&param, &gradient.sin().unwrap()).unwrap();
         }
@@ -261,38 +262,38 @@ mod tests {
         params.iter().map(|e| flat(e.var.as_tensor()).into_iter().map(f32::to_bits).collect()).collect()
     }
 
-    fn step(optimizer: &mut Optimizer, backend: Backend, params: &Params, n: usize) {
+    fn step(optimizer: &mut Optimizer, params: &Params, n: usize) {
         let grads = grads(params, n);
-        let norm = optimizer.step(backend, params, &grads, 1e-2).unwrap();
-        assert_eq!(norm, grads.norm(backend).unwrap());
+        let norm = optimizer.step(params, &grads, 1e-2).unwrap();
+        assert_eq!(norm, grads.norm().unwrap());
     }
 
     #[test]
     fn slots_of_a_checkpoint_go_on_to_the_bit() {
         let recipe = Recipe { ema: Some(0.9), grad_clip: Some(0.5), layer_decay: 0.5, ..Recipe::default() };
         for backend in [Backend::Fast, Backend::Plain] {
-            let params = params();
+            let params = params(backend);
             let copies = |tensors: &[Tensor]| tensors.iter().map(|t| t.copy().unwrap()).collect::<Vec<_>>();
             let mut optimizer = Optimizer::new(&recipe, &params).unwrap();
-            (0..3).for_each(|n| step(&mut optimizer, backend, &params, n));
+            (0..3).for_each(|n| step(&mut optimizer, &params, n));
             let trained = bits(&params);
-            optimizer.swap_average(backend, &params).unwrap();
+            optimizer.swap_average(&params).unwrap();
             let model: Vec<Tensor> = params.iter().map(|e| e.var.as_tensor().copy().unwrap()).collect();
             let slots: Vec<Vec<Tensor>> = optimizer.slots().iter().map(|(_, list)| copies(list)).collect();
             assert!(trained != bits(&params));
-            optimizer.swap_average(backend, &params).unwrap();
+            optimizer.swap_average(&params).unwrap();
             assert!(trained == bits(&params));
             let finish = |optimizer: &mut Optimizer| {
-                (3..6).for_each(|n| step(optimizer, backend, &params, n));
+                (3..6).for_each(|n| step(optimizer, &params, n));
                 let weights = bits(&params);
-                optimizer.swap_average(backend, &params).unwrap();
+                optimizer.swap_average(&params).unwrap();
                 (weights, bits(&params))
             };
             let straight = finish(&mut optimizer);
             params.iter().zip(&model).for_each(|(entry, value)| entry.var.set(value).unwrap());
             let mut resumed = Optimizer::new(&recipe, &params).unwrap();
             resumed.slots_mut(3).into_iter().zip(slots).for_each(|((_, list), kept)| *list = kept);
-            resumed.swap_average(backend, &params).unwrap();
+            resumed.swap_average(&params).unwrap();
             assert!(finish(&mut resumed) == straight, "{backend:?}");
         }
     }
@@ -300,13 +301,13 @@ mod tests {
     #[test]
     fn what_is_frozen_stays() {
         for backend in [Backend::Fast, Backend::Plain] {
-            let mut params = params();
+            let mut params = params(backend);
             params.freeze(Some(1));
             let before = bits(&params);
             let recipe = Recipe { ema: Some(0.5), grad_clip: Some(1.0), ..Recipe::default() };
             let mut optimizer = Optimizer::new(&recipe, &params).unwrap();
-            step(&mut optimizer, backend, &params, 1);
-            optimizer.swap_average(backend, &params).unwrap();
+            step(&mut optimizer, &params, 1);
+            optimizer.swap_average(&params).unwrap();
             let after = bits(&params);
             assert!(before[0] == after[0] && before[1] != after[1]);
             assert!(optimizer.slots().iter().all(|(_, list)| list[0].elem_count() == 0 && list[1].elem_count() == 6));

@@ -9,7 +9,7 @@ use super::loss::Objective;
 use crate::data::tokens::cut_evenly;
 use crate::error::Result;
 use crate::models::Student;
-use crate::nn::{Dropout, Gradients, Tokens};
+use crate::nn::{Batch, Dropout, Gradients, Tokens};
 
 /// Adds the gradient of the batch's loss to `grads` and returns the loss.
 ///
@@ -31,7 +31,8 @@ pub fn loss_and_gradients(
     let mut total = 0.0;
     for cut in &parts.cuts {
         let tokens = parts.tokens(cut)?;
-        let (outputs, tape) = student.forward_train(&tokens, dropout)?;
+        let micro_batch = Batch { tokens: &tokens, dropout };
+        let (outputs, tape) = student.forward_train(micro_batch)?;
         let doutputs = match &whole {
             Some((_, doutputs)) => doutputs.narrow(0, cut.start, cut.len())?,
             None => {
@@ -40,7 +41,7 @@ pub fn loss_and_gradients(
                 doutputs
             }
         };
-        student.backward(&tokens, tape, &doutputs, dropout, grads)?;
+        student.backward(micro_batch, tape, &doutputs, grads)?;
     }
     Ok(whole.map_or(total, |(value, _)| value))
 }
@@ -101,7 +102,7 @@ impl<'a> MicroBatches<'a> {
 
     /// Outputs and targets of the whole batch.
     fn outputs(&self, dropout: Option<&Dropout>) -> Result<(Tensor, Tensor)> {
-        let forward = |cut: &Range<usize>| self.student.forward(&self.tokens(cut)?, dropout);
+        let forward = |cut: &Range<usize>| self.student.forward(Batch { tokens: &self.tokens(cut)?, dropout });
         let outputs = self.cuts.iter().map(forward).collect::<Result<Vec<_>>>()?;
         Ok((Tensor::cat(&outputs, 0)?, self.targets(&(0..self.batch.len()))?))
     }

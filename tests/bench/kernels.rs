@@ -5,7 +5,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use themo::nn::attention::Attention;
 use themo::nn::gemm::{Init, Mat, gemm};
-use themo::nn::{Activation, Backend, Dropout, Rows, Site};
+use themo::nn::{Activate, Activation, Backend, Batch, Dropout, Rows, Site, Tokens};
 
 #[global_allocator]
 static ALLOCATOR: themo::nn::memory::Reusing<mimalloc::MiMalloc> = themo::nn::memory::Reusing::new(mimalloc::MiMalloc);
@@ -58,36 +58,40 @@ fn tensor(rows: usize, width: usize) -> Tensor {
 
 #[divan::bench(args = [16, 77])]
 fn attention(bencher: Bencher, length: usize) {
-    let rows = Rows::new(vec![length; 32], 0).unwrap();
+    let tokens = Tokens { ids: Vec::new(), rows: Rows::new(vec![length; 32], 0).unwrap() };
     let (qkv, dropout) = (tensor(32 * length, 3 * 768), Dropout::new(1, 2, 0.1, 0.1));
-    let attention = Attention::new(768, 12, false, 0).unwrap();
-    bencher.bench_local(|| attention.forward(Backend::Fast, black_box(&qkv), &rows, Some(&dropout)).unwrap().out);
+    let batch = Batch { tokens: &tokens, dropout: Some(&dropout) };
+    let attention = Attention::new(768, 12, false, 0, Backend::Fast).unwrap();
+    bencher.bench_local(|| attention.forward(black_box(&qkv), batch).unwrap().out);
 }
 
 #[divan::bench(args = [16, 77])]
 fn attention_backward(bencher: Bencher, length: usize) {
-    let rows = Rows::new(vec![length; 32], 0).unwrap();
+    let tokens = Tokens { ids: Vec::new(), rows: Rows::new(vec![length; 32], 0).unwrap() };
     let (qkv, dout) = (tensor(32 * length, 3 * 768), tensor(32 * length, 768));
     let dropout = Dropout::new(1, 2, 0.1, 0.1);
-    let attention = Attention::new(768, 12, false, 0).unwrap();
-    let saved = attention.forward(Backend::Fast, &qkv, &rows, Some(&dropout)).unwrap();
-    bencher.bench_local(|| attention.backward(Backend::Fast, &qkv, &saved, &dout, &rows, Some(&dropout)).unwrap());
+    let batch = Batch { tokens: &tokens, dropout: Some(&dropout) };
+    let attention = Attention::new(768, 12, false, 0, Backend::Fast).unwrap();
+    let saved = attention.forward(&qkv, batch).unwrap();
+    bencher.bench_local(|| attention.backward(&qkv, &saved, &dout, batch).unwrap());
 }
+
+const GELU: Activate = Activate { function: Activation::Gelu, backend: Backend::Fast };
 
 #[divan::bench]
 fn gelu(bencher: Bencher) {
     let z = tensor(640, 3072);
-    bencher.bench_local(|| Activation::Gelu.forward(Backend::Fast, black_box(&z)).unwrap());
+    bencher.bench_local(|| GELU.forward(black_box(&z)).unwrap());
 }
 
 #[divan::bench]
 fn gelu_backward(bencher: Bencher) {
     let z = tensor(640, 3072);
-    bencher.bench_local(|| Activation::Gelu.backward(Backend::Fast, black_box(&z), &z).unwrap());
+    bencher.bench_local(|| GELU.backward(black_box(&z), &z).unwrap());
 }
 
 #[divan::bench]
 fn dropout(bencher: Bencher) {
     let (x, rows, dropout) = (tensor(640, 768), Rows::new(vec![20; 32], 0).unwrap(), Dropout::new(1, 2, 0.1, 0.1));
-    bencher.bench_local(|| dropout.at(Site::Embeddings, &rows).unwrap().apply(Backend::Fast, black_box(&x)).unwrap());
+    bencher.bench_local(|| dropout.at(Site::Embeddings, &rows).unwrap().apply(black_box(&x)).unwrap());
 }
