@@ -84,6 +84,16 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+/// For implementations of candle's traits. (The hint is kept in the text: candle's errors have none.)
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error.advice() {
+            Some(hint) => Self::wrap(format!("{error} ({hint})")),
+            None => Self::wrap(error.to_string()),
+        }
+    }
+}
+
 /// Adds context and hints on the way up.
 pub trait ResultExt<T> {
     /// Says what was being done when this failed.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Module, Tensor};
 use rayon::prelude::*;
 
 use super::clip::{ClipConfig, find_tower, leftover};
@@ -133,7 +133,7 @@ impl ClipVision {
             }
         };
         let tokens = Tokens { ids: Vec::new(), rows: Rows::new(vec![tokens; n], 0)? };
-        let embeddings = self.pre_norm.forward(None, &embeddings, None)?.out;
+        let embeddings = self.pre_norm.normed(None, &embeddings, None)?.out;
         self.encoder.forward_pooled(&embeddings, &tokens, Pooling::First)
     }
 
@@ -156,8 +156,20 @@ impl ClipVision {
         rows
     }
 
+    /// The images `[n, channels, size, size]` of a tensor, each by itself.
+    fn images(&self, pixels: &Tensor) -> Result<Vec<Vec<f32>>> {
+        Ok(pixels.flatten_from(1)?.to_vec2()?)
+    }
+
     /// Image vectors in the shared space `[batch, projection_dim]`, not normalised, of images `[channels, size, size]`.
     pub fn embed(&self, images: &[Vec<f32>]) -> Result<Tensor> {
         Ok(self.pooled(images)?.matmul(&self.visual_projection.t()?)?)
+    }
+}
+
+impl Module for ClipVision {
+    /// [`ClipVision::embed`] of `[n, channels, size, size]`.
+    fn forward(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(self.embed(&self.images(pixels)?)?)
     }
 }

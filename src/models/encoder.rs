@@ -137,7 +137,7 @@ impl Encoder {
         &self, widen: Option<&Linear>, layers: &[Layer], embeddings: &Tensor, batch: Batch,
         mut tape: Option<&mut Tape>, single: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let first = self.first_norm.forward(None, embeddings, None)?;
+        let first = self.first_norm.normed(None, embeddings, None)?;
         let mut input = match batch.mask(Site::Embeddings) {
             Some(mask) => mask.apply(&first.out)?,
             None => first.out.clone(),
@@ -169,7 +169,7 @@ impl Encoder {
         let halves = !layers.is_empty() && layers.iter().all(FrozenLayer::has_halves);
         let mut normal = match halves && self.config.norm_first {
             true => self.first_norm.forward_halves(embeddings)?,
-            false => self.first_norm.forward(None, embeddings, None)?,
+            false => self.first_norm.normed(None, embeddings, None)?,
         };
         if let Some(widen) = widen {
             normal.out = widen.forward(&normal.out)?;

@@ -98,14 +98,14 @@ impl Layer {
         }
         let branch = self.out.forward(&attended.out)?;
         let mask = batch.mask(Site::AttentionOutput { layer });
-        let norm_attention = self.norm_attention.forward(Some(&stream), &branch, mask)?;
+        let norm_attention = self.norm_attention.normed(Some(&stream), &branch, mask)?;
         let z = self.up.forward(&norm_attention.out)?;
         let kept = keeps.then(|| z.clone());
         let activated = if keeps { self.activation.forward(&z)? } else { self.activation.in_place(z)? };
         let branch = self.down.forward(&activated)?;
         drop(activated);
         stream = self::stream(self.norm_first, &norm_attention);
-        let norm_mlp = self.norm_mlp.forward(Some(&stream), &branch, batch.mask(Site::MlpOutput { layer }))?;
+        let norm_mlp = self.norm_mlp.normed(Some(&stream), &branch, batch.mask(Site::MlpOutput { layer }))?;
         let (output, stream) = (norm_mlp.out.clone(), self::stream(self.norm_first, &norm_mlp));
         let saved = kept.map(|z| SavedLayer { input, qkv, attended, norm_attention, z, norm_mlp });
         Ok((output, stream, saved))
@@ -151,9 +151,9 @@ impl FrozenLayer {
         let qkv = self.qkv.forward(&before.out)?;
         let attended = self.attention.forward(&qkv, Batch::plain(tokens))?.out;
         let (attended, residual) = chosen(attended, stream(self.norm_first, &before), single)?;
-        let normed = self.norm_attention.forward(Some(&residual), &self.out.forward(&attended)?, None)?;
+        let normed = self.norm_attention.normed(Some(&residual), &self.out.forward(&attended)?, None)?;
         let activated = self.activation.in_place(self.up.forward(&normed.out)?)?;
-        self.norm_mlp.forward(Some(&stream(self.norm_first, &normed)), &self.down.forward(&activated)?, None)
+        self.norm_mlp.normed(Some(&stream(self.norm_first, &normed)), &self.down.forward(&activated)?, None)
     }
 
     /// [`Self::forward`], handing on in bf16 what a matmul would round to it anyway. The stream stays in f32, and so does
@@ -163,7 +163,7 @@ impl FrozenLayer {
     ) -> Result<Normed> {
         let normed = |norm: &LayerNorm, sum: &Tensor, is_result: bool| match self.norm_first && !is_result {
             true => norm.forward_halves(sum),
-            false => norm.forward(None, sum, None),
+            false => norm.normed(None, sum, None),
         };
         let qkv = self.qkv.forward_halves(&before.out, None)?;
         let attended = self.attention.forward(&qkv, Batch::plain(tokens))?.out;

@@ -266,7 +266,7 @@ impl Student {
         let projected = self.projection.forward(pooled)?;
         match &self.norm {
             Some(norm) => {
-                let normed = norm.forward(None, &projected, None)?;
+                let normed = norm.normed(None, &projected, None)?;
                 Ok((normed.out.clone(), Some(normed)))
             }
             None => Ok((projected, None)),

@@ -80,7 +80,7 @@ impl Activate {
         match (self.backend, self.function) {
             (Backend::Plain, Activation::Gelu) => Ok(z.gelu_erf()?),
             (Backend::Plain, Activation::GeluTanh) => Ok(z.gelu()?),
-            (Backend::Plain, Activation::QuickGelu) => Ok((z * plain_sigmoid(&(z * 1.702)?)?)?),
+            (Backend::Plain, Activation::QuickGelu) => Ok((z * candle_nn::ops::sigmoid(&(z * 1.702)?)?)?),
             _ => {
                 let x = Slice::new(z)?;
                 let mut out = unfilled(x.len());
@@ -111,13 +111,13 @@ impl Activate {
                 Ok((self.forward(z)?, (da * (cumulative + (z * density)?)?)?))
             }
             (Backend::Plain, Activation::GeluTanh) => {
-                let s = plain_sigmoid(&plain_two_u(z)?)?;
+                let s = candle_nn::ops::sigmoid(&plain_two_u(z)?)?;
                 let change = ((z.sqr()? * f64::from(3.0 * CUBIC))? + 1.0)? * f64::from(TWO_ROOT_TWO_OVER_PI);
                 let slope = (&s + ((z * change?)? * (&s * (1.0 - &s)?)?)?)?;
                 Ok((self.forward(z)?, (da * slope)?))
             }
             (Backend::Plain, Activation::QuickGelu) => {
-                let s = plain_sigmoid(&(z * 1.702)?)?;
+                let s = candle_nn::ops::sigmoid(&(z * 1.702)?)?;
                 let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
                 Ok((self.forward(z)?, (da * slope)?))
             }
@@ -176,10 +176,6 @@ simd! {
 /// `2 u` of [`Activation::GeluTanh`].
 fn plain_two_u(x: &Tensor) -> Result<Tensor> {
     Ok(((x * ((x.sqr()? * f64::from(CUBIC))? + 1.0)?)? * f64::from(TWO_ROOT_TWO_OVER_PI))?)
-}
-
-fn plain_sigmoid(x: &Tensor) -> Result<Tensor> {
-    Ok(((x.neg()?.exp()? + 1.0)?).recip()?)
 }
 
 /// Runs `work` on blocks of two tensors of one shape, in parallel, into two new tensors.

@@ -1,6 +1,7 @@
 //! Layer normalisation (Ba et al. 2016), fused with the dropout and the residual sum before it.
 
 use candle_core::{D, Tensor, WithDType};
+use candle_nn::ops::layer_norm_slow;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -37,9 +38,9 @@ type RowOf<T> = fn(&mut [T], &[f32], &[f32], &[f32], f32) -> (f32, f32);
 
 impl LayerNorm {
     /// Normalises `x`, or `residual + x`, of which `mask` drops elements of `x` first.
-    pub fn forward(&self, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>) -> Result<Normed> {
+    pub fn normed(&self, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>) -> Result<Normed> {
         if let (None, Some(mask)) = (residual, mask) {
-            return self.forward(None, &mask.apply(x)?, None);
+            return self.normed(None, &mask.apply(x)?, None);
         }
         if self.backend == Backend::Plain {
             let (weight, bias) = (&self.weight.value, &self.bias.value);
@@ -51,16 +52,22 @@ impl LayerNorm {
                 Some(residual) => (residual + x)?,
                 None => x.clone(),
             };
-            let mean = sum.mean_keepdim(D::Minus1)?;
-            let centred = sum.broadcast_sub(&mean)?;
-            let rstd = (centred.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?.recip()?;
-            let out = centred.broadcast_mul(&rstd)?.broadcast_mul(weight)?.broadcast_add(bias)?;
+            // (Not `layer_norm` or `candle_nn::LayerNorm`, which have no backward.)
+            let out = layer_norm_slow(&sum, weight, bias, self.eps as f32)?;
+            let (mean, rstd) = self.plain_statistics(&sum)?;
             return Ok(Normed { sum, out, mean, rstd });
         }
         self.fast(residual, x, mask, normalise)
     }
 
-    /// [`Self::forward`] on the fast path with `out` in bf16: what a following product rounds it to.
+    /// The mean and 1 / standard deviation of each row, `[tokens, 1]`.
+    fn plain_statistics(&self, sum: &Tensor) -> Result<(Tensor, Tensor)> {
+        let mean = sum.mean_keepdim(D::Minus1)?;
+        let variance = sum.broadcast_sub(&mean)?.sqr()?.mean_keepdim(D::Minus1)?;
+        Ok((mean, (variance + self.eps)?.sqrt()?.recip()?))
+    }
+
+    /// [`Self::normed`] on the fast path with `out` in bf16: what a following product rounds it to.
     pub fn forward_halves(&self, x: &Tensor) -> Result<Normed> {
         self.fast(None, x, None, normalise_to_halves)
     }
@@ -245,13 +252,13 @@ mod tests {
                 let (x, residual) = (random(3, (n, width)), random(4, (n, width)));
                 let (dropout, rows) = (Dropout::new(1, 2, 0.3, 0.0), Rows::new([n], 0).unwrap());
                 let mask = dropout.at(Site::Embeddings, &rows);
-                let normed = norm.forward(Some(&residual), &x, mask).unwrap();
+                let normed = norm.normed(Some(&residual), &x, mask).unwrap();
                 let (dout, dsum) = (random(5, (n, width)), random(6, (n, width)));
                 let (dx, dbranch) = norm.backward(&normed, &dout, Some(&dsum), mask, &mut grads).unwrap();
                 assert_eq!(values(&mask.unwrap().apply(&dx).unwrap()), values(&dbranch));
-                let alone = norm.forward(None, &x, mask).unwrap();
+                let alone = norm.normed(None, &x, mask).unwrap();
                 let dropped = mask.unwrap().apply(&x).unwrap();
-                assert_eq!(values(&alone.out), values(&norm.forward(None, &dropped, None).unwrap().out));
+                assert_eq!(values(&alone.out), values(&norm.normed(None, &dropped, None).unwrap().out));
                 if backend != Backend::Plain {
                     let halves = norm.forward_halves(&dropped).unwrap().out.to_dtype(candle_core::DType::F32).unwrap();
                     let rounded = alone.out.to_dtype(candle_core::DType::BF16).unwrap();

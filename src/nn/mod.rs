@@ -18,6 +18,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod math;
 pub mod memory;
+mod module;
 pub mod params;
 pub mod pooling;
 pub mod precision;

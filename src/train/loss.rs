@@ -4,6 +4,7 @@
 //! compare every sample of the batch with every other and need it whole ([`Objective::needs_whole_batch`]).
 
 use candle_core::{D, DType, Tensor, Var};
+use candle_nn::ops::log_softmax;
 
 use crate::config::recipe::{Loss, LossTerm, Recipe, Target};
 use crate::error::{Error, Result};
@@ -96,14 +97,8 @@ pub fn clip(outputs: &Tensor, targets: &Tensor, temperature: f64) -> Result<Tens
     let logits = (normalize(outputs)?.matmul(&normalize(targets)?.t()?)? / temperature)?;
     let n = logits.dim(0)?;
     let own = Tensor::eye(n, DType::F32, logits.device())?;
-    let right = |logits: &Tensor| -> Result<Tensor> { Ok((log_softmax(logits)? * &own)?.sum_all()?) };
+    let right = |logits: &Tensor| -> Result<Tensor> { Ok((log_softmax(logits, D::Minus1)? * &own)?.sum_all()?) };
     Ok(((right(&logits)? + right(&logits.t()?.contiguous()?)?)? * (-0.5 / n as f64))?)
-}
-
-/// The logarithm of the softmax over each row.
-fn log_softmax(x: &Tensor) -> Result<Tensor> {
-    let x = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
-    Ok(x.broadcast_sub(&x.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
 }
 
 /// Rows of length 1. A row of zeros stays one.

@@ -20,8 +20,8 @@ impl Attention {
         let part = |i: usize| padding.unpack(&qkv.narrow(1, i * hidden, hidden)?);
         let (q, k, v) = (part(0)?, part(1)?, part(2)?);
         let scores = (q.matmul(&k.t()?)? * f64::from(self.scale()))?.broadcast_add(&padding.bias)?;
-        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-        let p = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
+        // (Not `softmax_last_dim`, which has no backward.)
+        let p = candle_nn::ops::softmax(&scores, D::Minus1)?;
         let mask = match dropout {
             Some(dropout) => Some(self.plain_mask(rows, dropout, qkv.device())?),
             None => None,
