@@ -1,13 +1,19 @@
 //! PyTorch's checkpoints, as `tests/golden/pickle_fixtures.py` writes them, and broken ones.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use candle_core::Device;
 use themo::models::pickle::{Checkpoint, Kind};
+use themo::models::weights::Weights;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
+
+#[path = "pickle/legacy.rs"]
+mod legacy;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pickle").join(name)
@@ -15,7 +21,7 @@ fn golden(name: &str) -> PathBuf {
 
 fn tensor(checkpoint: &Checkpoint, name: &str) -> (Kind, Vec<usize>, Vec<u8>) {
     let entry = checkpoint.entries().iter().find(|entry| entry.name == name).expect(name);
-    (entry.kind, entry.shape.clone(), checkpoint.bytes(entry).unwrap())
+    (entry.kind, entry.shape.clone(), checkpoint.bytes(entry).unwrap().into_owned())
 }
 
 fn floats(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
@@ -55,14 +61,57 @@ fn state_dicts_have_the_values_of_torch() {
     state("state.bin");
     state("protocol4.bin");
     state("deflated.bin");
+    state("legacy.bin");
+    state("legacy4.bin");
 }
 
 #[test]
-fn lightning_checkpoints_have_their_state_dict() {
-    let checkpoint = Checkpoint::open(&golden("lightning.ckpt")).unwrap();
-    assert_eq!(checkpoint.entries().iter().map(|e| &*e.name).collect::<Vec<_>>(), ["weight", "bias"]);
-    assert_eq!(tensor(&checkpoint, "weight"), (Kind::F32, vec![2, 2], floats([0.0, 1.0, 2.0, 3.0])));
-    assert_eq!(tensor(&checkpoint, "bias"), (Kind::F32, vec![2], floats([0.5, 0.5])));
+fn checkpoints_have_their_state_dict() {
+    for name in ["lightning.ckpt", "legacy.ckpt", "nested.bin", "model.pth", "model_state_dict.pth", "settings.pt"] {
+        let checkpoint = Checkpoint::open(&golden(name)).unwrap();
+        assert_eq!(checkpoint.entries().iter().map(|e| &*e.name).collect::<Vec<_>>(), ["weight", "bias"], "{name}");
+        assert_eq!(tensor(&checkpoint, "weight"), (Kind::F32, vec![2, 2], floats([0.0, 1.0, 2.0, 3.0])));
+        assert_eq!(tensor(&checkpoint, "bias"), (Kind::F32, vec![2], floats([0.5, 0.5])));
+    }
+}
+
+#[test]
+fn the_first_bytes_tell_the_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let safetensors = golden("../tiny-bert/model.safetensors");
+    for (from, to, names) in [
+        (golden("model.pth"), "a.pth", &["weight", "bias"][..]),
+        (golden("legacy.ckpt"), "b.safetensors", &["weight", "bias"]),
+        (golden("lightning.ckpt"), "c", &["weight", "bias"]),
+        (safetensors, "d.bin", &["embeddings.word_embeddings.weight"]),
+    ] {
+        let path = folder.path().join(to);
+        fs::copy(from, &path).unwrap();
+        let weights = Weights::open(&path, &Device::Cpu).unwrap();
+        names.iter().for_each(|name| assert!(weights.shape(name).is_some(), "{to}: {name}"));
+    }
+    for (name, bytes, words) in [
+        ("e.pth", &b"{}"[..], "not a whole zip"),
+        ("f.safetensors", b"PK\x03\x04", "not a whole zip"),
+        ("g.safetensors", &[0x80, 2, 0, 0], "not a whole safetensors"),
+        ("h.bin", &[], "not a whole zip"),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let error = Weights::open(&path, &Device::Cpu).err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn contiguous_tensors_are_borrowed_from_the_file() {
+    for name in ["state.bin", "legacy.bin"] {
+        let checkpoint = Checkpoint::open(&golden(name)).unwrap();
+        for entry in checkpoint.entries() {
+            let strided = ["transposed", "column", "block"].contains(&&*entry.name);
+            assert_eq!(matches!(checkpoint.bytes(entry).unwrap(), Cow::Owned(_)), strided, "{name}: {}", entry.name);
+        }
+    }
 }
 
 fn refused(path: &Path, words: &[&str]) {
@@ -85,10 +134,14 @@ fn other_files_are_refused_by_name() {
         ("complex.bin", &["torch.ComplexFloatStorage"]),
         ("f8.bin", &["torch.float8_e4m3fn"]),
         ("expanded.bin", &["`wide`", "repeats elements"]),
-        ("nested.bin", &["`model`", "neither a tensor"]),
+        ("negative.bin", &["`negative`", "resolve_neg()"]),
+        ("two.pt", &["`state_dict` and `model`"]),
         ("numbered.bin", &["not a string"]),
         ("big.bin", &["big-endian"]),
-        ("legacy.bin", &["before 1.6", "torch.save it again"]),
+        ("legacy_module.bin", &["torch.nn.modules.linear.Linear", "state_dict()"]),
+        ("legacy_f8.bin", &["untyped storage"]),
+        ("legacy_evil.ckpt", &["posix.system"]),
+        ("tar.pt", &["PyTorch 0.1", "weights_only=False"]),
         ("absent.bin", &["cannot open"]),
         ("../pickle_fixtures.py", &["not a whole zip"]),
     ] {
@@ -132,11 +185,11 @@ fn lying_pickles_are_refused() {
     let write = |pickle: &[u8]| fs::write(&path, zipped(pickle, CompressionMethod::Stored)).unwrap();
     write(&lying(4, 0, &[2, 2], &[2, 1]));
     let checkpoint = Checkpoint::open(&path).unwrap();
-    assert_eq!(checkpoint.bytes(&checkpoint.entries()[0]).unwrap(), [1; 16]);
+    assert_eq!(checkpoint.bytes(&checkpoint.entries()[0]).unwrap()[..], [1; 16]);
     let most = i32::MAX;
     for (len, offset, shape, strides, words) in [
         (5, 0, &[2, 2][..], &[2, 1][..], "has 16 bytes"),
-        (-1, 0, &[2, 2], &[2, 1], "has 16 bytes"),
+        (-1, 0, &[2, 2], &[2, 1], "as torch.save does"),
         (4, 1, &[2, 2], &[2, 1], "outside"),
         (4, -1, &[2, 2], &[2, 1], "as torch.save does"),
         (4, 0, &[2, -2], &[2, 1], "as torch.save does"),
@@ -217,8 +270,8 @@ fn inflating_is_bounded() {
     }
 }
 
-#[test]
-fn broken_files_are_errors_or_values() {
+/// Reads 2,000 damaged copies of the files.
+fn damage(names: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("broken.bin");
     let (mut seed, start) = (0x9e37_79b9_7f4a_7c15u64, Instant::now());
@@ -229,8 +282,7 @@ fn broken_files_are_errors_or_values() {
         (seed >> 11) as usize % below
     };
     let (mut errors, mut values) = (0, 0);
-    let sources = ["state.bin", "protocol4.bin", "deflated.bin", "lightning.ckpt", "f8.bin"]
-        .map(|name| fs::read(golden(name)).unwrap());
+    let sources: Vec<_> = names.iter().map(|name| fs::read(golden(name)).unwrap()).collect();
     for round in 0..2000 {
         let source = &sources[round % sources.len()];
         let mut bytes = source.clone();
@@ -259,4 +311,9 @@ fn broken_files_are_errors_or_values() {
     }
     println!("{errors} errors, {values} values in {:?}", start.elapsed());
     assert!(errors > 200 && values > 200);
+}
+
+#[test]
+fn broken_files_are_errors_or_values() {
+    damage(&["state.bin", "protocol4.bin", "deflated.bin", "lightning.ckpt", "f8.bin"]);
 }

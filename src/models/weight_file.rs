@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
@@ -15,7 +14,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::pickle::{Checkpoint, Kind};
+use super::pickle::{Checkpoint, Kind, map};
 use crate::error::{Error, Result, ResultExt};
 use crate::hub::files::shards;
 
@@ -38,14 +37,15 @@ enum Content {
 }
 
 impl WeightFile {
+    /// Opens a file. Its first bytes tell the format, whatever its name; the name decides which format's error is told
+    /// where they do not.
     pub fn open(path: PathBuf) -> Result<Self> {
-        if path.extension().is_some_and(|end| end == "bin" || end == "ckpt" || end == "pt") {
-            let content = Content::Pickle(Checkpoint::open(&path)?);
+        let map = map(&path)?;
+        let ending = path.extension().is_some_and(|end| ["bin", "ckpt", "pt", "pth"].iter().any(|known| end == *known));
+        if !is_safetensors(&map) && (ending || Checkpoint::is_one(&map)) {
+            let content = Content::Pickle(Checkpoint::of(&path, map)?);
             return Ok(Self { path, content });
         }
-        let file = File::open(&path).context(|| format!("cannot open {}", path.display()))?;
-        // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
-        let map = unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))?;
         let (data_start, metadata) = header(&map)
             .context(|| format!("{} is not a whole safetensors file", path.display()))
             .hint(|| "fetch the file again; it may have been cut short")?;
@@ -103,10 +103,16 @@ impl WeightFile {
                     Kind::F64 => DType::F64,
                     other => return Err(unsupported(format!("{other:?}"))),
                 };
-                Ok(Some((entry.shape.clone(), dtype, Cow::Owned(checkpoint.bytes(entry)?))))
+                Ok(Some((entry.shape.clone(), dtype, checkpoint.bytes(entry)?)))
             }
         }
     }
+}
+
+/// Whether a file begins as a safetensors file: with the length of a header within it, and the header's first brace.
+fn is_safetensors(file: &[u8]) -> bool {
+    let length = file.first_chunk().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
+    length <= file.len() as u64 && file.get(8) == Some(&b'{')
 }
 
 /// Where the data of a safetensors file begins, and what its header tells.

@@ -1,14 +1,12 @@
-//! The pickle machine: runs the opcodes of a `data.pkl` and builds tensors and plain values, nothing else.
+//! The pickle machine: runs the opcodes of a pickle and builds tensors and plain values, nothing else.
 
 use std::collections::HashMap;
 
-use super::{Archive, Entry, KINDS, Kind, fail, layout};
+use super::{KINDS, Kind, fail};
 use crate::error::{Error, Result, ResultExt};
 
 /// The most objects on the stack, in the memo and of each sort of container.
 const OBJECTS: usize = 4 << 20;
-/// The most dimensions of a tensor.
-const RANK: usize = 32;
 /// Modules that run programs or reach the system: a file that names one is an attack.
 const MODULES: &str = "os posix nt subprocess _posixsubprocess _winapi winreg sys shutil runpy socket _socket \
     importlib _frozen_importlib imp pkgutil pty webbrowser code codeop ctypes _ctypes commands popen2 pickle _pickle \
@@ -20,8 +18,9 @@ const BUILTINS: &str = "eval exec execfile compile open file getattr setattr del
 /// What a pickle can build. Containers are numbers of the machine's arenas, so nothing is ever deep or owned twice.
 #[derive(Clone, Copy)]
 pub(super) enum Value<'a> {
-    /// None, a truth value, a float, bytes or another thing that holds no others.
+    /// None, a float, bytes or another thing that holds no others.
     Plain,
+    Bool(bool),
     Int(i64),
     Str(&'a str),
     /// A tuple, a list or a set.
@@ -30,7 +29,8 @@ pub(super) enum Value<'a> {
     Known(Known),
     /// A storage by its persistent id, which is a tuple.
     Storage(usize),
-    /// A tensor by the arguments of `_rebuild_tensor_v2`.
+    /// A tensor by the arguments of `_rebuild_tensor` or `_rebuild_tensor_v2`, or, as it was before these, a new one
+    /// by its type alone, until BUILD puts the arguments there.
     Tensor(usize),
     /// The same of `_rebuild_tensor_v3`, which tells the element type beside the storage.
     Typed(usize),
@@ -41,36 +41,47 @@ pub(super) enum Value<'a> {
 /// The globals that are interpreted.
 #[derive(Clone, Copy)]
 #[rustfmt::skip]
-pub(super) enum Known { OrderedDict, Tensor, Typed, Parameter, Size, Device, Untyped, Storage(Kind), Type(Kind) }
+pub(super) enum Known {
+    OrderedDict, First, Second, Third, Parameter, ParameterClass, Class(Kind), Size, Device, Untyped, Storage(Kind),
+    Type(Kind),
+}
 
 /// The pickle machine: see Python's pickletools.
 #[derive(Default)]
 pub(super) struct Machine<'a> {
     /// What is left of it.
     pickle: &'a [u8],
+    /// How many bytes it had.
+    len: usize,
     stack: Vec<Value<'a>>,
     marks: Vec<usize>,
     memo: HashMap<u64, Value<'a>>,
-    seqs: Vec<Vec<Value<'a>>>,
-    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    pub(super) seqs: Vec<Vec<Value<'a>>>,
+    pub(super) dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    /// The persistent ids of storages, in the pickle's order.
+    pub(super) storages: Vec<usize>,
     /// The module and the name of the globals that are not interpreted.
-    others: Vec<(&'a str, &'a str)>,
+    pub(super) others: Vec<(&'a str, &'a str)>,
+    /// How many items were copied from lists into dictionaries.
+    copied: usize,
 }
 
 impl<'a> Machine<'a> {
     /// A machine that will run `pickle`.
     pub(super) fn new(pickle: &'a [u8]) -> Self {
-        Self { pickle, ..Self::default() }
+        Self { pickle, len: pickle.len(), ..Self::default() }
     }
 
-    /// How many bytes it has not read yet.
-    pub(super) fn left(&self) -> usize {
-        self.pickle.len()
+    /// How many bytes it has read.
+    pub(super) fn read(&self) -> usize {
+        self.len - self.pickle.len()
     }
 
     fn take(&mut self, len: u64) -> Result<&'a [u8]> {
         let split = usize::try_from(len).ok().and_then(|len| self.pickle.split_at_checked(len));
-        let (bytes, rest) = split.ok_or_else(|| Error::new("the pickle ends too early"))?;
+        let (bytes, rest) = split
+            .ok_or_else(|| Error::new("the pickle ends too early"))
+            .hint(|| "fetch the file again; it may have been cut short")?;
         self.pickle = rest;
         Ok(bytes)
     }
@@ -132,16 +143,25 @@ impl<'a> Machine<'a> {
             return fail(format!("it names {module}.{name}, which no checkpoint needs and could run programs"))
                 .hint(|| "do not load this file with PyTorch either; use a safetensors file from a source you trust");
         }
-        let kind = |name| KINDS.iter().find(|kind| kind.2 == name || kind.3 == name);
+        let kind =
+            |name| KINDS.iter().find(|kind| kind.2 == name || kind.3 == name).map(|kind| (kind.0, kind.2 == name));
+        let class = |name: &str| {
+            let of = name.strip_suffix("Tensor")?;
+            KINDS.iter().find(|kind| kind.2.strip_suffix("Storage") == Some(of)).map(|kind| Known::Class(kind.0))
+        };
         let known = match (module, name) {
             ("collections", "OrderedDict") => Some(Known::OrderedDict),
-            ("torch._utils", "_rebuild_tensor_v2") => Some(Known::Tensor),
-            ("torch._utils", "_rebuild_tensor_v3") => Some(Known::Typed),
+            ("torch._utils", "_rebuild_tensor") => Some(Known::First),
+            ("torch._utils", "_rebuild_tensor_v2") => Some(Known::Second),
+            ("torch._utils", "_rebuild_tensor_v3") => Some(Known::Third),
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Some(Known::Parameter),
+            ("torch.nn.parameter", "Parameter") => Some(Known::ParameterClass),
             ("torch", "Size") => Some(Known::Size),
             ("torch", "device") => Some(Known::Device),
             ("torch.storage", "UntypedStorage") => Some(Known::Untyped),
-            ("torch", _) => kind(name).map(|k| if k.2 == name { Known::Storage(k.0) } else { Known::Type(k.0) }),
+            ("torch" | "torch.cuda", _) => kind(name)
+                .map(|(kind, storage)| if storage { Known::Storage(kind) } else { Known::Type(kind) })
+                .or_else(|| class(name)),
             _ => None,
         };
         if known.is_none() {
@@ -150,8 +170,8 @@ impl<'a> Machine<'a> {
         Ok(known.map_or(Value::Opaque(self.others.len().saturating_sub(1)), Value::Known))
     }
 
-    /// REDUCE and NEWOBJ: only what builds tensors and dictionaries is done.
-    fn call(&mut self, callable: Value<'a>, args: Value<'a>) -> Result<Value<'a>> {
+    /// REDUCE and NEWOBJ (`new`): only what builds tensors and dictionaries is done.
+    fn call(&mut self, callable: Value<'a>, args: Value<'a>, new: bool) -> Result<Value<'a>> {
         let (known, id) = match (callable, args) {
             (Value::Opaque(_), _) => return Ok(callable),
             (Value::Known(known), Value::Seq(id)) => (known, id),
@@ -159,12 +179,81 @@ impl<'a> Machine<'a> {
         };
         match (known, &*self.seqs[id]) {
             (Known::OrderedDict, []) => Ok(self.dict()),
-            (Known::Tensor, _) => Ok(Value::Tensor(id)),
-            (Known::Typed, _) => Ok(Value::Typed(id)),
-            (Known::Parameter, &[data @ (Value::Tensor(_) | Value::Typed(_) | Value::Opaque(_)), ..]) => Ok(data),
+            (Known::OrderedDict, &[Value::Seq(items)]) if !new => self.ordered_dict(items),
+            (Known::First, [_, _, _, _]) => Ok(Value::Tensor(id)),
+            (Known::Second, [_, _, _, _, _, _] | [_, _, _, _, _, _, _]) => Ok(Value::Tensor(id)),
+            (Known::Third, [_, _, _, _, _, _, _] | [_, _, _, _, _, _, _, _]) => Ok(Value::Typed(id)),
+            (
+                Known::Parameter | Known::ParameterClass,
+                &[data @ (Value::Tensor(_) | Value::Typed(_) | Value::Opaque(_)), ..],
+            ) => Ok(data),
+            (Known::ParameterClass, []) => Ok(self.new_tensor(Kind::F32)),
+            (Known::Class(kind), []) => Ok(self.new_tensor(kind)),
             (Known::Size, &[sizes @ Value::Seq(_)]) => Ok(sizes),
             (Known::Device, _) => Ok(Value::Plain),
             (_, args) => Err(self.refuse(args, "the pickle calls a class of torch otherwise than torch.save does")),
+        }
+    }
+
+    fn new_tensor(&mut self, kind: Kind) -> Value<'a> {
+        self.seqs.push(vec![Value::Known(Known::Type(kind))]);
+        Value::Tensor(self.seqs.len() - 1)
+    }
+
+    /// An OrderedDict of a list of pairs, as Python 2 pickles it. One list may be given often, so that a small pickle
+    /// would make much of it: an honest pair takes more than four bytes of the pickle.
+    fn ordered_dict(&mut self, list: usize) -> Result<Value<'a>> {
+        self.copied += self.seqs[list].len();
+        if self.copied > self.read() / 4 {
+            return fail("the pickle makes many dictionaries of one list");
+        }
+        let pair = |item: &Value<'a>| match item {
+            Value::Seq(id) => <[Value<'a>; 2]>::try_from(&*self.seqs[*id]).ok().map(|[key, value]| (key, value)),
+            _ => None,
+        };
+        let pairs: Option<Vec<_>> = self.seqs[list].iter().map(pair).collect();
+        self.dicts.push(pairs.ok_or_else(|| Error::new("the pickle makes a dictionary of what is not pairs"))?);
+        Ok(Value::Dict(self.dicts.len() - 1))
+    }
+
+    /// BUILD: gives a new tensor what it is a view of (before 0.2 the arguments of `_rebuild_tensor`, or those of a
+    /// Variable: the data, the gradient, hooks, `requires_grad` and `volatile`); other attributes are dropped.
+    fn build(&mut self, object: Value<'a>, state: Value<'a>) -> Result<Value<'a>> {
+        let args = match (object, state) {
+            (_, Value::Opaque(_)) => return Ok(state),
+            (Value::Opaque(_) | Value::Dict(_), _) => return Ok(object),
+            (Value::Tensor(_) | Value::Typed(_), Value::Seq(state)) => &*self.seqs[state],
+            _ => return fail("the pickle gives attributes to what has none"),
+        };
+        match (object, args) {
+            // A Variable's `requires_grad`, `volatile` and hooks.
+            (_, [_, _, _]) => {}
+            (Value::Tensor(id), args) if let [Value::Known(Known::Type(kind))] = *self.seqs[id] => {
+                let args = match *args {
+                    [Value::Tensor(data), _, _, _, _] => self.seqs[data].clone(),
+                    [Value::Storage(storage), _, _, _]
+                        if self.storage(storage).is_some_and(|s| s.kind == Some(kind)) =>
+                    {
+                        args.to_vec()
+                    }
+                    _ => return Err(self.refuse(args, "the pickle builds a tensor otherwise than torch.save does")),
+                };
+                self.seqs[id] = args;
+            }
+            _ => return fail("the pickle changes a tensor that it has built"),
+        }
+        Ok(object)
+    }
+
+    /// BINPERSID: a storage, or, where a whole model was saved, the class of a module beside its source.
+    fn persistent(&mut self, id: usize) -> Result<Value<'a>> {
+        match *self.seqs[id] {
+            [Value::Str("storage"), ..] => {
+                self.storages.push(id);
+                Ok(Value::Storage(id))
+            }
+            [Value::Str("module"), class @ Value::Opaque(_), ..] => Ok(class),
+            _ => fail("the pickle has a persistent id that is not a storage's"),
         }
     }
 
@@ -173,9 +262,9 @@ impl<'a> Machine<'a> {
         loop {
             let op = self.number(1)? as u8;
             let n = self.number(match op {
-                0x80 | b'K' | 0x8a | 0x8c | b'C' | b'q' | b'h' => 1,
+                0x80 | b'K' | 0x8a | 0x8c | b'U' | b'C' | b'q' | b'h' => 1,
                 b'M' => 2,
-                b'J' | b'X' | b'B' | b'r' | b'j' => 4,
+                b'J' | b'X' | b'T' | b'B' | b'r' | b'j' => 4,
                 0x95 | b'G' | 0x8d | 0x8e | 0x96 => 8,
                 _ => 0,
             })?;
@@ -192,15 +281,16 @@ impl<'a> Machine<'a> {
                     continue;
                 }
                 // NONE, NEWTRUE, NEWFALSE, BINFLOAT, BININT1, BININT2, BININT, LONG1
-                b'N' | 0x88 | 0x89 | b'G' => Value::Plain,
+                b'N' | b'G' => Value::Plain,
+                0x88 | 0x89 => Value::Bool(op == 0x88),
                 b'K' | b'M' => Value::Int(n as i64),
                 b'J' => Value::Int((n as u32 as i32).into()),
                 0x8a => match (self.number(n)? as i64, 64 - 8 * n.min(8) as u32) {
                     _ if n > 8 => Value::Plain,
                     (bits, unused) => Value::Int(bits.unbounded_shl(unused).unbounded_shr(unused)),
                 },
-                // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8; SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
-                0x8c | b'X' | 0x8d => str::from_utf8(self.take(n)?).map_or(Value::Plain, Value::Str),
+                // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8; Python 2's SHORT_BINSTRING, BINSTRING; SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
+                0x8c | b'X' | 0x8d | b'U' | b'T' => str::from_utf8(self.take(n)?).map_or(Value::Plain, Value::Str),
                 b'C' | b'B' | 0x8e | 0x96 => self.take(n).map(|_| Value::Plain)?,
                 // EMPTY_LIST, EMPTY_TUPLE, EMPTY_SET, EMPTY_DICT; TUPLE, FROZENSET, TUPLE1, TUPLE2, TUPLE3
                 b']' | b')' | 0x8f => self.seq(Vec::new()),
@@ -220,17 +310,16 @@ impl<'a> Machine<'a> {
                 }
                 b'2' => self.pop().inspect(|value| self.stack.push(*value))?,
                 b'h' | b'j' => *self.memo.get(&n).ok_or_else(|| Error::new("the pickle gets what it did not put"))?,
-                // GLOBAL, STACK_GLOBAL; REDUCE, NEWOBJ; BUILD (attributes, such as _metadata, are dropped); BINPERSID
+                // GLOBAL, STACK_GLOBAL; REDUCE, NEWOBJ; BUILD; BINPERSID
                 b'c' => {
                     self.line().and_then(|module| Ok((module, self.line()?))).and_then(|(m, n)| self.global(m, n))?
                 }
                 0x93 | b'R' | 0x81 | b'b' | b'Q' => {
                     match (op, self.pop()?, if op == b'Q' { None } else { Some(self.pop()?) }) {
                         (0x93, Value::Str(name), Some(Value::Str(module))) => self.global(module, name)?,
-                        (b'R' | 0x81, args, Some(callable)) => self.call(callable, args)?,
-                        (b'b', state @ Value::Opaque(_), _) => state,
-                        (b'b', _, Some(object)) => object,
-                        (b'Q', Value::Seq(id), _) => Value::Storage(id),
+                        (b'R' | 0x81, args, Some(callable)) => self.call(callable, args, op == 0x81)?,
+                        (b'b', state, Some(object)) => self.build(object, state)?,
+                        (b'Q', Value::Seq(id), _) => self.persistent(id)?,
                         _ => return fail("the pickle takes a name or an id from something else"),
                     }
                 }
@@ -244,74 +333,5 @@ impl<'a> Machine<'a> {
                 return fail(format!("the pickle has more than {OBJECTS} objects"));
             }
         }
-    }
-
-    /// The error that names an object of another class among `values` or directly inside them, or says `otherwise`.
-    pub(super) fn refuse(&self, values: &[Value<'a>], otherwise: &str) -> Error {
-        let of = |value: &Value<'a>| if let Value::Opaque(id) = *value { Some(self.others[id]) } else { None };
-        let found = values.iter().find_map(|value| match *value {
-            Value::Seq(id) | Value::Storage(id) | Value::Tensor(id) | Value::Typed(id) => {
-                self.seqs[id].iter().find_map(of)
-            }
-            Value::Dict(id) => self.dicts[id].iter().find_map(|(key, value)| of(key).or_else(|| of(value))),
-            _ => of(value),
-        });
-        let what =
-            found.map(|(module, name)| format!("{module}.{name} is not read: only tensors and plain values are"));
-        Error::new(what.unwrap_or_else(|| otherwise.to_owned()))
-            .hint("in Python, torch.save(model.state_dict(), ...) writes a file of tensors alone")
-    }
-
-    /// The items of the state dict in what the pickle built.
-    pub(super) fn state_dict(&self, top: Value<'a>) -> Result<&[(Value<'a>, Value<'a>)]> {
-        let Value::Dict(id) = top else {
-            return Err(self.refuse(&[top], "it is not a dictionary of tensors"));
-        };
-        match self.dicts[id].iter().rev().find(|(key, _)| matches!(key, Value::Str("state_dict"))) {
-            Some((_, Value::Dict(id))) => Ok(&self.dicts[*id]),
-            Some((_, state @ Value::Opaque(_))) => Err(self.refuse(&[*state], "")),
-            _ if self.others.is_empty() => Ok(&self.dicts[id]),
-            _ => Err(self.refuse(&[Value::Opaque(0)], "")),
-        }
-    }
-
-    /// Reads an item of the state dict, a tensor and its number of bytes; plain values are none.
-    pub(super) fn entry(&self, name: &str, value: Value<'a>, archive: &mut Archive) -> Result<Option<(Entry, usize)>> {
-        let (args, typed) = match value {
-            Value::Plain | Value::Int(_) | Value::Str(_) => return Ok(None),
-            Value::Tensor(id) => (&*self.seqs[id], false),
-            Value::Typed(id) => (&*self.seqs[id], true),
-            _ => return Err(self.refuse(&[value], "it is neither a tensor nor a plain value")),
-        };
-        let malformed = || self.refuse(args, "the tensor is not pickled as torch.save does");
-        let [Value::Storage(id), Value::Int(offset), Value::Seq(shape), Value::Seq(strides), rest @ ..] = args else {
-            return Err(malformed());
-        };
-        let (kind, unit, key, len) = match (&*self.seqs[*id], rest) {
-            (_, rest) if rest.iter().any(|value| matches!(value, Value::Opaque(_))) => return Err(malformed()),
-            ([Value::Str("storage"), Value::Known(class), Value::Str(key), _, Value::Int(len), ..], rest) => {
-                match (class, rest.get(2)) {
-                    (Known::Storage(kind), _) if !typed => (*kind, kind.size(), key, *len),
-                    (Known::Untyped, Some(Value::Known(Known::Type(kind)))) if typed => (*kind, 1, key, *len),
-                    _ => return Err(malformed()),
-                }
-            }
-            _ => return Err(malformed()),
-        };
-        let number = |n: &Value| if let Value::Int(n) = n { usize::try_from(*n).ok() } else { None };
-        let numbers = |id: usize| match &*self.seqs[id] {
-            dims if dims.len() > RANK => None,
-            dims => dims.iter().map(number).collect::<Option<Vec<_>>>(),
-        };
-        let (Some(shape), Some(strides), Ok(offset)) = (numbers(*shape), numbers(*strides), usize::try_from(*offset))
-        else {
-            return Err(malformed());
-        };
-        let storage = archive.find(&format!("data/{key}"))?;
-        if usize::try_from(len).ok().and_then(|len| len.checked_mul(unit)) != Some(storage.len) {
-            return fail(format!("its storage {key} has {} bytes, not {len} elements", storage.len));
-        }
-        let (numel, _) = layout(&shape, &strides, offset, storage.len / kind.size())?;
-        Ok(Some((Entry { name: name.to_owned(), kind, shape, strides, offset, storage }, numel * kind.size())))
     }
 }

@@ -1,33 +1,30 @@
-//! PyTorch's zip checkpoints (`pytorch_model.bin`, `torch.save`, PyTorch Lightning's `.ckpt`), read without Python.
+//! PyTorch's checkpoints (`pytorch_model.bin`, `torch.save`, PyTorch Lightning's `.ckpt`), read without Python.
 //!
-//! The format is that of `torch/serialization.py`: a zip with a pickle, `PREFIX/data.pkl`, and the raw elements of each
-//! storage, `PREFIX/data/KEY`. The opcodes are those of Python's `pickletools`. Nothing that a pickle names is ever
-//! imported or called: the few globals that build tensors are interpreted here, and others are carried as inert
-//! marks, which may not be part of the state dict. As in PyTorch, the zip's checksums are not verified
-//! (`torch.serialization.set_crc32_options(False)` leaves them out).
+//! There are two formats, both of `torch/serialization.py`: a zip (`archive.rs`) since PyTorch 1.6, and a row of pickles
+//! and raw storages (`legacy.rs`) before. In both one pickle describes the tensors: `machine.rs` runs it, `state.rs`
+//! finds the state dict in what it builds. The opcodes are those of Python's `pickletools`. Nothing that a pickle names
+//! is ever imported or called: the few globals that build tensors are interpreted here, and others are carried as inert
+//! marks, which may not be part of the state dict.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
 use memmap2::Mmap;
-use zip::{CompressionMethod, ZipArchive};
 
+mod archive;
+mod legacy;
 mod machine;
-
-use machine::{Machine, Value};
+mod state;
 
 use crate::error::{Error, Result, ResultExt};
 
 /// How many times the file's size an inflated entry may be, and all tensors together (they may share storages).
 const GROWTH: usize = 32;
-/// The largest `data.pkl`; those of models with thousands of tensors have less than 1 MiB.
+/// The largest pickle; those of models with thousands of tensors have less than 1 MiB.
 const PICKLE: usize = 32 << 20;
-/// How the files of PyTorch before 1.6 begin: the pickled number 0x1950a86a20f9469cfc6c.
-const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +63,7 @@ pub struct Entry {
     storage: Span,
 }
 
-/// Where a zip entry's bytes are in the file.
+/// Where a storage's bytes are in the file.
 #[derive(Clone, Debug)]
 struct Span {
     start: usize,
@@ -84,14 +81,31 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a file of `torch.save`. The state dict is the pickled dictionary, or its item `state_dict` if there is
-    /// one, as in Lightning's checkpoints; only beside that may objects of other classes stand, which are ignored.
+    /// Opens a file of `torch.save`. The state dict is the pickled dictionary, or its item `state_dict` (as in
+    /// Lightning's checkpoints), `model_state_dict` or `model`, whichever is a dictionary of tensors; two of these are
+    /// an error. Only beside such an item may objects of other classes stand, which are ignored.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
-        // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
-        let map = unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))?;
-        let entries = read_entries(&map).context(|| path.display().to_string())?;
+        Self::of(path, map(path)?)
+    }
+
+    /// The same of a file that is mapped already.
+    pub(super) fn of(path: &Path, map: Mmap) -> Result<Self> {
+        let entries = match legacy::start(&map) {
+            Some(start) => legacy::read(&map, start),
+            None if is_tar(&map) => {
+                let hint =
+                    "if you trust it, torch.load it with weights_only=False, and torch.save its state dict again";
+                fail("this is the tar format of PyTorch 0.1, which is not read").hint(|| hint)
+            }
+            None => archive::read(&map),
+        };
+        let entries = entries.context(|| path.display().to_string())?;
         Ok(Self { path: path.to_owned(), map, entries })
+    }
+
+    /// Whether a file begins as those of `torch.save` do, of today or of old.
+    pub(super) fn is_one(file: &[u8]) -> bool {
+        file.starts_with(b"PK\x03\x04") || is_tar(file) || legacy::start(file).is_some()
     }
 
     /// Bytes of the file.
@@ -105,16 +119,17 @@ impl Checkpoint {
         &self.entries
     }
 
-    /// The elements of an entry in row-major order, as little-endian bytes of its kind.
-    pub fn bytes(&self, entry: &Entry) -> Result<Vec<u8>> {
+    /// The elements of an entry in row-major order, as little-endian bytes of its kind; borrowed from the file where
+    /// they lie there in this order.
+    pub fn bytes(&self, entry: &Entry) -> Result<Cow<'_, [u8]>> {
         self.gather(entry).context(|| format!("{}: the tensor `{}`", self.path.display(), entry.name))
     }
 
-    fn gather(&self, entry: &Entry) -> Result<Vec<u8>> {
+    fn gather(&self, entry: &Entry) -> Result<Cow<'_, [u8]>> {
         let (size, shape, mut at) = (entry.kind.size(), &entry.shape, entry.offset);
         let (numel, strides) = layout(shape, &entry.strides, at, entry.storage.len / size)?;
         if numel == 0 {
-            return Ok(Vec::new());
+            return Ok(Cow::Borrowed(&[]));
         }
         let data = entry.storage.read(&self.map)?;
         let mut follows = 1;
@@ -124,7 +139,11 @@ impl Checkpoint {
             fits
         });
         if contiguous {
-            return Ok(data[at * size..][..numel * size].to_vec());
+            let range = at * size..(at + numel) * size;
+            return Ok(match data {
+                Cow::Borrowed(data) => Cow::Borrowed(&data[range]),
+                Cow::Owned(data) => Cow::Owned(data[range].to_vec()),
+            });
         }
         let (mut bytes, mut index) = (Vec::with_capacity(numel * size), vec![0; shape.len()]);
         for _ in 0..numel {
@@ -137,8 +156,19 @@ impl Checkpoint {
                 (*i, at) = (0, at - strides[d] * shape[d]);
             }
         }
-        Ok(bytes)
+        Ok(Cow::Owned(bytes))
     }
+}
+
+/// Maps a file into memory.
+pub(super) fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
+    // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
+    unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))
+}
+
+fn is_tar(file: &[u8]) -> bool {
+    file.get(257..262) == Some(b"ustar")
 }
 
 impl Span {
@@ -183,76 +213,4 @@ fn layout(shape: &[usize], strides: &[usize], offset: usize, available: usize) -
 
 fn fail<T>(what: impl Into<String>) -> Result<T> {
     Err(Error::new(what))
-}
-
-/// The zip of a checkpoint.
-struct Archive<'a> {
-    map: &'a [u8],
-    zip: ZipArchive<Cursor<&'a [u8]>>,
-    prefix: String,
-}
-
-impl Archive<'_> {
-    /// The place of an entry, checked against the file.
-    fn find(&mut self, name: &str) -> Result<Span> {
-        let index = self.zip.index_for_name(&format!("{}{name}", self.prefix)).ok_or_else(|| Error::new("not found"));
-        let entry = index.and_then(|i| self.zip.by_index_raw(i).map_err(|e| Error::new(e.to_string())));
-        let entry = entry.context(|| format!("the zip's entry {name}"))?;
-        let deflated = entry.compression() == CompressionMethod::DEFLATE;
-        if entry.encrypted() || !(deflated || entry.compression() == CompressionMethod::STORE) {
-            return fail(format!("the zip's entry {name} is encrypted, or compressed in a way that is not read"));
-        }
-        let numbers = [entry.data_start().unwrap_or(u64::MAX), entry.compressed_size(), entry.size()];
-        let [start, packed, len] = numbers.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let sized = if deflated { len / GROWTH <= self.map.len() } else { len == packed };
-        match start.checked_add(packed) {
-            Some(end) if end <= self.map.len() && sized => Ok(Span { start, packed, len, deflated }),
-            _ => fail(format!("the zip's entry {name} does not fit into the file")),
-        }
-    }
-}
-
-fn read_entries(map: &[u8]) -> Result<Vec<Entry>> {
-    if map.starts_with(LEGACY) {
-        let hint = "load and torch.save it again with a current PyTorch, or use the model's safetensors file";
-        return fail("this is the format of PyTorch before 1.6, which is not read").hint(|| hint);
-    }
-    let zip = ZipArchive::new(Cursor::new(map)).map_err(|e| Error::new(e.to_string()));
-    let zip = zip
-        .context(|| "this is not a whole zip file, as torch.save writes")
-        .hint(|| "fetch the file again; it may have been cut short")?;
-    let names = zip.file_names_raw().filter_map(|name| str::from_utf8(name).ok()?.strip_suffix("data.pkl"));
-    let prefixes: Vec<String> = names.filter(|prefix| prefix.ends_with('/')).map(str::to_owned).collect();
-    let ([prefix], false) = (&*prefixes, zip.has_duplicate_names()) else {
-        return fail("the zip has not one data.pkl, so torch.save did not write it");
-    };
-    let mut archive = Archive { map, zip, prefix: prefix.clone() };
-    if archive.zip.index_for_name(&format!("{prefix}byteorder")).is_some()
-        && *archive.find("byteorder")?.read(map)? != *b"little"
-    {
-        return fail("its numbers are big-endian, which is not supported");
-    }
-    let span = archive.find("data.pkl")?;
-    if span.len > PICKLE {
-        return fail(format!("data.pkl has {} bytes, more than the {PICKLE} that are read", span.len));
-    }
-    let pickle = span.read(map).context(|| "data.pkl")?;
-    let mut machine = Machine::new(&pickle);
-    let top = machine.run();
-    let top = top.context(|| format!("data.pkl, before byte {}", pickle.len() - machine.left()))?;
-
-    let (mut entries, mut names, mut total) = (Vec::new(), HashSet::new(), 0usize);
-    for (key, value) in machine.state_dict(top)? {
-        let Value::Str(name) = *key else {
-            return Err(machine.refuse(&[*key], "a name in the state dict is not a string"));
-        };
-        let entry = machine.entry(name, *value, &mut archive).context(|| format!("`{name}` of the state dict"))?;
-        let Some((entry, len)) = entry else { continue };
-        total = total.saturating_add(len);
-        if !names.insert(name) || total / GROWTH > map.len() {
-            return fail(format!("the state dict repeats itself at `{name}`"));
-        }
-        entries.push(entry);
-    }
-    if entries.is_empty() { fail("the state dict has no tensors") } else { Ok(entries) }
 }
