@@ -324,19 +324,22 @@ fn every_trainable_parameter_gets_a_finite_gradient_that_is_not_zero() {
     }
 }
 
-/// `tests/golden/old_bert.py` made the file.
+/// `tests/golden/old_bert.py` made the files.
 #[test]
 fn an_old_pytorch_model_bin_is_the_same_student() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(golden("old-bert.bin"), dir.path().join("pytorch_model.bin")).unwrap();
-    std::fs::copy(golden("tiny-bert/config.json"), dir.path().join("config.json")).unwrap();
     let load =
         |folder: PathBuf| Student::load(&folder, Head::new(Pooling::Mean, 20), 0, &Compute::new(Device::Cpu)).unwrap();
-    let (bin, safe) = (load(dir.path().to_owned()), load(golden("tiny-bert")));
-    assert_eq!(bin.params().len(), safe.params().len());
-    for (a, b) in bin.params().iter().zip(safe.params().iter()) {
-        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!((a.name(), flat(a.var.as_tensor())), (b.name(), flat(b.var.as_tensor())));
+    let safe = load(golden("tiny-bert"));
+    for file in ["old-bert.bin", "legacy-bert.bin"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(golden(file), dir.path().join("pytorch_model.bin")).unwrap();
+        std::fs::copy(golden("tiny-bert/config.json"), dir.path().join("config.json")).unwrap();
+        let bin = load(dir.path().to_owned());
+        assert_eq!(bin.params().len(), safe.params().len());
+        for (a, b) in bin.params().iter().zip(safe.params().iter()) {
+            let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!((a.name(), flat(a.var.as_tensor())), (b.name(), flat(b.var.as_tensor())));
+        }
     }
 }
 

@@ -216,7 +216,9 @@ fn targets(made: &Path) -> Vec<Target> {
     let weights = (tiny.join("model.safetensors"), "model.safetensors");
     add(vec![weights.clone(), (tiny.join("config.json"), "config.json")], bert);
     add(vec![(tiny.join("config.json"), "config.json"), weights.clone()], bert);
-    add(vec![(golden("old-bert.bin"), "pytorch_model.bin"), (tiny.join("config.json"), "config.json")], bert);
+    for bin in ["old-bert.bin", "legacy-bert.bin"] {
+        add(vec![(golden(bin), "pytorch_model.bin"), (tiny.join("config.json"), "config.json")], bert);
+    }
     let (index, one) = (made.join("index.json"), (weights.0.clone(), "one.safetensors"));
     add(vec![(index, "model.safetensors.index.json"), one, (tiny.join("config.json"), "config.json")], bert);
     let clip_weights = (golden("tiny-clip/model.safetensors"), "model.safetensors");

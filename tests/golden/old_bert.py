@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes old-bert.bin: tiny-bert as an old pytorch_model.bin (prefix bert., LayerNorm's gamma and beta), some tensors as
-transposed views, as views into a larger storage, in f64, or as parameters.
+transposed views, as views into a larger storage, in f64, or as parameters. legacy-bert.bin is the same in the format of
+PyTorch before 1.6.
 
     python tests/golden/old_bert.py      # needs torch and safetensors; run with torch 2.15.0
 """
@@ -29,6 +30,7 @@ def main():
             value = torch.nn.Parameter(value)
         state[name] = value
     torch.save(state, HERE / "old-bert.bin")
+    torch.save(state, HERE / "legacy-bert.bin", _use_new_zipfile_serialization=False)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ use crate::error::{Error, Result, ResultExt};
 const GROWTH: usize = 32;
 /// The largest pickle; those of models with thousands of tensors have less than 1 MiB.
 const PICKLE: usize = 32 << 20;
+/// How a zip file begins.
+const ZIP: &[u8] = b"PK\x03\x04";
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,7 @@ impl Checkpoint {
 
     /// Whether a file begins as those of `torch.save` do, of today or of old.
     pub(super) fn is_one(file: &[u8]) -> bool {
-        file.starts_with(b"PK\x03\x04") || is_tar(file) || legacy::start(file).is_some()
+        file.starts_with(ZIP) || is_tar(file) || legacy::start(file).is_some()
     }
 
     /// Bytes of the file.
@@ -168,7 +170,7 @@ pub(super) fn map(path: &Path) -> Result<Mmap> {
 }
 
 fn is_tar(file: &[u8]) -> bool {
-    file.get(257..262) == Some(b"ustar")
+    file.get(257..262) == Some(b"ustar") && !file.starts_with(ZIP)
 }
 
 impl Span {

@@ -93,12 +93,11 @@ impl<'a> Machine<'a> {
                 return Err(self.refuse(&[*key], "a name in the state dict is not a string"));
             };
             let entry = self.entry(name, *value, &mut find).context(|| format!("`{name}` of the state dict"))?;
-            let Some((entry, bytes)) = entry else { continue };
-            total = total.saturating_add(bytes);
+            total = total.saturating_add(entry.as_ref().map_or(0, |(_, bytes)| *bytes));
             if !names.insert(name) || total / GROWTH > len {
                 return fail(format!("the state dict repeats itself at `{name}`"));
             }
-            entries.push(entry);
+            entries.extend(entry.map(|(entry, _)| entry));
         }
         if entries.is_empty() { fail("the state dict has no tensors") } else { Ok(entries) }
     }
@@ -156,10 +155,11 @@ impl<'a> Machine<'a> {
         match flags {
             None | Some(Value::Plain) => {}
             Some(Value::Dict(id)) if self.dicts[*id].is_empty() => {}
-            _ => {
+            Some(Value::Dict(_)) => {
                 return fail("it is stored as the negative or the conjugate of its values, which is not read")
                     .hint(|| "call .resolve_conj().resolve_neg() on it before torch.save");
             }
+            _ => return Err(malformed()),
         }
         let numbers = |id: usize| match &*self.seqs[id] {
             dims if dims.len() > RANK => None,
