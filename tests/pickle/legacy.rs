@@ -124,7 +124,11 @@ fn lying_files_are_refused() {
     fs::write(&path, new("HalfTensor", b"")).unwrap();
     refused(&path, &["builds a tensor otherwise"]);
     fs::write(&path, new("FloatTensor", b"(K\x00K\x00K\x00K\x00tb")).unwrap();
-    refused(&path, &["changes a tensor"]);
+    refused(&path, &["builds a tensor otherwise"]);
+    // What was given to a function must not change afterwards.
+    let list = swap(b"K\x04\x85", b"]K\x04a");
+    fs::write(&path, &list).unwrap();
+    refused(&path, &["as torch.save does"]);
 }
 
 #[test]

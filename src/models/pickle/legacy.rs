@@ -47,7 +47,7 @@ pub(super) fn read(map: &[u8], start: usize) -> Result<Vec<Entry>> {
     let (machine, top) = run(map, &mut at, "the objects")?;
     let (declared, views) = declared(&machine)?;
     let (list, keys) = run(map, &mut at, "the list of storages")?;
-    let Value::Seq(keys) = keys else { return fail("it has no list of storages") };
+    let Value::List(keys) = keys else { return fail("it has no list of storages") };
     let found = find(map, at, &list.seqs[keys], &declared)?;
     if let Some(key) = declared.keys().find(|key| !found.contains_key(*key)) {
         return fail(format!("the storage {key} is not in the file's list of storages"));

@@ -23,8 +23,9 @@ pub(super) enum Value<'a> {
     Bool(bool),
     Int(i64),
     Str(&'a str),
-    /// A tuple, a list or a set.
-    Seq(usize),
+    Tuple(usize),
+    /// A list or a set, which may still grow.
+    List(usize),
     Dict(usize),
     Known(Known),
     /// A storage by its persistent id, which is a tuple.
@@ -114,9 +115,14 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark))
     }
 
-    fn seq(&mut self, items: Vec<Value<'a>>) -> Value<'a> {
+    fn tuple(&mut self, items: Vec<Value<'a>>) -> Value<'a> {
         self.seqs.push(items);
-        Value::Seq(self.seqs.len() - 1)
+        Value::Tuple(self.seqs.len() - 1)
+    }
+
+    fn list(&mut self, items: Vec<Value<'a>>) -> Value<'a> {
+        self.seqs.push(items);
+        Value::List(self.seqs.len() - 1)
     }
 
     fn dict(&mut self) -> Value<'a> {
@@ -128,7 +134,7 @@ impl<'a> Machine<'a> {
     fn fill(&mut self, items: &[Value<'a>], mapping: bool) -> Result<Value<'a>> {
         let container = self.pop()?;
         match (container, mapping, items.as_chunks()) {
-            (Value::Seq(id), false, _) => self.seqs[id].extend_from_slice(items),
+            (Value::List(id), false, _) => self.seqs[id].extend_from_slice(items),
             (Value::Dict(id), true, (pairs, [])) => self.dicts[id].extend(pairs.iter().map(|&[key, item]| (key, item))),
             (Value::Opaque(_), ..) => {}
             _ => return fail("the pickle puts items into what is not a list or a dictionary"),
@@ -174,12 +180,12 @@ impl<'a> Machine<'a> {
     fn call(&mut self, callable: Value<'a>, args: Value<'a>, new: bool) -> Result<Value<'a>> {
         let (known, id) = match (callable, args) {
             (Value::Opaque(_), _) => return Ok(callable),
-            (Value::Known(known), Value::Seq(id)) => (known, id),
+            (Value::Known(known), Value::Tuple(id)) => (known, id),
             _ => return fail("the pickle calls what is not a class"),
         };
         match (known, &*self.seqs[id]) {
             (Known::OrderedDict, []) => Ok(self.dict()),
-            (Known::OrderedDict, &[Value::Seq(items)]) if !new => self.ordered_dict(items),
+            (Known::OrderedDict, &[Value::List(items)]) if !new => self.ordered_dict(items),
             (Known::First, [_, _, _, _]) => Ok(Value::Tensor(id)),
             (Known::Second, [_, _, _, _, _, _] | [_, _, _, _, _, _, _]) => Ok(Value::Tensor(id)),
             (Known::Third, [_, _, _, _, _, _, _] | [_, _, _, _, _, _, _, _]) => Ok(Value::Typed(id)),
@@ -189,7 +195,7 @@ impl<'a> Machine<'a> {
             ) => Ok(data),
             (Known::ParameterClass, []) => Ok(self.new_tensor(Kind::F32)),
             (Known::Class(kind), []) => Ok(self.new_tensor(kind)),
-            (Known::Size, &[sizes @ Value::Seq(_)]) => Ok(sizes),
+            (Known::Size, &[sizes @ Value::Tuple(_)]) => Ok(sizes),
             (Known::Device, _) => Ok(Value::Plain),
             (_, args) => Err(self.refuse(args, "the pickle calls a class of torch otherwise than torch.save does")),
         }
@@ -208,7 +214,9 @@ impl<'a> Machine<'a> {
             return fail("the pickle makes many dictionaries of one list");
         }
         let pair = |item: &Value<'a>| match item {
-            Value::Seq(id) => <[Value<'a>; 2]>::try_from(&*self.seqs[*id]).ok().map(|[key, value]| (key, value)),
+            Value::List(id) | Value::Tuple(id) => {
+                <[Value<'a>; 2]>::try_from(&*self.seqs[*id]).ok().map(|[key, value]| (key, value))
+            }
             _ => None,
         };
         let pairs: Option<Vec<_>> = self.seqs[list].iter().map(pair).collect();
@@ -219,29 +227,24 @@ impl<'a> Machine<'a> {
     /// BUILD: gives a new tensor what it is a view of (before 0.2 the arguments of `_rebuild_tensor`, or those of a
     /// Variable: the data, the gradient, hooks, `requires_grad` and `volatile`); other attributes are dropped.
     fn build(&mut self, object: Value<'a>, state: Value<'a>) -> Result<Value<'a>> {
-        let args = match (object, state) {
+        let (id, state) = match (object, state) {
             (_, Value::Opaque(_)) => return Ok(state),
             (Value::Opaque(_) | Value::Dict(_), _) => return Ok(object),
-            (Value::Tensor(_) | Value::Typed(_), Value::Seq(state)) => &*self.seqs[state],
+            (Value::Tensor(id) | Value::Typed(id), Value::Tuple(state)) => (id, &*self.seqs[state]),
             _ => return fail("the pickle gives attributes to what has none"),
         };
-        match (object, args) {
+        let otherwise = || self.refuse(state, "the pickle builds a tensor otherwise than torch.save does");
+        let args = match (&*self.seqs[id], state) {
             // A Variable's `requires_grad`, `volatile` and hooks.
-            (_, [_, _, _]) => {}
-            (Value::Tensor(id), args) if let [Value::Known(Known::Type(kind))] = *self.seqs[id] => {
-                let args = match *args {
-                    [Value::Tensor(data), _, _, _, _] => self.seqs[data].clone(),
-                    [Value::Storage(storage), _, _, _]
-                        if self.storage(storage).is_some_and(|s| s.kind == Some(kind)) =>
-                    {
-                        args.to_vec()
-                    }
-                    _ => return Err(self.refuse(args, "the pickle builds a tensor otherwise than torch.save does")),
-                };
-                self.seqs[id] = args;
+            (_, [Value::Bool(_), _, _]) => return Ok(object),
+            ([Value::Known(Known::Type(_))], [Value::Tensor(data), _, _, _, _]) => self.seqs[*data].clone(),
+            ([Value::Known(Known::Type(kind))], [Value::Storage(storage), _, _, _]) => {
+                let same = self.storage(*storage).is_some_and(|storage| storage.kind == Some(*kind));
+                if same { state.to_vec() } else { return Err(otherwise()) }
             }
-            _ => return fail("the pickle changes a tensor that it has built"),
-        }
+            _ => return Err(otherwise()),
+        };
+        self.seqs[id] = args;
         Ok(object)
     }
 
@@ -292,11 +295,13 @@ impl<'a> Machine<'a> {
                 // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8; Python 2's SHORT_BINSTRING, BINSTRING; SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
                 0x8c | b'X' | 0x8d | b'U' | b'T' => str::from_utf8(self.take(n)?).map_or(Value::Plain, Value::Str),
                 b'C' | b'B' | 0x8e | 0x96 => self.take(n).map(|_| Value::Plain)?,
-                // EMPTY_LIST, EMPTY_TUPLE, EMPTY_SET, EMPTY_DICT; TUPLE, FROZENSET, TUPLE1, TUPLE2, TUPLE3
-                b']' | b')' | 0x8f => self.seq(Vec::new()),
+                // EMPTY_LIST, EMPTY_SET, FROZENSET; EMPTY_DICT; EMPTY_TUPLE, TUPLE, TUPLE1, TUPLE2, TUPLE3
+                b']' | 0x8f => self.list(Vec::new()),
+                0x91 => self.pop_to_mark().map(|items| self.list(items))?,
                 b'}' => self.dict(),
-                b't' | 0x91 => self.pop_to_mark().map(|items| self.seq(items))?,
-                0x85..=0x87 => self.pop_some(usize::from(op - 0x84)).map(|items| self.seq(items))?,
+                b')' => self.tuple(Vec::new()),
+                b't' => self.pop_to_mark().map(|items| self.tuple(items))?,
+                0x85..=0x87 => self.pop_some(usize::from(op - 0x84)).map(|items| self.tuple(items))?,
                 // APPEND, APPENDS, ADDITEMS, SETITEM, SETITEMS
                 b'a' => self.pop_some(1).and_then(|items| self.fill(&items, false))?,
                 b'e' | 0x90 => self.pop_to_mark().and_then(|items| self.fill(&items, false))?,
@@ -319,7 +324,7 @@ impl<'a> Machine<'a> {
                         (0x93, Value::Str(name), Some(Value::Str(module))) => self.global(module, name)?,
                         (b'R' | 0x81, args, Some(callable)) => self.call(callable, args, op == 0x81)?,
                         (b'b', state, Some(object)) => self.build(object, state)?,
-                        (b'Q', Value::Seq(id), _) => self.persistent(id)?,
+                        (b'Q', Value::Tuple(id), _) => self.persistent(id)?,
                         _ => return fail("the pickle takes a name or an id from something else"),
                     }
                 }

@@ -39,7 +39,7 @@ impl<'a> Machine<'a> {
     pub(super) fn refuse(&self, values: &[Value<'a>], otherwise: &str) -> Error {
         let of = |value: &Value<'a>| if let Value::Opaque(id) = *value { Some(self.others[id]) } else { None };
         let found = values.iter().find_map(|value| match *value {
-            Value::Seq(id) | Value::Storage(id) | Value::Tensor(id) | Value::Typed(id) => {
+            Value::Tuple(id) | Value::List(id) | Value::Storage(id) | Value::Tensor(id) | Value::Typed(id) => {
                 self.seqs[id].iter().find_map(of)
             }
             Value::Dict(id) => self.dicts[id].iter().find_map(|(key, value)| of(key).or_else(|| of(value))),
@@ -73,7 +73,7 @@ impl<'a> Machine<'a> {
         let bytes = |n: &Value| number(n)?.checked_mul(kind.map_or(1, Kind::size));
         let view = match view {
             [] | [Value::Plain] => None,
-            [Value::Seq(id)] => match &*self.seqs[*id] {
+            [Value::Tuple(id)] => match &*self.seqs[*id] {
                 [Value::Str(key), offset, len] => Some(View { key, offset: bytes(offset)?, bytes: bytes(len)? }),
                 _ => return None,
             },
@@ -139,7 +139,7 @@ impl<'a> Machine<'a> {
             _ => return Err(self.refuse(&[value], "it is neither a tensor nor a plain value")),
         };
         let malformed = || self.refuse(args, "the tensor is not pickled as torch.save does");
-        let [Value::Storage(id), offset, Value::Seq(shape), Value::Seq(strides), rest @ ..] = args else {
+        let [Value::Storage(id), offset, Value::Tuple(shape), Value::Tuple(strides), rest @ ..] = args else {
             return Err(malformed());
         };
         if rest.iter().any(|value| matches!(value, Value::Opaque(_))) {
