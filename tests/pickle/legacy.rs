@@ -101,6 +101,10 @@ fn lying_files_are_refused() {
         (file(&[one(&view("v", i32::MAX, i32::MAX))], &["7"], &[(6, &data)]), "storage v is outside 7"),
         (file(&[one(&view("v", 2, 3))], &["7"], &[(6, &data)]), "outside its storage of 3"),
         (file(&[one(&view("v", 2, 4)), one(&view("v", 0, 4))], &["7"], &[(6, &data)]), "v is two different parts"),
+        (
+            file(&[one(&view("v", 2, 4)), tensor_of("7", "DoubleStorage", 3, &view("v", 1, 2))], &["7"], &[(6, &data)]),
+            "v is two different parts",
+        ),
         (file(&[one(&view("7", 2, 4))], &["7"], &[(6, &data)]), "7 is also a part of another"),
         (file(&[one(b"K\x01")], &["7"], &[(6, &data)]), "as torch.save does"),
         (swap(b"M\xe9\x03", b"M\xe8\x03"), "another version"),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::machine::{Machine, Value};
 use super::state::{Storage, View};
-use super::{Entry, PICKLE, Span, fail};
+use super::{Entry, Kind, PICKLE, Span, fail};
 use crate::error::{Error, Result, ResultExt};
 
 /// The number 0x1950a86a20f9469cfc6c and the end of its pickle.
@@ -64,8 +64,8 @@ pub(super) fn read(map: &[u8], start: usize) -> Result<Vec<Entry>> {
 
 /// What persistent ids tell of a storage: the bytes of an element, as the first of them has it, and of the whole.
 type Declared<'a> = BTreeMap<&'a str, (usize, usize)>;
-/// The storages that are parts of others: of which, and where.
-type Views<'a> = BTreeMap<&'a str, (&'a str, View<'a>)>;
+/// The storages that are parts of others: of which, where, and the type of their elements.
+type Views<'a> = BTreeMap<&'a str, (&'a str, View<'a>, Kind)>;
 
 /// The storages of all persistent ids, those of objects beside the state dict too: all are in the file.
 fn declared<'a>(machine: &Machine<'a>) -> Result<(Declared<'a>, Views<'a>)> {
@@ -83,7 +83,7 @@ fn declared<'a>(machine: &Machine<'a>) -> Result<(Declared<'a>, Views<'a>)> {
         if view.offset.checked_add(view.bytes).is_none_or(|end| end > bytes) {
             return fail(format!("the storage {} is outside {key}, of which it is a part", view.key));
         }
-        if *views.entry(view.key).or_insert((key, view)) != (key, view) {
+        if *views.entry(view.key).or_insert((key, view, kind)) != (key, view, kind) {
             return fail(format!("the storage {} is two different parts of others", view.key));
         }
     }
@@ -98,8 +98,10 @@ fn find<'a>(map: &[u8], mut at: usize, keys: &[Value<'a>], declared: &Declared) 
         let Some(&(unit, len)) = declared.get(key) else {
             return fail(format!("the storage {key} is in the file's list of storages, but no tensor has it"));
         };
-        let cut = || Error::new(format!("the file ends within the storage {key}"));
-        let cut = || cut().hint("fetch the file again; it may have been cut short");
+        let cut = || {
+            Error::new(format!("the file ends within the storage {key}"))
+                .hint("fetch the file again; it may have been cut short")
+        };
         let count = map[at..].first_chunk().map(|count| i64::from_le_bytes(*count)).ok_or_else(cut)?;
         if usize::try_from(count).ok().and_then(|count| count.checked_mul(unit)) != Some(len) {
             return fail(format!("the storage {key} has {count} elements, its tensors ask for {}", len / unit));
