@@ -1,5 +1,6 @@
 //! The cache on disk that themo shares with Python's huggingface_hub
-//! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>):
+//! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>). Where things lie is the `hf-hub` crate's knowledge;
+//! refs, absent files, locks and links, of which it knows nothing or too little, are kept here:
 //!
 //! ```text
 //! models--OWNER--NAME/blobs/ETAG               contents, each once; ETAG.incomplete while it comes
@@ -13,19 +14,23 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hf_hub::{Cache, CacheRepo};
+
 use crate::error::{Error, Result};
 
 /// One model's part of the cache.
 pub struct Repo {
+    layout: CacheRepo,
     root: PathBuf,
     locks: PathBuf,
 }
 
 impl Repo {
-    /// The model `id` (`owner/name`) in `cache`.
-    pub fn new(cache: &Path, id: &str) -> Self {
-        let name = format!("models--{}", id.replace('/', "--"));
-        Self { root: cache.join(&name), locks: cache.join(".locks").join(&name) }
+    /// The model `repo` in `cache`.
+    pub fn new(cache: &Path, repo: &hf_hub::Repo) -> Self {
+        let name = repo.folder_name();
+        let layout = Cache::new(cache.to_owned()).repo(repo.clone());
+        Self { layout, root: cache.join(&name), locks: cache.join(".locks").join(&name) }
     }
 
     /// The folder of all that is kept of the model.
@@ -50,7 +55,7 @@ impl Repo {
 
     /// The folder of the files of `commit`.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
-        self.root.join("snapshots").join(commit)
+        self.layout.pointer_path(commit)
     }
 
     /// Whether `file` is noted as one that `commit` does not have.
@@ -69,7 +74,7 @@ impl Repo {
     /// Makes `file` of `commit` the content called `etag`, which `fetch` writes to the path it is given if no one has
     /// it yet. Of several processes one fetches, the others wait for it.
     pub fn add(&self, commit: &str, file: &str, etag: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        let blob = self.root.join("blobs").join(etag);
+        let blob = self.layout.blob_path(etag);
         if !blob.exists() {
             let (blobs, lock) = (self.root.join("blobs"), self.locks.join(format!("{etag}.lock")));
             for folder in [&blobs, &self.locks] {
@@ -138,7 +143,7 @@ mod tests {
     #[test]
     fn contents_are_kept_once_and_links_are_relative() {
         let dir = tempfile::tempdir().unwrap();
-        let repo = Repo::new(dir.path(), "o/n");
+        let repo = Repo::new(dir.path(), &hf_hub::Repo::model("o/n".into()));
         let (one, two) = ("1".repeat(40), "2".repeat(40));
         let write = |path: &Path| Ok(fs::write(path, "text")?);
         repo.add(&one, "a.json", "etag", write).unwrap();
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn revisions_and_absent_files_are_remembered() {
         let dir = tempfile::tempdir().unwrap();
-        let (repo, commit) = (Repo::new(dir.path(), "o/n"), "a".repeat(40));
+        let (repo, commit) = (Repo::new(dir.path(), &hf_hub::Repo::model("o/n".into())), "a".repeat(40));
         assert_eq!((repo.commit("main"), repo.commit(&commit)), (None, Some(commit.clone())));
         repo.set_commit("refs/pr/1", &commit).unwrap();
         repo.set_commit(&commit, &commit).unwrap();

@@ -4,9 +4,9 @@
 //! only, into the cache that Python's huggingface_hub uses too. The environment decides as it does there: `HF_HOME`,
 //! `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_TOKEN` (or the file `HF_TOKEN_PATH`), `HF_HUB_DOWNLOAD_TIMEOUT`.
 //!
-//! Why not the `hf-hub` crate: 1.0 brings reqwest, tokio and a transfer protocol of its own, more than all the rest of
-//! themo; its small predecessor has no offline mode, checks no content and does not say what is wrong. Both the protocol
-//! (one listing, then HEAD and GET a file) and the layout ([`cache`]) are short.
+//! The `hf-hub` crate (0.5) knows ids, addresses, the listing and where things lie in the cache. The transfer is our own
+//! client's: the crate's has no offline mode, checks no content and does not say what is wrong, and its successor 1.0
+//! brings reqwest, tokio and a transfer protocol of its own.
 
 pub mod cache;
 pub mod files;
@@ -14,7 +14,8 @@ pub mod files;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use hf_hub::RepoType;
+use hf_hub::api::RepoInfo;
 
 use self::cache::{Repo, is_commit};
 pub use self::files::Part;
@@ -38,18 +39,6 @@ pub struct Hub {
 struct Id<'a> {
     id: &'a str,
     revision: &'a str,
-}
-
-/// What the hub says of a revision.
-#[derive(Deserialize)]
-struct Listing {
-    sha: String,
-    siblings: Vec<Sibling>,
-}
-
-#[derive(Deserialize)]
-struct Sibling {
-    rfilename: String,
 }
 
 impl Hub {
@@ -97,7 +86,7 @@ impl Hub {
                  (owner/name or owner/name@revision); the bundled world: themo train --config configs/demo.toml"
             )));
         };
-        let repo = Repo::new(&self.cache, id.id);
+        let repo = Repo::new(&self.cache, &id.repo(id.revision));
         let local = repo.commit(id.revision).filter(|commit| complete(&repo.snapshot(commit), parts));
         if let Some(commit) = &local {
             let here = |file: &str| repo.snapshot(commit).join(file).exists();
@@ -128,9 +117,8 @@ impl Hub {
     fn fetch(
         &self, repo: &Repo, id: &Id, commit: Option<&str>, parts: &[Part], progress: Progress,
     ) -> Result<PathBuf, Failure> {
-        let revision = encode(commit.unwrap_or(id.revision));
-        let url = format!("{}/api/models/{}/revision/{revision}", self.endpoint, id.id);
-        let listing: Listing = serde_json::from_str(&self.client.text(&url)?)
+        let url = format!("{}/api/{}", self.endpoint, id.repo(commit.unwrap_or(id.revision)).api_url());
+        let listing: RepoInfo = serde_json::from_str(&self.client.text(&url)?)
             .map_err(|e| not_a_hub(&url, &e.to_string()))
             .map_err(Failure::Other)?;
         let commit = listing.sha;
@@ -250,6 +238,11 @@ impl Hub {
 }
 
 impl<'a> Id<'a> {
+    /// The model at `revision`, as the hub's crate has it.
+    fn repo(&self, revision: &str) -> hf_hub::Repo {
+        hf_hub::Repo::with_revision(self.id.to_owned(), RepoType::Model, revision.to_owned())
+    }
+
     /// The parts of a name that could be one on the hub.
     fn parse(name: &'a str) -> Option<Self> {
         let (id, revision) = name.split_once('@').unwrap_or((name, "main"));
