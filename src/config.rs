@@ -33,10 +33,13 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// Holds the teacher's features from run to run.
     pub cache_dir: PathBuf,
-    /// Files of `Spanish TAB English` lines to train on; the WIT folder of `data-dir` if there are none.
+    /// Files of `Spanish TAB English` lines to train on (`-` is standard input); the WIT folder of `data-dir` if there are
+    /// none.
     pub pairs: Vec<PathBuf>,
     /// The same for validation.
     pub val_pairs: Vec<PathBuf>,
+    /// Whether pairs and class names are brought into Unicode's normal form C.
+    pub normalize: bool,
     /// Pairs a step.
     pub batch_size: usize,
     /// Tokens at which a caption is cut for the student, special tokens included.
@@ -104,6 +107,7 @@ impl Default for Config {
             cache_dir: "data/cache".into(),
             pairs: Vec::new(),
             val_pairs: Vec::new(),
+            normalize: true,
             batch_size: 32,
             max_sequence_length: 77,
             learn_rate: 5e-4,
@@ -190,6 +194,10 @@ impl Config {
         for (key, model) in [("student", &self.student), ("teacher", &self.teacher)] {
             require(!model.is_empty(), key, "empty", || "give the folder or the name of a model".into())?;
         }
+        let from_stdin = self.pairs.iter().chain(&self.val_pairs).filter(|path| *path == Path::new("-")).count();
+        require(from_stdin < 2, "pairs", "- twice", || {
+            "standard input can be read once: give the other of --pairs and --val-pairs a file".into()
+        })?;
         self.recipe.validate()?;
         self.device.parse::<device::Spec>().map(drop).context(|| "device")
     }
@@ -359,6 +367,8 @@ mod tests {
             ("name = 'a/'", "name cannot be `a/`", "without /"),
             ("prompt = 'una foto'", "prompt cannot be `una foto`", "{}"),
             ("student = ''", "student cannot be empty", "folder"),
+            ("pairs = ['-', 'a', '-']", "pairs cannot be - twice", "--val-pairs a file"),
+            ("pairs = ['-']\nval-pairs = ['-']", "pairs cannot be - twice", "--val-pairs a file"),
             ("device = 'gpu'", "device: unknown device `gpu`", "cuda:N"),
         ] {
             let error = resolve_file(toml).unwrap_err();

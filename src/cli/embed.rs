@@ -41,7 +41,8 @@ pub struct EmbedArgs {
     /// One text a line; - reads standard input
     #[arg(long, value_name = "FILE")]
     pub texts: Option<PathBuf>,
-    /// Folder of images (sorted by name), or a file with one path a line
+    /// Folder of images (sorted by name), or a file (- for standard input) with
+    /// one path a line
     #[arg(long, value_name = "PATH")]
     pub images: Option<PathBuf>,
     /// The safetensors file to write

@@ -7,6 +7,7 @@ use serde::Serialize;
 use toml::Table;
 
 use super::positive;
+use super::train::{is_false, negated};
 use crate::error::{Error, Result};
 use crate::nn::Precision;
 
@@ -72,6 +73,10 @@ pub struct TestArgs {
     /// bundled list of the 1000 ImageNet classes]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     class_names: Option<PathBuf>,
+    /// Leave the class names as they are, not in Unicode's normal form C
+    #[arg(long, help_heading = "Data")]
+    #[serde(rename = "normalize", skip_serializing_if = "is_false", serialize_with = "negated")]
+    no_normalize: bool,
     /// Spanish prompt: {} is the class name, {un}, {el}, {del} and {al} the
     /// article that agrees with it; `ensemble` averages the bundled prompts
     /// [default: the run's]

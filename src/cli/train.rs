@@ -102,7 +102,8 @@ pub struct TrainArgs {
     /// Folder of teacher features, reused by later runs [default: data/cache]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     cache_dir: Option<PathBuf>,
-    /// Train on `Spanish TAB English` lines instead of WIT; repeatable
+    /// Train on `Spanish TAB English` lines instead of WIT: a file, which may be
+    /// gzip or zstd, or - for standard input; repeatable
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pairs: Vec<PathBuf>,
@@ -110,6 +111,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     val_pairs: Vec<PathBuf>,
+    /// Leave the pairs as they are, not in Unicode's normal form C
+    #[arg(long, help_heading = "Data")]
+    #[serde(rename = "normalize", skip_serializing_if = "is_false", serialize_with = "negated")]
+    no_normalize: bool,
     /// Train on the first pairs only
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Data")]
     limit_train_pairs: Option<usize>,
@@ -164,6 +169,6 @@ pub(super) fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-fn negated<S: Serializer>(flag: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn negated<S: Serializer>(flag: &bool, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bool(!flag)
 }

@@ -1,7 +1,6 @@
 //! `themo embed`: texts and images to vectors in a file, for users and for checking against other implementations.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use super::model_folder;
 use crate::cli::EmbedArgs;
 use crate::commands::baseline::load_mclip;
 use crate::commands::trained::Trained;
+use crate::data::text::read_all;
 use crate::data::tokens::TextTokenizer;
 use crate::data::{first_few, image};
 use crate::device;
@@ -42,6 +42,11 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     if args.output.is_dir() || args.output == Path::new("-") {
         return Err(Error::usage(format!("--output {} is no file to write", args.output.display()))
             .hint("give the name of a file, such as vectors.safetensors"));
+    }
+    if let (Some(texts), Some(images)) = (&args.texts, &args.images)
+        && [texts, images].iter().all(|path| path.as_os_str() == "-")
+    {
+        return Err(Error::usage("--texts and --images cannot both be standard input").hint("give one of them a file"));
     }
     let texts = args.texts.as_deref().map(read_texts).transpose()?;
     let images = args.images.as_deref().map(list_images).transpose()?;
@@ -130,28 +135,14 @@ fn finish(mut rows: Vec<f32>, dim: usize, normalized: bool) -> Result<Tensor> {
     crate::nn::storage::tensor(rows, (n, dim))
 }
 
-/// One text a line, from a file or (`-`) standard input; an empty line is an empty text.
+/// One text a line, from a file or (`-`) standard input; an empty line is an empty text. No text is changed.
 fn read_texts(path: &Path) -> Result<Vec<String>> {
-    let mut bytes = Vec::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().lock().read_to_end(&mut bytes).map(drop)
-    } else {
-        std::fs::read(path).map(|content| bytes = content)
-    };
-    let failed = || format!("cannot read the texts {}", path.display());
-    read.context(failed).hint(|| "--texts takes a text file, or - for standard input")?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let line = |(number, line): (usize, &[u8])| {
-        let text = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line));
-        text.map(str::to_owned).map_err(|_| {
-            Error::new(format!("line {} is not UTF-8", number + 1)).context(failed()).hint("convert the file to UTF-8")
-        })
-    };
-    if bytes.is_empty() {
-        return Err(Error::new("no text").context(failed()).hint("one text a line"));
+    let failed = || "cannot read the texts";
+    let texts = read_all(path).context(failed).hint(|| "--texts takes a text file, or - for standard input")?;
+    if texts.is_empty() {
+        return Err(Error::new(format!("no text in {}", path.display())).context(failed()).hint("one text a line"));
     }
-    bytes.split(|b| *b == b'\n').enumerate().map(line).collect()
+    Ok(texts)
 }
 
 /// Names and paths: the images of a folder, sorted, or those that a list names, one a line. A list means every file that
@@ -177,8 +168,8 @@ fn list_images(path: &Path) -> Result<(Vec<String>, Vec<PathBuf>)> {
         }
         found.into_iter().unzip()
     } else {
-        let text = std::fs::read_to_string(path).context(failed).hint(hint)?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let list = read_all(path).context(|| "cannot read the images").hint(hint)?;
+        let lines = list.iter().map(|line| line.trim()).filter(|line| !line.is_empty());
         let listed: (_, Vec<PathBuf>) = lines.map(|line| (line.to_owned(), line.into())).unzip();
         images::check_all(&listed.1).context(failed).hint(|| "mend the list or the files; nothing was embedded")?;
         listed

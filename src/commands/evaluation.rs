@@ -42,7 +42,8 @@ impl Sets {
     /// The sets of the tasks in `args`, with English texts only if the teacher is measured.
     pub fn load(args: &TestArgs, config: &Config) -> Result<Self> {
         let retrieval = args.wants(Task::Retrieval).then(|| RetrievalSet::load(&config.data_dir, args.with_teacher));
-        let classification = args.wants(Task::Classification).then(|| ClassificationSet::load(config));
+        let classification =
+            args.wants(Task::Classification).then(|| ClassificationSet::load(config, args.with_teacher));
         Ok(Self { retrieval: retrieval.transpose()?, classification: classification.transpose()? })
     }
 
@@ -104,25 +105,26 @@ impl RetrievalSet {
 /// ImageNet's images, and the prompts of its classes.
 pub struct ClassificationSet {
     spanish: Vec<Vec<String>>, // for each template, the prompts of all classes
-    english: Vec<Vec<String>>,
+    english: Vec<Vec<String>>, // empty unless the teacher is measured
     paths: Vec<PathBuf>,
     labels: Vec<Vec<usize>>,
 }
 
 impl ClassificationSet {
-    fn load(config: &Config) -> Result<Self> {
+    fn load(config: &Config, with_english: bool) -> Result<Self> {
         let ImageNet { images, classes } = imagenet::load(&config.data_dir)?;
         let fill = |names: &[ClassName], template: &String| names.iter().map(|name| name.fill(template)).collect();
-        let names = class_names::load(config.class_names().as_deref(), &classes)?;
+        let names = class_names::load(config.class_names().as_deref(), &classes, config.normalize)?;
         let mut templates = class_names::templates(&config.prompt)?;
         if config.prompt == Config::default().prompt && names.iter().any(|name| name.grammar.is_none()) {
             templates = vec![NO_ARTICLE.to_owned()];
             tracing::warn!("the class names come without gender: the prompt is `{NO_ARTICLE}`");
         }
         let spanish = templates.iter().map(|template| fill(&names, template)).collect::<Result<_>>()?;
-        // The original's rule: the first of an English class's names.
-        let names: Vec<ClassName> = classes.iter().map(|class| ClassName::plain(&class.names[0])).collect();
-        let english = vec![fill(&names, &config.english_prompt)?];
+        let english = match with_english {
+            true => vec![fill(&class_names::english(&classes)?, &config.english_prompt)?],
+            false => Vec::new(),
+        };
         let (paths, labels) = images.into_iter().unzip();
         Ok(Self { spanish, english, paths, labels })
     }

@@ -56,6 +56,7 @@ fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: 
         let shown = |table: &Table| table.get(key).map_or("not set".to_owned(), Value::to_string);
         let (setting, flag) = match key.as_str() {
             "shuffle" => ("shuffle =".to_owned(), "no-shuffle"),
+            "normalize" => ("normalize =".to_owned(), "no-normalize"),
             key => (format!("--{key}"), key),
         };
         let what = format!("the run has {setting} {}, not {}", shown(&old), shown(&new));

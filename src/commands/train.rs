@@ -226,16 +226,19 @@ fn identify(pairs: &[Pair]) -> String {
 /// The training text, and the validation text (which may be empty); one batch of each for `--fast-dev-run`.
 fn load_pairs(config: &Config, one_batch: bool) -> Result<(Vec<Pair>, Vec<Pair>)> {
     let from_files = |files: &[PathBuf]| -> Result<Vec<Pair>> {
-        let all = files.iter().map(|file| pairs::read_tsv(file)).collect::<Result<Vec<_>>>()?;
+        let all = files.iter().map(|file| pairs::read_tsv(file, config.normalize)).collect::<Result<Vec<_>>>()?;
         Ok(all.into_iter().flatten().collect())
     };
     let wit_dir = Path::new(&config.data_dir).join("wit");
-    let mut train =
-        if config.pairs.is_empty() { wit::read_split(&wit_dir, "train")? } else { from_files(&config.pairs)? };
+    let mut train = if config.pairs.is_empty() {
+        wit::read_split(&wit_dir, "train", config.normalize)?
+    } else {
+        from_files(&config.pairs)?
+    };
     let mut val = if !config.val_pairs.is_empty() {
         from_files(&config.val_pairs)?
     } else if config.pairs.is_empty() && wit::has_split(&wit_dir, "val") {
-        wit::read_split(&wit_dir, "val")?
+        wit::read_split(&wit_dir, "val", config.normalize)?
     } else {
         tracing::warn!("no validation pairs: val/loss will not be measured (--val-pairs FILE.tsv gives some)");
         Vec::new()

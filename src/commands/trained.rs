@@ -80,5 +80,9 @@ pub(super) fn run_config(run: &RunDir, settings: Table) -> Result<Config> {
         return Err(Error::new(format!("{} has no config.toml", run.path().display()))
             .hint("it is written when a run starts and says which teacher it belongs to; test the run's own folder"));
     }
-    Config::resolve(Some(&run.config()), settings)
+    let mut config = Config::resolve(Some(&run.config()), settings)?;
+    // Runs from before there was this key took captions as they are.
+    let written = std::fs::read_to_string(run.config()).ok().and_then(|text| text.parse::<Table>().ok());
+    config.normalize &= written.is_none_or(|table| table.contains_key("normalize"));
+    Ok(config)
 }

@@ -3,17 +3,26 @@
 //! The bundled list `configs/prompts/imagenet_es.tsv` names all 1000 ImageNet classes; it was written for this project.
 //! A name's gender and number decide the articles in a prompt: `{un}`, `{el}`, `{del}`, `{al}`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::imagenet::Class;
-use super::{first_few, text::read_lines};
+use super::first_few;
+use super::text::{read_lines, to_nfc};
 use crate::error::{Error, Result, ResultExt};
 
 const BUNDLED_NAMES: &str = include_str!("../../configs/prompts/imagenet_es.tsv");
 const BUNDLED_PROMPTS: &str = include_str!("../../configs/prompts/es.toml");
+
+/// A class; its index is its line in `LOC_synset_mapping.txt`, for names are not unique (crane, maillot).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// WordNet id, e.g. `n02012849`.
+    pub wnid: String,
+    /// The English names, the usual one first; none where only the bundled list tells the classes.
+    pub names: Vec<String>,
+}
 
 /// Gender and number of a noun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +47,86 @@ struct Prompts {
 }
 
 /// The name of each of `classes`: from `path`, a text file of one name a line or a table like the bundled one, else
-/// from the bundled table; tables are looked up by wnid.
-pub fn load(path: Option<&Path>, classes: &[Class]) -> Result<Vec<ClassName>> {
+/// from the bundled table; tables are looked up by wnid. Names that two classes share are warned about. `normalize`
+/// brings names into Unicode's normal form C.
+pub fn load(path: Option<&Path>, classes: &[Class], normalize: bool) -> Result<Vec<ClassName>> {
+    let mut names = read(path, classes)?;
+    let of = path.map_or("the bundled list".to_owned(), |path| path.display().to_string());
+    if normalize {
+        let changed = names.iter_mut().map(|class| to_nfc(&mut class.name)).filter(|changed| *changed).count();
+        if changed > 0 {
+            tracing::info!("{of}: normalised {changed} class names to NFC (--no-normalize keeps them)");
+        }
+    }
+    let shared = shared_names(&names, classes);
+    if !shared.is_empty() {
+        tracing::warn!("{of}: classes of one name cannot be told apart: {}", first_few(&shared));
+    }
+    Ok(names)
+}
+
+/// `"name" twice: wnid (English name) and ...` for each name of two classes or more, in the order of the classes.
+fn shared_names(names: &[ClassName], classes: &[Class]) -> Vec<String> {
+    let mut classes_of: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    names.iter().enumerate().for_each(|(k, class)| classes_of.entry(folded(&class.name)).or_default().push(k));
+    let mut shared: Vec<Vec<usize>> = classes_of.into_values().filter(|of| of.len() > 1).collect();
+    shared.sort();
+    let class = |k: &usize| match classes[*k].names.first() {
+        Some(english) => format!("{} ({english})", classes[*k].wnid),
+        None => classes[*k].wnid.clone(),
+    };
+    let line = |of: &Vec<usize>| {
+        let times = if of.len() == 2 { "twice".to_owned() } else { format!("{} times", of.len()) };
+        format!("\"{}\" {times}: {}", names[of[0]].name, of.iter().map(class).collect::<Vec<_>>().join(" and "))
+    };
+    shared.iter().map(line).collect()
+}
+
+/// A name as a tokenizer may see it: case, spaces and forms of accents do not tell two names apart.
+fn folded(name: &str) -> String {
+    let mut name = name.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+    to_nfc(&mut name);
+    name
+}
+
+/// The wnids of ImageNet's 1000 classes, in their order.
+pub(super) fn bundled_wnids() -> impl Iterator<Item = &'static str> {
+    BUNDLED_NAMES.lines().skip(1).filter_map(|line| line.split('\t').nth(1))
+}
+
+/// What the classes are called in English. The original takes the first of a class's names; where that is the first name
+/// of another class, too, the class takes its next name that is free (maillot: tank suit). Those that have no other
+/// (crane) keep it, and are warned about where they are more than one.
+pub fn english(classes: &[Class]) -> Result<Vec<ClassName>> {
+    let firsts: Option<Vec<&String>> = classes.iter().map(|class| class.names.first()).collect();
+    let Some(firsts) = firsts else {
+        return Err(Error::new("the classes have no English names without LOC_synset_mapping.txt")
+            .hint("put Kaggle's LOC_synset_mapping.txt into the folder imagenet, or leave --with-teacher out"));
+    };
+    let mut count: HashMap<String, usize> = HashMap::new();
+    firsts.iter().for_each(|name| *count.entry(folded(name)).or_default() += 1);
+    let mut taken: HashSet<String> = count.keys().cloned().collect();
+    let (mut names, mut changed) = (Vec::with_capacity(classes.len()), Vec::new());
+    for (class, first) in classes.iter().zip(firsts) {
+        let mut free = || class.names[1..].iter().find(|name| taken.insert(folded(name)));
+        let other = if count[&folded(first)] > 1 { free() } else { None };
+        if let Some(other) = other {
+            changed.push(format!("{first} ({}) is called {other}", class.wnid));
+        }
+        names.push(ClassName::plain(other.unwrap_or(first)));
+    }
+    if !changed.is_empty() {
+        let n = changed.len();
+        tracing::info!("{n} English class names are another class's, too; the next synonym: {}", first_few(&changed));
+    }
+    let shared = shared_names(&names, classes);
+    if !shared.is_empty() {
+        tracing::warn!("English classes of one name, without another, cannot be told apart: {}", first_few(&shared));
+    }
+    Ok(names)
+}
+
+fn read(path: Option<&Path>, classes: &[Class]) -> Result<Vec<ClassName>> {
     let Some(path) = path else {
         return from_table(BUNDLED_NAMES, classes)
             .context(|| "the bundled Spanish class names")
@@ -72,7 +159,9 @@ fn from_table(text: &str, classes: &[Class]) -> Result<Vec<ClassName>> {
                 return Err(Error::new(format!("line {}: {what}", number + 1)));
             }
         };
-        names.insert(row.0, row.1);
+        if names.insert(row.0, row.1).is_some() {
+            return Err(Error::new(format!("line {}: {} has a name already", number + 1, row.0)));
+        }
     }
     let unknown: Vec<&str> = classes.iter().map(|c| c.wnid.as_str()).filter(|wnid| !names.contains_key(wnid)).collect();
     if !unknown.is_empty() {
@@ -140,131 +229,5 @@ impl ClassName {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows() -> Vec<Vec<&'static str>> {
-        BUNDLED_NAMES.lines().skip(1).map(|line| line.split('\t').collect()).collect()
-    }
-
-    fn names(wnids: &[&str]) -> Vec<ClassName> {
-        let class = |wnid: &&str| Class { wnid: (*wnid).to_owned(), names: vec!["x".into()] };
-        load(None, &wnids.iter().map(class).collect::<Vec<_>>()).unwrap()
-    }
-
-    #[test]
-    fn the_bundled_list_has_every_class_once() {
-        let rows = rows();
-        assert_eq!(rows.len(), 1000);
-        let mut seen = std::collections::HashSet::new();
-        for (index, row) in rows.iter().enumerate() {
-            assert_eq!(row.len(), 6, "{row:?}");
-            assert_eq!(row[0], index.to_string());
-            assert!(row[1].len() == 9 && row[1].starts_with('n') && row[1][1..].bytes().all(|b| b.is_ascii_digit()));
-            assert!(index == 0 || rows[index - 1][1] < row[1], "wnids are in ImageNet's order, which ascends");
-            assert!(!row[2].is_empty() && row[2].trim() == row[2] && !row[2].contains("  "), "{row:?}");
-            assert!(seen.insert(row[2].to_lowercase()), "{} twice", row[2]);
-            for article in ["un ", "una ", "el ", "la ", "los ", "las "] {
-                assert!(!row[2].starts_with(article), "{row:?}");
-            }
-        }
-        // The wnids themselves, against ImageNet's own list of 1000 (its hash, for the list is not ours to ship).
-        let wnids: Vec<&str> = rows.iter().map(|row| row[1]).collect();
-        assert_eq!(blake3::hash(wnids.join("\n").as_bytes()).to_hex()[..16], *WNIDS_HASH);
-    }
-
-    const WNIDS_HASH: &str = "75239416efa062b1";
-
-    #[test]
-    fn genders_agree_with_the_endings_of_the_nouns() {
-        // Nouns whose ending tells another gender than they have.
-        let masculine = [
-            "agama",
-            "equidna",
-            "koala",
-            "chihuahua",
-            "lhasa",
-            "dálmata",
-            "terranova",
-            "pomerania",
-            "puma",
-            "impala",
-            "gorila",
-            "panda",
-            "semioruga",
-            "pijama",
-            "tranvía",
-            "crucigrama",
-        ];
-        let feminine = ["radio", "moto", "coliflor"];
-        for row in rows() {
-            let (first, gender, number) = (row[2].split(' ').next().unwrap(), row[3], row[4]);
-            assert!(["m", "f"].contains(&gender) && ["s", "p"].contains(&number), "{row:?}");
-            let expected = match first {
-                _ if masculine.contains(&first) => "m",
-                _ if feminine.contains(&first) => "f",
-                _ if first.ends_with(['o', 'ó']) || first.ends_with("or") || first.ends_with("aje") => "m",
-                _ if first.ends_with('a') || first.ends_with("ción") || first.ends_with("dad") => "f",
-                _ => gender,
-            };
-            assert_eq!(gender, expected, "{row:?}");
-            assert!(number == "s" || first.ends_with('s'), "{row:?}");
-        }
-    }
-
-    #[test]
-    fn articles_agree() {
-        let all = names(&["n02012849", "n03126707", "n01614925", "n04356056", "n01514668", "n03495258"]);
-        let said: Vec<String> = all.iter().map(|name| name.fill("{un} {name} / {del} {}").unwrap()).collect();
-        assert_eq!(
-            said,
-            [
-                "una grulla / de la grulla",
-                "una grúa / de la grúa",
-                "un águila calva / del águila calva",
-                "unas gafas de sol / de las gafas de sol",
-                "un gallo / del gallo",
-                "un arpa / del arpa"
-            ]
-        );
-        assert_eq!(all[0].fill("una foto de {un} {name}").unwrap(), "una foto de una grulla");
-        assert_eq!(ClassName::plain("luna").fill("una imagen de {}").unwrap(), "una imagen de luna");
-        for (name, template) in [(ClassName::plain("luna"), "{un} {}"), (all[0].clone(), "una imagen de")] {
-            let error = name.fill(template).unwrap_err();
-            assert!(error.exit_code() == 2 && error.advice().is_some(), "{error}");
-        }
-    }
-
-    #[test]
-    fn every_bundled_prompt_fills_for_every_class() {
-        let wnids: Vec<&str> = rows().iter().map(|row| row[1]).collect();
-        let names = names(&wnids);
-        let ensemble = templates("ensemble").unwrap();
-        assert!(ensemble.len() >= 24 && ensemble.contains(&"una imagen de {un} {name}".to_owned()));
-        for template in &ensemble {
-            for name in &names {
-                assert!(!name.fill(template).unwrap().contains(['{', '}']), "{template}");
-            }
-        }
-        assert_eq!(templates("una {}").unwrap(), ["una {}"]);
-    }
-
-    #[test]
-    fn unknown_classes_and_broken_tables_are_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names");
-        let class = Class { wnid: "n9".into(), names: vec!["x".into()] };
-        assert!(load(None, std::slice::from_ref(&class)).unwrap_err().to_string().contains("n9"));
-        for (text, part) in [
-            ("index\twnid\tname\n0\tn9\tluna\n", "line 2"),
-            ("index\twnid\tname\n0\tn8\tluna\tf\ts\t\n", "n9"),
-            ("luna\nsol\n", "names 2 classes"),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            let error = load(Some(&path), std::slice::from_ref(&class)).unwrap_err();
-            assert!(error.to_string().contains(part) && error.advice().is_some(), "{error}");
-        }
-        std::fs::write(&path, "index\twnid\tname\n0\tn9\tluna\tf\ts\t\n").unwrap();
-        assert_eq!(load(Some(&path), &[class]).unwrap()[0].fill("{el} {}").unwrap(), "la luna");
-    }
-}
+#[path = "class_names_tests.rs"]
+mod tests;

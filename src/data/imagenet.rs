@@ -1,24 +1,15 @@
-//! ImageNet's validation set as Kaggle's "ImageNet Object Localization Challenge" lays it out.
+//! ImageNet's validation set, as Kaggle's "ImageNet Object Localization Challenge" lays it out or as torchvision does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::class_names::{Class, bundled_wnids};
+use super::imagenet_labels::{annotation, solution};
+use super::imagenet_tree::{PLACES, Tree, found, names_in, wanted};
 use super::{first_few, text::read_lines};
 use crate::error::{Error, Result, ResultExt};
-
-const SOURCE: &str =
-    "https://users.dcc.uchile.cl/~gchapero/datasets/imagenet_object_localization_patched2019_val_test_only.tar.gz";
-
-/// A class; its index is its line in `LOC_synset_mapping.txt`, for names are not unique (crane, maillot).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Class {
-    /// WordNet id, e.g. `n02012849`.
-    pub wnid: String,
-    /// The English names, the usual one first.
-    pub names: Vec<String>,
-}
 
 /// A labelled set of images.
 #[derive(Clone, Debug)]
@@ -29,45 +20,48 @@ pub struct ImageNet {
     pub classes: Vec<Class>,
 }
 
-/// Reads `data_dir/imagenet`, a full or a filtered tree. Images without a label among the classes are skipped, and those
-/// that annotations or solution name may be missing: both are counted and warned about. Other files are ignored.
+/// Reads `data_dir/imagenet`, a full or a filtered tree:
+///
+/// - `LOC_synset_mapping.txt`, the classes. Without it they are ImageNet's 1000, which then have no English names.
+/// - images `*.JPEG` (`.jpg`, `.png`; in any case) in `ILSVRC/Data/CLS-LOC/val`, else in `val`: in the folder itself, with
+///   labels from `ILSVRC/Annotations/CLS-LOC/val/*.xml` or `LOC_val_solution.csv`, or else in folders named by the wnid.
+///
+/// Images without a label among the classes are skipped, and those that annotations or solution name may be missing: both
+/// are counted and warned about, like annotations that cannot be read and folders of no class. Other files are ignored.
 pub fn load(data_dir: &Path) -> Result<ImageNet> {
     let root = data_dir.join("imagenet");
-    let fetch = || format!("unpack {SOURCE} into {}", root.display());
-    let classes = read_classes(&root.join("LOC_synset_mapping.txt")).hint(fetch)?;
+    let hint = || wanted(&root);
+    let mapping = root.join("LOC_synset_mapping.txt");
+    let has_mapping = mapping.exists();
+    let classes = if has_mapping { read_classes(&mapping).hint(hint)? } else { bundled() };
     let index: HashMap<&str, usize> = classes.iter().enumerate().map(|(k, class)| (class.wnid.as_str(), k)).collect();
     if index.len() < classes.len() {
-        let what = format!("{}/LOC_synset_mapping.txt names a wnid twice", root.display());
-        return Err(Error::new(what).hint(fetch()));
+        return Err(Error::new(format!("{} names a wnid twice", mapping.display())).hint(hint()));
     }
-    let stems = names_in(&root.join("ILSVRC/Data/CLS-LOC/val"), ".JPEG").hint(fetch)?;
-    let notes = root.join("ILSVRC/Annotations/CLS-LOC/val");
-    let annotated: Vec<_> = stems.par_iter().map(|stem| annotation(&notes.join(format!("{stem}.xml")))).collect();
-    let solution = read_solution(&root.join("LOC_val_solution.csv"))?;
-    let mut named = if notes.is_dir() { names_in(&notes, ".xml")? } else { Vec::new() };
-    named.extend(solution.keys().cloned());
-    let missing = missing(named, &stems);
-    if !missing.is_empty() {
-        let (n, few) = (missing.len(), first_few(&missing));
-        tracing::warn!("{n} labelled ImageNet images are not there, {} are: missing {few}", stems.len());
+    let Tree { flat, folders } = Tree::find(&root).hint(hint)?;
+    let missing = |what: &str| {
+        let mapping = if has_mapping { "" } else { "; LOC_synset_mapping.txt is not there" };
+        Error::new(format!("{what} in {}{mapping}; {}", root.display(), found(data_dir))).hint(hint())
+    };
+    if flat.is_empty() && folders.is_empty() {
+        return Err(missing(&format!("no image in {} or {}", PLACES[0], PLACES[1])));
     }
-    let (mut images, mut skipped) = (Vec::with_capacity(stems.len()), Vec::new());
-    for (stem, annotated) in stems.into_iter().zip(annotated) {
-        let wnids = annotated.as_ref().or_else(|| solution.get(&stem)).map_or(&[][..], Vec::as_slice);
-        let mut labels: Vec<usize> = wnids.iter().filter_map(|wnid| index.get(wnid.as_str()).copied()).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        match labels.is_empty() {
-            true => skipped.push(stem),
-            false => images.push((root.join(format!("ILSVRC/Data/CLS-LOC/val/{stem}.JPEG")), labels)),
-        }
-    }
-    if !skipped.is_empty() {
-        tracing::warn!("skipped {} ImageNet images without a known label: {}", skipped.len(), first_few(&skipped));
-    }
+    let (in_no_folder, in_folders) = (flat.len(), folders.len());
+    let mut images = label_flat(&root, flat, &index)?;
     if images.is_empty() {
-        let what = format!("no labelled image in {} ({} without a label)", root.display(), skipped.len());
-        return Err(Error::new(what).hint(fetch()));
+        images = label_folders(folders, &index);
+        if images.is_empty() {
+            let what = "no labelled image";
+            return Err(missing(&format!("{what} ({in_no_folder} without a label, {in_folders} folders of no class)")));
+        }
+        if in_no_folder > 0 {
+            tracing::warn!("left out {in_no_folder} ImageNet images that are in no class folder and have no label");
+        }
+    } else if in_folders > 0 {
+        tracing::warn!("left out {in_folders} folders of images beside ImageNet images that have labels");
+    }
+    if !has_mapping {
+        tracing::info!("{} is not there: the classes are ImageNet's 1000, in Spanish only", mapping.display());
     }
     Ok(ImageNet { images, classes })
 }
@@ -75,7 +69,7 @@ pub fn load(data_dir: &Path) -> Result<ImageNet> {
 /// `wnid name, synonym, ...` lines.
 fn read_classes(path: &Path) -> Result<Vec<Class>> {
     let parse = |line: &str| {
-        let (wnid, names) = line.trim().split_once(' ')?;
+        let (wnid, names) = line.trim().split_once([' ', '\t'])?;
         let names: Vec<_> = names.split(',').map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect();
         (!names.is_empty()).then(|| Class { wnid: wnid.to_owned(), names })
     };
@@ -85,118 +79,81 @@ fn read_classes(path: &Path) -> Result<Vec<Class>> {
     read_lines(path)?.iter().enumerate().map(class).collect()
 }
 
-/// Those of the `named` images, each once, that are not among `present` (sorted).
-fn missing(mut named: Vec<String>, present: &[String]) -> Vec<String> {
+fn bundled() -> Vec<Class> {
+    bundled_wnids().map(|wnid| Class { wnid: wnid.to_owned(), names: Vec::new() }).collect()
+}
+
+/// The class indices of wnids, each once.
+fn indices<'a>(wnids: impl IntoIterator<Item = &'a String>, index: &HashMap<&str, usize>) -> Vec<usize> {
+    let mut labels: Vec<usize> = wnids.into_iter().filter_map(|wnid| index.get(wnid.as_str()).copied()).collect();
+    labels.sort_unstable();
+    labels.dedup();
+    labels
+}
+
+/// Those of the images that annotations, or else the solution, give labels; empty where none has one.
+fn label_flat(
+    root: &Path, flat: BTreeMap<String, PathBuf>, index: &HashMap<&str, usize>,
+) -> Result<Vec<(PathBuf, Vec<usize>)>> {
+    if flat.is_empty() {
+        return Ok(Vec::new());
+    }
+    let notes = root.join("ILSVRC/Annotations/CLS-LOC/val");
+    let stems: Vec<&String> = flat.keys().collect();
+    let annotated: Vec<_> = stems.par_iter().map(|stem| annotation(&notes.join(format!("{stem}.xml")))).collect();
+    let solution = solution(&root.join("LOC_val_solution.csv"))?;
+    let mut named = if notes.is_dir() { names_in(&notes, ".xml")? } else { Vec::new() };
+    named.extend(solution.keys().cloned());
+    let missing = missing(named, &flat);
+    if !missing.is_empty() {
+        let (n, few) = (missing.len(), first_few(&missing));
+        tracing::warn!("{n} labelled ImageNet images are not there, {} are: missing {few}", flat.len());
+    }
+    let (mut images, mut skipped, mut unreadable) = (Vec::with_capacity(flat.len()), Vec::new(), Vec::new());
+    for ((stem, path), annotated) in flat.into_iter().zip(annotated) {
+        let wnids = annotated.unwrap_or_else(|error| {
+            unreadable.push(format!("{stem}.xml ({error})"));
+            Vec::new()
+        });
+        let wnids = if wnids.is_empty() { solution.get(&stem).unwrap_or(&wnids) } else { &wnids };
+        match indices(wnids, index) {
+            labels if labels.is_empty() => skipped.push(stem),
+            labels => images.push((path, labels)),
+        }
+    }
+    if !unreadable.is_empty() {
+        let (n, few) = (unreadable.len(), first_few(&unreadable));
+        tracing::warn!("{n} ImageNet annotations cannot be read: {few}");
+    }
+    if !skipped.is_empty() && !images.is_empty() {
+        tracing::warn!("skipped {} ImageNet images without a known label: {}", skipped.len(), first_few(&skipped));
+    }
+    Ok(images)
+}
+
+/// The images of the folders that are named by a class.
+fn label_folders(folders: BTreeMap<String, Vec<PathBuf>>, index: &HashMap<&str, usize>) -> Vec<(PathBuf, Vec<usize>)> {
+    let (mut images, mut others) = (Vec::new(), Vec::new());
+    for (wnid, paths) in folders {
+        match index.get(wnid.as_str()) {
+            Some(class) => images.extend(paths.into_iter().map(|path| (path, vec![*class]))),
+            None => others.push(wnid),
+        }
+    }
+    if !others.is_empty() && !images.is_empty() {
+        tracing::warn!("left out {} folders of images that are of no class: {}", others.len(), first_few(&others));
+    }
+    images
+}
+
+/// Those of the `named` images, each once, that are not among `present`.
+fn missing(mut named: Vec<String>, present: &BTreeMap<String, PathBuf>) -> Vec<String> {
     named.sort_unstable();
     named.dedup();
-    named.retain(|name| present.binary_search(name).is_err());
+    named.retain(|name| !present.contains_key(name));
     named
 }
 
-/// The names in `folder` that end with `end`, without it, sorted.
-fn names_in(folder: &Path, end: &str) -> Result<Vec<String>> {
-    let failed = || format!("cannot read the folder {}", folder.display());
-    let mut stems = Vec::new();
-    for entry in std::fs::read_dir(folder).context(failed)? {
-        let name = entry.context(failed)?.file_name();
-        stems.extend(name.to_str().and_then(|name| name.strip_suffix(end)).map(str::to_owned));
-    }
-    stems.sort_unstable();
-    Ok(stems)
-}
-
-/// The `object/name`s of a Pascal-VOC annotation; `None` where there is none to be read.
-fn annotation(path: &Path) -> Option<Vec<String>> {
-    let bytes = std::fs::read(path).ok()?;
-    let xml = String::from_utf8_lossy(&bytes);
-    let name = |object: &str| {
-        let object = object.split_once("</object>").map_or(object, |(inside, _)| inside);
-        Some(object.split_once("<name>")?.1.split_once("</name>")?.0.trim().to_owned())
-    };
-    let names: Vec<_> = xml.split("<object>").skip(1).filter_map(name).collect();
-    (!names.is_empty()).then_some(names)
-}
-
-/// `ImageId,PredictionString` with `wnid xmin ymin xmax ymax` once or more; empty where the file is missing.
-fn read_solution(path: &Path) -> Result<HashMap<String, Vec<String>>> {
-    if !path.exists() {
-        return Ok(HashMap::new());
-    }
-    let labels = |line: &String| {
-        let (image, boxes) = line.split_once(',')?;
-        Some((image.trim().to_owned(), boxes.split_whitespace().step_by(5).map(str::to_owned).collect()))
-    };
-    Ok(read_lines(path)?.iter().skip(1).filter_map(labels).collect())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn demo() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo")
-    }
-
-    #[test]
-    fn demo_labels_agree_with_the_solution() -> Result<()> {
-        let set = load(&demo())?;
-        assert_eq!((set.images.len(), set.classes.len()), (240, 30));
-        assert_eq!(
-            set.classes[1],
-            Class { wnid: "n00000002".into(), names: vec!["blue moon".into(), "blue crescent".into()] }
-        );
-        let solution = read_solution(&demo().join("imagenet/LOC_val_solution.csv"))?;
-        for (path, labels) in &set.images {
-            let stem = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            let wnids: Vec<_> = labels.iter().map(|&k| set.classes[k].wnid.clone()).collect();
-            assert_eq!(solution[&stem], wnids);
-            assert!(path.is_file());
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn labels_come_from_xml_then_csv_and_the_rest_is_skipped() -> Result<()> {
-        let dir = tempfile::tempdir()?;
-        let root = dir.path().join("imagenet");
-        let (images, notes) = (root.join("ILSVRC/Data/CLS-LOC/val"), root.join("ILSVRC/Annotations/CLS-LOC/val"));
-        std::fs::create_dir_all(&images)?;
-        std::fs::create_dir_all(&notes)?;
-        std::fs::write(root.join("LOC_synset_mapping.txt"), "n1 crane\r\nn2 crane, bird\r\n")?;
-        for name in ["a.JPEG", "b.JPEG", "c.JPEG", "d.JPEG", "notes.txt"] {
-            std::fs::write(images.join(name), "")?;
-        }
-        let object = |wnid: &str| format!("<object> <name> {wnid} </name><part><name>n9</name></part></object>");
-        std::fs::write(notes.join("a.xml"), format!("{}{}{}", object("n2"), object("n1"), object("n2")))?;
-        std::fs::write(notes.join("c.xml"), object("n7"))?;
-        std::fs::write(root.join("LOC_val_solution.csv"), "ImageId,PredictionString\nb,n2 1 1 2 2 n2 3 3 4 4 \n")?;
-        let set = load(dir.path())?;
-        assert_eq!(set.images, [(images.join("a.JPEG"), vec![0, 1]), (images.join("b.JPEG"), vec![1])]);
-        Ok(())
-    }
-
-    #[test]
-    fn labelled_images_that_are_not_there_are_found() {
-        let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(missing(names("d b a b c d"), &names("a c e")), names("b d"));
-    }
-
-    #[test]
-    fn a_missing_tree_names_what_to_fetch() -> Result<()> {
-        let dir = tempfile::tempdir()?;
-        let check = |part: &str| {
-            let error = load(dir.path()).expect_err("incomplete");
-            assert!(error.to_string().contains(part), "{error} lacks {part}");
-            assert!(error.advice().is_some_and(|hint| hint.contains(SOURCE)));
-        };
-        check("LOC_synset_mapping.txt");
-        std::fs::create_dir_all(dir.path().join("imagenet"))?;
-        std::fs::write(dir.path().join("imagenet/LOC_synset_mapping.txt"), "n1 crane\nn2\n")?;
-        check("line 2: not `wnid names`");
-        std::fs::write(dir.path().join("imagenet/LOC_synset_mapping.txt"), "n1 crane\n")?;
-        check("cannot read the folder");
-        std::fs::create_dir_all(dir.path().join("imagenet/ILSVRC/Data/CLS-LOC/val"))?;
-        check("no labelled image");
-        Ok(())
-    }
-}
+#[path = "imagenet_tests.rs"]
+mod tests;

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`wit`] | Wikipedia Image-Text shards: Spanish/English caption pairs |
 //! | [`pairs`] | the same from a two-column TSV file |
+//! | [`text`], `zstd` | lines of text and lists, from plain or compressed files |
 //! | [`xtd10`] | XTD10 captions and their MSCOCO images, for retrieval |
-//! | [`imagenet`] | ImageNet's validation tree, for zero-shot classification |
+//! | [`imagenet`] | ImageNet's validation set, for zero-shot classification |
+//! | `imagenet_tree`, `imagenet_labels` | where its images lie; annotations and solution, for [`imagenet`] |
 //! | [`class_names`] | Spanish class names with their grammar, and prompts |
 //! | [`image`] | one image file as CLIP wants it |
 //! | [`stream`] | many image files, decoded ahead of their use |
@@ -22,15 +24,18 @@ pub mod image;
 mod image_decode;
 mod image_resize;
 pub mod imagenet;
+mod imagenet_labels;
+mod imagenet_tree;
 pub mod pairs;
 mod sentencepiece;
 pub mod stream;
 pub mod targets;
-mod text;
+pub mod text;
 mod tokenizer_json;
 pub mod tokens;
 pub mod wit;
 pub mod xtd10;
+mod zstd;
 
 pub use image::Preprocess;
 pub use pairs::Pair;

@@ -1,9 +1,9 @@
 //! Spanish/English caption pairs, and their plainest file: Spanish TAB English, one pair a line.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::IsTerminal;
 use std::path::Path;
 
+use super::text::{Lines, to_nfc};
 use crate::error::{Error, Result, ResultExt};
 
 /// What one image is said to show, in both languages.
@@ -15,59 +15,85 @@ pub struct Pair {
     pub en: String,
 }
 
-/// Reads `Spanish TAB English` lines (UTF-8, LF or CRLF, no quoting). Lines without exactly two non-empty fields are
-/// counted, warned about once and skipped.
-pub fn read_tsv(path: &Path) -> Result<Vec<Pair>> {
-    let failed = || format!("cannot read the pairs {}", path.display());
-    let file = File::open(path).context(failed).hint(|| "check the path given to --pairs or --val-pairs")?;
-    let (mut reader, mut line) = (BufReader::new(file), Vec::new());
-    let (mut pairs, mut number, mut skipped, mut first_skipped) = (Vec::new(), 0usize, 0usize, 0usize);
-    let hint = || "--pairs and --val-pairs take text files";
-    while reader.read_until(b'\n', &mut line).context(failed).hint(hint)? > 0 {
-        number += 1;
-        match parse(if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line }) {
+/// Reads `Spanish TAB English` lines (UTF-8, LF or CRLF, no quoting) from a file or (`-`) standard input; gzip and zstd
+/// are unpacked. Lines without exactly two non-empty fields are counted, warned about once and skipped; NUL bytes,
+/// UTF-16 and damaged compressed data are errors. `normalize` brings captions into Unicode's normal form C.
+pub fn read_tsv(path: &Path, normalize: bool) -> Result<Vec<Pair>> {
+    let failed = || "cannot read the pairs";
+    if path == Path::new("-") && std::io::stdin().is_terminal() {
+        return Err(Error::usage("standard input is a terminal")
+            .context(failed())
+            .hint("pipe them in, as in: zcat pairs.tsv.gz | themo train --pairs -"));
+    }
+    let mut lines = Lines::open(path).context(failed).hint(|| "check the path given to --pairs or --val-pairs")?;
+    let (mut pairs, mut skipped, mut first_skipped, mut not_utf8) = (Vec::new(), 0u64, 0, 0u64);
+    while let Some(line) = lines.next().context(failed).hint(|| "--pairs and --val-pairs take text files")? {
+        let line = str::from_utf8(line);
+        not_utf8 += u64::from(line.is_err());
+        match line.ok().and_then(parse) {
             Some(pair) => pairs.push(pair),
             None => {
                 skipped += 1;
                 if skipped == 1 {
-                    first_skipped = number;
+                    first_skipped = lines.number();
                 }
             }
         }
-        line.clear();
     }
+    let (name, number) = (lines.name(), lines.number());
+    let encoding = match not_utf8 {
+        0 => String::new(),
+        n => format!("; {n} are not UTF-8 (perhaps Windows-1252, which iconv -f WINDOWS-1252 -t UTF-8 converts)"),
+    };
     if skipped > 0 {
         tracing::warn!(
-            "{}: skipped {skipped} of {number} lines that are not two non-empty UTF-8 fields with a tab between, \
-             the first on line {first_skipped}",
-            path.display()
+            "{name}: skipped {skipped} of {number} lines that are not two non-empty UTF-8 fields with a tab between, \
+             the first on line {first_skipped}{encoding}"
         );
     }
     if pairs.is_empty() {
-        let what = format!("no caption pair in {} ({number} lines)", path.display());
+        let what = format!("no caption pair in {name} ({number} lines{encoding})");
         return Err(Error::new(what).hint("each line is a Spanish caption, a tab, and its English translation"));
     }
-    tracing::info!("{}: {} pairs", path.display(), pairs.len());
+    tracing::info!("{name}: {} pairs", pairs.len());
+    if normalize {
+        all_to_nfc(&mut pairs, name);
+    }
     Ok(pairs)
 }
 
-fn parse(line: &[u8]) -> Option<Pair> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).ok()?;
+fn parse(line: &str) -> Option<Pair> {
     let (es, en) = line.split_once('\t')?;
     let usable = !es.trim().is_empty() && !en.trim().is_empty() && !en.contains('\t');
     usable.then(|| Pair { es: es.to_owned(), en: en.to_owned() })
+}
+
+/// Brings captions into normal form C, and says how often that changed one.
+pub(super) fn all_to_nfc(pairs: &mut [Pair], source: &str) {
+    let captions = pairs.iter_mut().flat_map(|pair| [&mut pair.es, &mut pair.en]);
+    let changed = captions.map(to_nfc).filter(|changed| *changed).count();
+    if changed > 0 {
+        tracing::info!("{source}: normalised {changed} captions to NFC (--no-normalize keeps them)");
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<Vec<Pair>> {
+    fn read_as(bytes: &[u8], normalize: bool) -> Result<Vec<Pair>> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("pairs.tsv");
         std::fs::write(&path, bytes)?;
-        read_tsv(&path)
+        read_tsv(&path, normalize)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Pair>> {
+        read_as(bytes, true)
+    }
+
+    fn pair(es: &str, en: &str) -> Pair {
+        Pair { es: es.into(), en: en.into() }
     }
 
     #[test]
@@ -75,7 +101,6 @@ mod tests {
         let pairs = read(
             b"\xef\xbb\xbfun \"gato\ta \"cat\r\n\nsolo\n\tcat\nun perro\t \na\tb\tc\nmal\xff\tbad\nuna luna\ta moon",
         )?;
-        let pair = |es: &str, en: &str| Pair { es: es.into(), en: en.into() };
         assert_eq!(pairs, [pair("un \"gato", "a \"cat"), pair("una luna", "a moon")]);
         Ok(())
     }
@@ -86,7 +111,27 @@ mod tests {
             let error = read(bytes).expect_err("nothing usable");
             assert!(error.to_string().contains("pairs.tsv") && error.advice().is_some(), "{error}");
         }
-        let error = read_tsv(Path::new("/nowhere/pairs.tsv")).expect_err("no such file");
+        let error = read(b"ni\xf1o\tchild\n").expect_err("Latin-1");
+        assert!(error.to_string().contains("1 are not UTF-8 (perhaps Windows-1252"), "{error}");
+        let error = read_tsv(Path::new("/nowhere/pairs.tsv"), true).expect_err("no such file");
         assert!(error.to_string().contains("/nowhere/pairs.tsv") && error.advice().is_some(), "{error}");
+    }
+
+    #[test]
+    fn one_nul_makes_it_no_text() {
+        let error = read(b"un gato\ta cat\nuna lu\0na\ta moon\n").expect_err("a NUL");
+        let text = error.to_string();
+        assert!(text.contains("pairs.tsv, line 2: NUL bytes") && error.advice().is_some(), "{text}");
+    }
+
+    #[test]
+    fn captions_are_normalised_unless_they_are_to_stay() -> Result<()> {
+        let text = "un nin\u{303}o\ta cafe\u{301}\nun niño\ta café\n";
+        assert_eq!(read(text.as_bytes())?, [pair("un niño", "a café"), pair("un niño", "a café")]);
+        assert_eq!(
+            read_as(text.as_bytes(), false)?,
+            [pair("un nin\u{303}o", "a cafe\u{301}"), pair("un niño", "a café")]
+        );
+        Ok(())
     }
 }

@@ -1,50 +1,218 @@
-//! Small text files whose line numbers mean something.
+//! Text files and lists: plain, gzip or zstd (told apart by content), from a file or (`-`) standard input, in UTF-8.
+//! Other encodings are errors that name them. A byte-order mark at the beginning is dropped; elsewhere it is text.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use flate2::bufread::MultiGzDecoder;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+use super::zstd::Frames;
 use crate::error::{Error, Result, ResultExt};
 
-/// The lines of a UTF-8 file, without a byte-order mark, line ends (LF or CRLF) or empty lines at the end.
-/// An empty line before the last one is an error, for it would shift what belongs together by line number.
-pub(super) fn read_lines(path: &Path) -> Result<Vec<String>> {
-    let bytes = std::fs::read(path).context(|| format!("cannot read {}", path.display()))?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii_end();
-    if bytes.is_empty() {
-        return Err(Error::new(format!("{} is empty", path.display())).hint("fetch the file again"));
+/// No line of text is this long: a longer one is a file of another kind, or one made to fill the memory.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Marks of other encodings. (UTF-32LE's begins with UTF-16LE's.)
+const FOREIGN_MARKS: [(&[u8], &str); 4] = [
+    (b"\xff\xfe\0\0", "UTF-32LE"),
+    (b"\0\0\xfe\xff", "UTF-32BE"),
+    (b"\xff\xfe", "UTF-16LE"),
+    (b"\xfe\xff", "UTF-16BE"),
+];
+/// How formats begin that hold text but are not read.
+const FOREIGN_FORMATS: [(&[u8], &str); 3] = [
+    (b"\xfd7zXZ\0", "an xz file"),
+    (b"BZh91AY&SY", "a bzip2 file"),
+    (b"PK\x03\x04", "a ZIP archive (a spreadsheet is one, too)"),
+];
+
+/// The bytes of a text, unpacked, without a byte-order mark at the beginning.
+pub(super) struct Text {
+    name: String,
+    packing: Option<&'static str>,
+    bytes: Box<dyn Read + Send>,
+}
+
+/// Opens the text at `path`, or standard input for `-`.
+pub(super) fn open(path: &Path) -> Result<Text> {
+    let (name, bytes): (String, Box<dyn Read + Send>) = if path == Path::new("-") {
+        ("standard input".to_owned(), Box::new(io::stdin()))
+    } else {
+        let name = path.display().to_string();
+        let file = File::open(path).context(|| format!("cannot read {name}"))?;
+        (name, Box::new(file))
+    };
+    let mut text = Text { name, packing: None, bytes };
+    let head = text.peek()?;
+    if let Some((_, format)) = FOREIGN_FORMATS.iter().find(|(magic, _)| head.starts_with(magic)) {
+        let what = format!("{} is {format}, not text", text.name);
+        return Err(Error::new(what).hint("unpack or export it first: plain UTF-8 text, gzip and zstd are read"));
     }
-    let fail = |line: usize, what: &str| {
-        Error::new(format!("{}, line {}: {what}", path.display(), line + 1)).hint("fetch the file again")
+    if head.starts_with(b"\x1f\x8b") {
+        text.unpack("gzip", |bytes| Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 18, bytes))));
+    } else if Frames::are_in(&head) {
+        text.unpack("zstd", |bytes| Box::new(Frames::new(BufReader::with_capacity(1 << 18, bytes))));
+    }
+    let head = if text.packing.is_some() { text.peek()? } else { head };
+    if let Some((_, encoding)) = FOREIGN_MARKS.iter().find(|(mark, _)| head.starts_with(mark)) {
+        return Err(not_utf8(format!("{} is {encoding} text, not UTF-8", text.name), encoding));
+    }
+    if head.starts_with(BYTE_ORDER_MARK) {
+        let read = text.read_exact(&mut [0; BYTE_ORDER_MARK.len()]);
+        read.map_err(|e| text.broken(e, 0, "lines"))?;
+    }
+    Ok(text)
+}
+
+fn not_utf8(what: String, encoding: &str) -> Error {
+    Error::new(what).hint(format!("convert it to UTF-8, for example with: iconv -f {encoding} -t UTF-8 OLD > NEW"))
+}
+
+impl Text {
+    /// What to call it in messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first bytes, which stay to be read. (A pipe may hand them out one by one.)
+    fn peek(&mut self) -> Result<Vec<u8>> {
+        let mut head = Vec::new();
+        (&mut self.bytes).take(16).read_to_end(&mut head).map_err(|e| self.broken(e, 0, "lines"))?;
+        let rest = std::mem::replace(&mut self.bytes, Box::new(io::empty()));
+        self.bytes = Box::new(io::Cursor::new(head.clone()).chain(rest));
+        Ok(head)
+    }
+
+    fn unpack(&mut self, packing: &'static str, unpack: impl FnOnce(Box<dyn Read + Send>) -> Box<dyn Read + Send>) {
+        self.packing = Some(packing);
+        self.bytes = unpack(std::mem::replace(&mut self.bytes, Box::new(io::empty())));
+    }
+
+    /// What a failed read means after `count` lines or rows, the `unit`.
+    pub(super) fn broken(&self, error: io::Error, count: u64, unit: &str) -> Error {
+        Error::from(error).context(match self.packing {
+            Some(packing) => {
+                format!("the {packing} data of {} is truncated or corrupt after {count} {unit}", self.name)
+            }
+            None => format!("cannot read {} after {count} {unit}", self.name),
+        })
+    }
+}
+
+impl Read for Text {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.bytes.read(buffer)
+    }
+}
+
+/// The lines of a text, one at a time.
+pub(super) struct Lines {
+    text: BufReader<Text>,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl Lines {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        Ok(Self { text: BufReader::with_capacity(1 << 18, open(path)?), line: Vec::new(), number: 0 })
+    }
+
+    /// What the text is called in messages.
+    pub(super) fn name(&self) -> &str {
+        self.text.get_ref().name()
+    }
+
+    /// How many lines have been read.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The next line without its end (LF or CRLF); it may be of any bytes but NULs, which no text holds.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
+        self.line.clear();
+        let read = (&mut self.text).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut self.line);
+        let read = read.map_err(|e| self.text.get_ref().broken(e, self.number, "lines"));
+        if read.hint(|| "make or fetch the file again")? == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        if self.line.contains(&0) {
+            let what = |is: &str| self.at(&format!("NUL bytes: {is}, not UTF-8 text"));
+            return Err(match guess(&self.line) {
+                Some(encoding) => not_utf8(what(&format!("this looks like {encoding}")), encoding),
+                None => Error::new(what("this is binary data")).hint("give a text file in UTF-8"),
+            });
+        }
+        if self.line.len() as u64 > MAX_LINE_BYTES {
+            let what = self.at(&format!("longer than {} MiB", MAX_LINE_BYTES >> 20));
+            return Err(Error::new(what).hint("give a text file of lines"));
+        }
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    fn at(&self, what: &str) -> String {
+        format!("{}, line {}: {what}", self.name(), self.number)
+    }
+}
+
+/// The encoding in which the NULs of `bytes` would be parts of characters: nearly all European text is of characters
+/// below U+0100, and none of those beyond U+10FFFF.
+fn guess(bytes: &[u8]) -> Option<&'static str> {
+    let bytes = &bytes[..bytes.len().min(4096)];
+    // The share of NULs among the bytes `first`, `first + step`, ...
+    let zeros = |first: usize, step: usize| {
+        let picked = bytes.iter().skip(first).step_by(step);
+        picked.clone().filter(|byte| **byte == 0).count() as f64 / picked.len().max(1) as f64
     };
-    let read = |(line, bytes): (usize, &[u8])| match std::str::from_utf8(bytes) {
-        Err(_) => Err(fail(line, "not UTF-8")),
-        Ok(text) if text.trim().is_empty() => Err(fail(line, "empty")),
-        Ok(text) => Ok(text.strip_suffix('\r').unwrap_or(text).to_owned()),
-    };
-    bytes.split(|&b| b == b'\n').enumerate().map(read).collect()
+    let (even, odd) = (zeros(0, 2), zeros(1, 2));
+    match [0, 1, 2, 3].map(|first| zeros(first, 4) > 0.9) {
+        [false, _, true, true] => Some("UTF-32LE"),
+        [true, true, _, false] => Some("UTF-32BE"),
+        _ if odd > 0.4 && even < 0.1 => Some("UTF-16LE"),
+        _ if even > 0.4 && odd < 0.1 => Some("UTF-16BE"),
+        _ => None,
+    }
+}
+
+/// All lines, as they are.
+pub fn read_all(path: &Path) -> Result<Vec<String>> {
+    let (mut lines, mut all) = (Lines::open(path)?, Vec::new());
+    while let Some(line) = lines.next()?.map(|line| str::from_utf8(line).map(str::to_owned)) {
+        let what = || not_utf8(lines.at("not UTF-8 (perhaps Windows-1252)"), "WINDOWS-1252");
+        all.push(line.map_err(|_| what())?);
+    }
+    Ok(all)
+}
+
+/// The lines of a file whose line numbers mean something, without empty ones at the end. An empty line before the last
+/// one is an error, for it would shift what belongs together by line number.
+pub(super) fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let mut lines = read_all(path)?;
+    while lines.last().is_some_and(|line| line.trim().is_empty()) {
+        lines.pop();
+    }
+    if lines.is_empty() {
+        return Err(Error::new(format!("{} is empty", path.display())));
+    }
+    match lines.iter().position(|line| line.trim().is_empty()) {
+        Some(empty) => Err(Error::new(format!("{}, line {}: empty", path.display(), empty + 1))),
+        None => Ok(lines),
+    }
+}
+
+/// Brings `text` into Unicode's normal form C, in which an accented letter is one character; whether that changed it.
+pub(super) fn to_nfc(text: &mut String) -> bool {
+    let changes = !text.is_ascii() && !is_nfc(text);
+    if changes {
+        *text = text.nfc().collect();
+    }
+    changes
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn line_ends_marks_and_blank_lines() -> Result<()> {
-        let dir = tempfile::tempdir()?;
-        let path = dir.path().join("lines.txt");
-        for (bytes, expected) in [
-            (&b"\xef\xbb\xbfuno\r\ndos"[..], Ok(vec!["uno", "dos"])),
-            (b"uno\ndos\n\r\n\n", Ok(vec!["uno", "dos"])),
-            (b"uno\n\ndos\n", Err("line 2: empty")),
-            (b"uno\n\xff\n", Err("line 2: not UTF-8")),
-            (b"\n", Err("is empty")),
-        ] {
-            std::fs::write(&path, bytes)?;
-            match (read_lines(&path), expected) {
-                (Ok(lines), Ok(expected)) => assert_eq!(lines, expected),
-                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
-                (got, expected) => panic!("{got:?} is not {expected:?}"),
-            }
-        }
-        Ok(())
-    }
-}
+#[path = "text_tests.rs"]
+mod tests;

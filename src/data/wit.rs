@@ -1,4 +1,4 @@
-//! Wikipedia Image-Text v1: caption pairs from gzipped TSV shards.
+//! Wikipedia Image-Text v1: caption pairs from TSV shards, gzipped or unpacked.
 //!
 //! Srinivasan et al. 2021, <https://github.com/google-research-datasets/wit/blob/main/DATA.md>: 17 tab-separated
 //! columns; quoted fields may hold tabs, quotes and line ends. A pair is an `image_url` with a caption
@@ -7,15 +7,15 @@
 //! Shards are read as streams: memory holds the captions kept and one row a shard.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder};
-use flate2::bufread::MultiGzDecoder;
 use rayon::prelude::*;
 
-use super::{Pair, first_few};
+use super::first_few;
+use super::pairs::{Pair, all_to_nfc};
+use super::text::{self, Text};
 use crate::error::{Error, Result, ResultExt};
 
 const SOURCE: &str = "https://storage.googleapis.com/gresearch/wit";
@@ -28,8 +28,9 @@ pub fn has_split(folder: &Path, split: &str) -> bool {
     shards(folder, split).is_ok_and(|shards| !shards.is_empty())
 }
 
-/// The caption pairs of `wit_v1.{split}.all-*-of-*.tsv.gz` in `folder`.
-pub fn read_split(folder: &Path, split: &str) -> Result<Vec<Pair>> {
+/// The caption pairs of `wit_v1.{split}.all-*-of-*.tsv.gz` (or `.tsv`) in `folder`; `normalize` brings captions into
+/// Unicode's normal form C.
+pub fn read_split(folder: &Path, split: &str, normalize: bool) -> Result<Vec<Pair>> {
     let of = if split == "train" { 10 } else { 5 };
     let fetch = || {
         format!(
@@ -39,10 +40,11 @@ pub fn read_split(folder: &Path, split: &str) -> Result<Vec<Pair>> {
             folder.display()
         )
     };
-    let shards = shards(folder, split).hint(fetch)?;
+    let mut shards = shards(folder, split).hint(fetch)?;
     if shards.is_empty() {
         return Err(Error::new(format!("no WIT shard of the {split} split in {}", folder.display())).hint(fetch()));
     }
+    drop_unpacked_twins(&mut shards);
     report_missing(folder, split, &shards)?;
     // Shards are parsed side by side and merged in their order, so the result is that of one long file.
     let read: Vec<Shard> = shards.par_iter().map(|(_, _, path)| read_shard(path)).collect::<Result<_>>()?;
@@ -56,7 +58,7 @@ pub fn read_split(folder: &Path, split: &str) -> Result<Vec<Pair>> {
     }
     let images = captions.slots.len();
     let pair = |slot: Slot| Some(Pair { es: slot.es?.into(), en: slot.en?.into() });
-    let pairs: Vec<Pair> = captions.slots.into_iter().filter_map(pair).collect();
+    let mut pairs: Vec<Pair> = captions.slots.into_iter().filter_map(pair).collect();
     if pairs.is_empty() {
         let what = format!(
             "no Spanish/English caption pair in the {split} split of {} ({rows} rows, {images} captioned images)",
@@ -65,6 +67,9 @@ pub fn read_split(folder: &Path, split: &str) -> Result<Vec<Pair>> {
         return Err(Error::new(what).hint(fetch()));
     }
     tracing::info!("WIT {split}: {} pairs from {rows} rows in {} shards, {skipped} skipped", pairs.len(), shards.len());
+    if normalize {
+        all_to_nfc(&mut pairs, &format!("WIT {split}"));
+    }
     Ok(pairs)
 }
 
@@ -76,13 +81,31 @@ fn shards(folder: &Path, split: &str) -> Result<Vec<(u32, u32, PathBuf)>> {
     for entry in std::fs::read_dir(folder).context(failed)? {
         let entry = entry.context(failed)?;
         let name = entry.file_name();
-        let numbers = name.to_str().and_then(|n| n.strip_prefix(&prefix)?.strip_suffix(".tsv.gz")?.split_once("-of-"));
+        let numbers = name.to_str().and_then(|name| {
+            let rest = name.strip_prefix(&prefix)?;
+            rest.strip_suffix(".tsv.gz").or_else(|| rest.strip_suffix(".tsv"))?.split_once("-of-")
+        });
         if let Some((Ok(number), Ok(of))) = numbers.map(|(k, n)| (k.parse(), n.parse())) {
             found.push((of, number, entry.path()));
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// Of a shard that is there in both forms the packed one is read: it shows when it has been cut short.
+fn drop_unpacked_twins(shards: &mut Vec<(u32, u32, PathBuf)>) {
+    let before = shards.len();
+    shards.dedup_by(|later, kept| {
+        let same = (later.0, later.1) == (kept.0, kept.1);
+        if same {
+            std::mem::swap(later, kept); // `.tsv.gz` comes after `.tsv`
+        }
+        same
+    });
+    if shards.len() < before {
+        tracing::warn!("{} WIT shards are there packed and unpacked: the packed ones are read", before - shards.len());
+    }
 }
 
 fn report_missing(folder: &Path, split: &str, shards: &[(u32, u32, PathBuf)]) -> Result<()> {
@@ -137,8 +160,8 @@ struct Shard {
 }
 
 fn read_shard(path: &Path) -> Result<Shard> {
-    let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
-    let stream = RowLimit { inner: MultiGzDecoder::new(BufReader::with_capacity(1 << 18, file)), bytes: 0 };
+    let again = || format!("fetch {SOURCE}/{} again", path.file_name().unwrap_or_default().to_string_lossy());
+    let stream = RowLimit { text: text::open(path).hint(again)?, bytes: 0 };
     let mut reader = ReaderBuilder::new()
         .delimiter(b'\t')
         .flexible(true)
@@ -147,19 +170,21 @@ fn read_shard(path: &Path) -> Result<Shard> {
         .from_reader(stream);
     let mut record = ByteRecord::new();
     let mut next = |record: &mut ByteRecord, rows: u64| {
-        let more = reader.read_byte_record(record).map_err(|e| broken(path, rows, e, reader.get_ref().over()));
+        let more = reader.read_byte_record(record);
+        let more = more.map_err(|e| broken(reader.get_ref(), rows, e).hint(again()));
         reader.get_mut().bytes = 0;
         more
     };
 
     next(&mut record, 0)?;
     let (width, [language, url, caption]) = (record.len(), columns(path, &record)?);
-    let (mut captions, mut rows, mut short, mut not_utf8) = (Captions::default(), 0, 0u64, 0u64);
+    let (mut captions, mut rows, mut damaged, mut not_utf8) = (Captions::default(), 0, 0u64, 0u64);
     while next(&mut record, rows)? {
         rows += 1;
-        // A row short of any column is damaged, even where the ones needed are there (a quote left open at the end).
-        if record.len() < width {
-            short += 1;
+        // A row with too few columns or too many is damaged, even where the ones needed are there: a quote is left open,
+        // or a tab is not escaped and what follows it stands in the wrong column.
+        if record.len() != width || record.as_slice().contains(&0) {
+            damaged += 1;
             continue;
         }
         let spanish = &record[language] == b"es";
@@ -176,19 +201,24 @@ fn read_shard(path: &Path) -> Result<Shard> {
         let (es, en) = if spanish { (Some(text.into()), None) } else { (None, Some(text.into())) };
         captions.put(Slot { image: image_id(&record[url]), es, en });
     }
-    if short + not_utf8 > 0 {
+    if damaged + not_utf8 > 0 {
         tracing::warn!(
-            "{}: skipped {short} rows with too few columns and {not_utf8} captions that are not UTF-8, of {rows} rows",
+            "{}: skipped {damaged} damaged rows (not {width} columns, or NUL bytes) and {not_utf8} captions that are \
+             not UTF-8, of {rows} rows",
             path.display()
         );
     }
-    Ok(Shard { slots: captions.slots, rows, skipped: short + not_utf8 })
+    Ok(Shard { slots: captions.slots, rows, skipped: damaged + not_utf8 })
 }
 
 fn columns(path: &Path, header: &ByteRecord) -> Result<[usize; 3]> {
     let found = COLUMNS.map(|name| header.iter().position(|field| field == name.as_bytes()));
     if let [Some(language), Some(url), Some(caption)] = found {
         return Ok([language, url, caption]);
+    }
+    if header.as_slice().contains(&0) {
+        let what = format!("{} begins with NUL bytes: UTF-16 or no text at all", path.display());
+        return Err(Error::new(what).hint(format!("fetch it again from {SOURCE}/; it is UTF-8")));
     }
     let missing: Vec<&str> = COLUMNS.iter().zip(found).filter(|(_, at)| at.is_none()).map(|(name, _)| *name).collect();
     let what = format!("{} is not a WIT v1 file: no column {}", path.display(), missing.join(", "));
@@ -201,35 +231,32 @@ fn image_id(url: &[u8]) -> u128 {
     u128::from_le_bytes(prefix)
 }
 
-fn broken(path: &Path, rows: u64, error: csv::Error, over: bool) -> Error {
-    let (path_shown, name) = (path.display(), path.file_name().unwrap_or_default().to_string_lossy());
-    if over {
-        let what = format!("{path_shown}: row {} is longer than {} MiB", rows + 1, MAX_ROW_BYTES >> 20);
-        return Error::new(what).hint(format!("a quoted field is never closed; fetch {SOURCE}/{name} again"));
+fn broken(stream: &RowLimit, rows: u64, error: csv::Error) -> Error {
+    if stream.over() {
+        let what = format!("{}: row {} is longer than {} MiB", stream.text.name(), rows + 1, MAX_ROW_BYTES >> 20);
+        return Error::new(what).hint("a quoted field is never closed; fetch the shard again");
     }
-    Error::new(error.to_string())
-        .context(format!("{path_shown} is truncated or corrupt after about {rows} rows"))
-        .hint(format!("fetch {SOURCE}/{name} again"))
+    stream.text.broken(io::Error::other(error), rows, "rows")
 }
 
 /// Fails once `bytes`, which the consumer sets to zero after each row, pass [`MAX_ROW_BYTES`].
-struct RowLimit<R> {
-    inner: R,
+struct RowLimit {
+    text: Text,
     bytes: u64,
 }
 
-impl<R> RowLimit<R> {
+impl RowLimit {
     fn over(&self) -> bool {
         self.bytes > MAX_ROW_BYTES
     }
 }
 
-impl<R: Read> Read for RowLimit<R> {
+impl Read for RowLimit {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.over() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "row too long"));
         }
-        let n = self.inner.read(buffer)?;
+        let n = self.text.read(buffer)?;
         self.bytes += n as u64;
         Ok(n)
     }
