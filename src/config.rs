@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::data::image::Transparency;
 use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::interval::Interval;
@@ -87,6 +88,8 @@ pub struct Config {
     pub prompt: String,
     /// The teacher's English prompt.
     pub english_prompt: String,
+    /// What becomes of transparent pixels where images are embedded: `drop` or `white`.
+    pub transparency: Transparency,
     /// The Spanish class names, one a line; see [`Config::class_names`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_names: Option<PathBuf>,
@@ -129,6 +132,7 @@ impl Default for Config {
             log_speed: false,
             prompt: "una imagen de {un} {name}".into(),
             english_prompt: "a picture of a {}".into(),
+            transparency: Transparency::Drop,
             class_names: None,
             recipe: Recipe::default(),
         }
@@ -369,6 +373,7 @@ mod tests {
             ("student = ''", "student cannot be empty", "folder"),
             ("pairs = ['-', 'a', '-']", "pairs cannot be - twice", "--val-pairs a file"),
             ("pairs = ['-']\nval-pairs = ['-']", "pairs cannot be - twice", "--val-pairs a file"),
+            ("transparency = 'black'", "transparency: unknown variant `black`", "`transparency = \"drop\"`"),
             ("device = 'gpu'", "device: unknown device `gpu`", "cuda:N"),
         ] {
             let error = resolve_file(toml).unwrap_err();

@@ -81,10 +81,14 @@ fn is_measured_once_until_the_data_or_a_model_changes() {
     let json: serde_json::Value = serde_json::from_str(&first).unwrap();
     assert_eq!(json["retrieval"]["captions"], 240);
     assert_eq!(json["classification"]["images"], 240);
-    assert_eq!(json.as_object().unwrap().len(), 2);
+    assert_eq!(json["transparency"], "drop");
+    assert_eq!(json.as_object().unwrap().len(), 3);
     assert_eq!(run(&[]), (first.clone(), true));
     let (retrieval, found) = run(&["--task", "retrieval"]);
-    assert!(found && first.contains(retrieval.trim().trim_start_matches('{').trim_end_matches('}').trim()));
+    assert!(found);
+    let retrieval: serde_json::Value = serde_json::from_str(&retrieval).unwrap();
+    assert_eq!(retrieval["retrieval"], json["retrieval"]);
+    assert!(!run(&["--transparency", "white"]).1, "the choice is part of the key");
     let table = String::from_utf8(test_baseline(&data, &cache, &[]).stdout).unwrap();
     assert!(table.contains("recall@1") && table.contains("accuracy@1"), "{table}");
 

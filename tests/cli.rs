@@ -183,10 +183,11 @@ fn testing_prints_one_json_object_and_writes_it_into_the_run() {
     let written: serde_json::Value =
         serde_json::from_slice(&fs::read(run.join("eval/retrieval.json")).unwrap()).unwrap();
     assert_eq!(written["text_to_image"], json["retrieval"]["text_to_image"]);
+    assert_eq!((&written["transparency"], &json["transparency"]), (&"drop".into(), &"drop".into()));
 
     let output = scratch.themo(&["test", "--version-path", path, "--json", "--task", "retrieval"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), ["retrieval"]);
+    assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), ["retrieval", "transparency"]);
 
     let output = scratch.themo(&["test", "--version-path", path, "--task", "classification"]);
     let table = String::from_utf8(output.stdout).unwrap();

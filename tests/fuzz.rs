@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 use themo::config::Config;
 use themo::data::Preprocess;
+use themo::data::image::Transparency;
 use themo::data::tokens::TextTokenizer;
 use themo::error::Result;
 use themo::models::student::Head;
@@ -188,7 +189,9 @@ fn checkpoint(folder: &Path) -> Result<()> {
 }
 
 fn preprocess(folder: &Path) -> Result<()> {
-    Preprocess::from_file(&folder.join("preprocessor_config.json"))?.load(&folder.join("image.jpg")).map(drop)
+    Preprocess::from_file(&folder.join("preprocessor_config.json"), Transparency::Drop)?
+        .load(&folder.join("image.jpg"))
+        .map(drop)
 }
 
 fn config(folder: &Path) -> Result<()> {

@@ -6,6 +6,7 @@ use clap::Args;
 use toml::Table;
 
 use super::positive;
+use crate::data::image::Transparency;
 use crate::nn::Precision;
 
 pub(super) const EXAMPLES: &str = "\
@@ -45,6 +46,10 @@ pub struct EmbedArgs {
     /// one path a line
     #[arg(long, value_name = "PATH")]
     pub images: Option<PathBuf>,
+    /// What becomes of transparent pixels: alpha is dropped, or laid over white as
+    /// transformers 5 does [default: the run's, else drop]
+    #[arg(long, value_parser = Transparency::NAMES)]
+    pub transparency: Option<String>,
     /// The safetensors file to write
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -66,7 +71,7 @@ pub struct EmbedArgs {
 impl EmbedArgs {
     /// The settings given, under the keys of the configuration.
     pub fn settings(&self) -> Table {
-        let given = [("student", &self.student), ("teacher", &self.teacher)];
+        let given = [("student", &self.student), ("teacher", &self.teacher), ("transparency", &self.transparency)];
         given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?.into()))).collect()
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::train::is_false;
+use crate::data::image::Transparency;
 
 /// Each under the key of the configuration that it sets.
 #[derive(Debug, Default, Args, Serialize)]
@@ -75,4 +76,9 @@ pub struct RecipeArgs {
     /// instead of the English validation captions
     #[arg(long, value_name = "DIR", help_heading = "Loss")]
     probe: Option<PathBuf>,
+    /// What becomes of transparent pixels of these images, and where the run is
+    /// tested: alpha is dropped, or laid over white as transformers 5 does
+    /// [default: drop]
+    #[arg(long, value_parser = Transparency::NAMES, help_heading = "Loss")]
+    transparency: Option<String>,
 }

@@ -8,6 +8,7 @@ use toml::Table;
 
 use super::positive;
 use super::train::{is_false, negated};
+use crate::data::image::Transparency;
 use crate::error::{Error, Result};
 use crate::nn::Precision;
 
@@ -85,6 +86,10 @@ pub struct TestArgs {
     /// The teacher's English prompt [default: the run's]
     #[arg(long, value_name = "TEXT", help_heading = "Data")]
     english_prompt: Option<String>,
+    /// What becomes of transparent pixels: alpha is dropped, or laid over white as
+    /// transformers 5 does [default: the run's, else drop]
+    #[arg(long, value_parser = Transparency::NAMES, help_heading = "Data")]
+    transparency: Option<String>,
     /// Folder of cached results [default: the run's, else data/cache]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     cache_dir: Option<PathBuf>,

@@ -12,6 +12,7 @@ use crate::commands::evaluation::{Language, Sets};
 use crate::commands::train::model_files;
 use crate::config::Config;
 use crate::data::digest::{Digests, Key};
+use crate::data::image::settings_file;
 use crate::data::tokens::TOKENIZER_FILES;
 use crate::error::{Error, Result, ResultExt};
 use crate::eval::report::Report;
@@ -23,7 +24,7 @@ use crate::nn::Compute;
 use crate::run_dir::write_atomic;
 
 /// Changes whenever the same models and data would give other figures than before.
-const PROTOCOL: &str = "themo baseline, protocol 1";
+const PROTOCOL: &str = "themo baseline, protocol 2";
 
 /// The baseline's figures on `sets`, from the cache or measured now and kept there.
 pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute) -> Result<Report> {
@@ -43,7 +44,7 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
     files.extend(model_files(&vision)?);
     let tokenizer = tokenizer_folder(&folder, &mclip)?;
     files.extend(TOKENIZER_FILES.map(|name| tokenizer.join(name)).into_iter().filter(|path| path.exists()));
-    files.push(vision.join("preprocessor_config.json"));
+    files.push(settings_file(&vision));
     let mut digests = Digests::open(&config.cache_dir);
     let models = digests.of(&files).hint(|| "fetch the model's files again")?;
     let mut place = |task: &str, identify: &dyn Fn(&mut Key, &mut Digests) -> Result<()>| -> Result<PathBuf> {
@@ -51,6 +52,7 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
         key.add(task);
         key.add_all(&models);
         key.add(&format!("{:?}", compute.backend)); // bf16 products give other figures
+        key.add(&config.transparency.pixels());
         identify(&mut key, &mut digests)?;
         Ok(config.cache_dir.join(format!("baseline-{task}-{}.json", key.name())))
     };
@@ -75,7 +77,7 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
     }
     tracing::info!("measuring the baseline {name}, images through {vision_name}");
     let texts = load_mclip(&folder, &mclip, compute)?;
-    let images = TeacherImages::load(&vision, compute)?;
+    let images = TeacherImages::load(&vision, config.transparency, compute)?;
     if texts.dim() != images.dim() {
         let (ours, theirs) = (texts.dim(), images.dim());
         return Err(Error::new(format!("`{name}` embeds texts in {ours} numbers, `{vision_name}` images in {theirs}"))

@@ -11,6 +11,7 @@ use crate::cli::EmbedArgs;
 use crate::commands::baseline::load_mclip;
 use crate::commands::trained::Trained;
 use crate::data::text::read_all;
+use crate::config::Config;
 use crate::data::tokens::TextTokenizer;
 use crate::data::{first_few, image};
 use crate::device;
@@ -90,7 +91,11 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     }
     let mut image_names = Vec::new();
     if let Some((names, paths)) = &images {
-        let tower = TeacherImages::load(&folder, &compute)?;
+        let transparency = match &source {
+            Source::Trained(trained) => trained.config.transparency,
+            _ => Config::resolve(None, args.settings())?.transparency,
+        };
+        let tower = TeacherImages::load(&folder, transparency, &compute)?;
         let began = Instant::now();
         let bar = progress(paths.len() as u64, "images");
         let progress = |done, _| bar.set(done);
@@ -99,6 +104,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
         image_names.extend(embedded.kept.iter().map(|&k| &names[k]));
         tensors.insert("image_embeds", finish(embedded.rows, tower.dim(), false)?);
         metadata.insert("image_names".to_owned(), serde_json::to_string(&image_names)?);
+        metadata.insert("transparency".to_owned(), transparency.name().to_owned());
     }
     write_atomic(&args.output, &safetensors::serialize(tensors, Some(metadata))?)?;
     let count = |n: Option<usize>, what: &str| n.map(|n| format!("{n} {what}"));

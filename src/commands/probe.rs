@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use crate::config::Config;
 use crate::config::recipe::Monitor;
+use crate::data::image::settings_file;
 use crate::data::targets::{Key, Targets};
 use crate::data::tokens::TextTokenizer;
 use crate::data::xtd10::{self, Retrieval};
@@ -49,16 +50,16 @@ pub fn load(
     match (&config.recipe.probe, config.recipe.monitor, val) {
         (Some(dir), ..) => {
             let Retrieval { captions, images, image_of } = xtd10::load(dir, "es")?;
-            // The towers' files and the images; their names and contents are all that the vectors depend on.
-            let mut files = vec![teacher.join("preprocessor_config.json")];
+            // The towers' files and the images: the vectors depend on their names and contents, and on how pixels are made.
+            let mut files = vec![settings_file(teacher)];
             files.extend(images.iter().cloned());
-            let key = key.and_files(&files)?.of_captions(&["image embeddings"]);
+            let key = key.and_files(&files)?.of_captions(&["image embeddings", &config.transparency.pixels()]);
             let projection = text_projection()?;
             let (dim, mut tower) = (projection.dim(0)?, None);
             let bar = progress(images.len() as u64, "probe images");
             let cached = Targets::open_or_compute(&config.cache_dir, &key, images.len(), dim, |start| {
                 if tower.is_none() {
-                    tower = Some(TeacherImages::load(teacher, compute)?);
+                    tower = Some(TeacherImages::load(teacher, config.transparency, compute)?);
                 }
                 let tower: &dyn ImageEmbedder = tower.as_ref().ok_or_else(|| Error::new("no image tower"))?;
                 let part = &images[start..images.len().min(start + IMAGES_AT_ONCE)];

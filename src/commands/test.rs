@@ -34,11 +34,12 @@ pub fn run(args: &TestArgs) -> Result<()> {
     // (One after the other: both at once would take the memory of both.)
     let baseline = args.baseline.then(|| baseline::measure(args, &config, &sets, &compute)).transpose()?;
     let Some(trained) = trained else {
-        let report = baseline.unwrap_or_default();
+        let report = Report { transparency: Some(config.transparency), ..baseline.unwrap_or_default() };
         return if args.json { print(report.to_json()?) } else { print(report) };
     };
     let mut report = measure_student(args, &trained, &sets, &compute)?;
     report.baseline = baseline.map(Box::new);
+    report.transparency = Some(config.transparency);
     report.write(&trained.eval)?;
     if args.json { print(report.to_json()?) } else { print(format!("{report}\nWritten to {}", trained.eval.display())) }
 }
@@ -66,7 +67,7 @@ fn measure_student(args: &TestArgs, trained: &Trained, sets: &Sets, compute: &Co
         None
     };
     let vision = other_vision.unwrap_or(&config.teacher);
-    let images = TeacherImages::load(&vision_dir, compute)?;
+    let images = TeacherImages::load(&vision_dir, config.transparency, compute)?;
     if images.dim() != ours.dim() {
         let (theirs, ours) = (images.dim(), ours.dim());
         return Err(Error::new(format!(

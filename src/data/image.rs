@@ -1,127 +1,112 @@
 //! CLIP's image preprocessing: the pixels PIL and transformers' `CLIPImageProcessor` give a model.
 //!
-//! Decode (`image_decode.rs`), resize the shorter side with PIL's antialiased bicubic filter (`image_resize.rs`), centre
-//! crop, rescale, normalise; the settings are the checkpoint's own `preprocessor_config.json`. EXIF rotation and colour
-//! profiles are not applied.
-//! Source: transformers `models/clip/image_processing_clip.py`, `image_transforms.py`.
+//! Decode (`image/decode.rs`), resize the shorter side with PIL's antialiased bicubic filter (`image/resize.rs`), centre
+//! crop, rescale, normalise; the settings are the checkpoint's own (`image/settings.rs`). EXIF rotation (but for TIFF, which
+//! PIL turns) and colour profiles are not applied.
+//! Source: transformers 5.24 `image_processing_backends.py` (`PilBackend`), `image_transforms.py`.
+
+mod bmp;
+mod decode;
+mod gif;
+mod jpeg;
+mod png;
+mod resize;
+mod settings;
+mod tiff;
+mod tiff_tags;
+mod webp;
 
 use std::io::Read;
 use std::path::Path;
 
 use image::RgbImage;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::image_decode::{MAX_PIXELS, decode, format};
-use super::image_resize::resize;
+pub use settings::settings_file;
+
 use crate::error::{Error, Result, ResultExt};
+use decode::MAX_PIXELS;
+use settings::{Resize, Settings};
 
-const HINT: &str = "give a whole JPEG, PNG, WebP or GIF file";
+const HINT: &str = "give a whole JPEG, PNG, WebP, GIF, BMP or TIFF file";
+
+/// What becomes of transparent pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transparency {
+    /// Alpha is dropped, as OpenAI's, open_clip's and transformers 4's preprocessing do it.
+    #[default]
+    Drop,
+    /// The image is laid over white, as transformers 5 does it.
+    White,
+}
+
+impl Transparency {
+    /// The choices as they are written in options and files.
+    pub const NAMES: [&str; 2] = ["drop", "white"];
+
+    /// What a name in [`Self::NAMES`] means.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::White => "white",
+        }
+    }
+
+    /// Names all that decides an image's pixels besides its file and the settings, for keys of what is computed from them:
+    /// this choice, and the version of the decoders and the filter.
+    pub fn pixels(self) -> String {
+        format!("pixels of Pillow 13, transparency {}", self.name())
+    }
+}
 
 /// What to do to an image before a CLIP image tower sees it.
 #[derive(Clone, Debug)]
 pub struct Preprocess {
     resize: Option<Resize>,
+    transparency: Transparency,
     /// (height, width) of the result.
     output: (u32, u32),
     /// The normalised value of every byte, for each channel.
     values: Box<[[f32; 256]; 3]>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Resize {
-    ShortestEdge(u32),
-    Exact { height: u32, width: u32 },
-}
-
-/// `preprocessor_config.json`; what is missing has the default of `CLIPImageProcessor`.
-#[derive(Deserialize)]
-#[serde(default)]
-struct File {
-    do_resize: bool,
-    size: Size,
-    resample: u32,
-    do_center_crop: bool,
-    crop_size: Size,
-    do_rescale: bool,
-    rescale_factor: f64,
-    do_normalize: bool,
-    image_mean: [f64; 3],
-    image_std: [f64; 3],
-}
-
-/// A number in files written before transformers 4.26, an object since.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Size {
-    Number(u32),
-    ShortestEdge { shortest_edge: u32 },
-    Exact { height: u32, width: u32 },
-}
-
-impl Default for File {
-    fn default() -> Self {
-        Self {
-            do_resize: true,
-            size: Size::Number(224),
-            resample: 3,
-            do_center_crop: true,
-            crop_size: Size::Number(224),
-            do_rescale: true,
-            rescale_factor: 1.0 / 255.0,
-            do_normalize: true,
-            image_mean: [0.48145466, 0.4578275, 0.40821073],
-            image_std: [0.26862954, 0.26130258, 0.27577711],
-        }
-    }
-}
-
 impl Preprocess {
-    /// Reads a checkpoint's `preprocessor_config.json`.
-    pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path)
-            .context(|| format!("cannot read {}", path.display()))
-            .hint(|| "a CLIP checkpoint folder holds this file; fetch it from the model's page")?;
-        let file = serde_json::from_slice::<File>(&bytes).map_err(Error::from);
-        file.and_then(Self::new)
-            .context(|| path.display().to_string())
-            .hint(|| "themo does the preprocessing of CLIPImageProcessor with bicubic resizing only")
+    /// Reads a checkpoint's settings from the file that [`settings_file`] finds.
+    pub fn from_file(path: &Path, transparency: Transparency) -> Result<Self> {
+        let settings = Settings::read(path)?;
+        Self::new(&settings, transparency).context(|| path.display().to_string())
     }
 
-    fn new(file: File) -> Result<Self> {
-        if file.do_resize && file.resample != 3 {
-            return Err(Error::new(format!("resample = {} is not supported, only 3 (bicubic)", file.resample)));
-        }
-        let resize = file.do_resize.then_some(match file.size {
-            Size::Number(edge) | Size::ShortestEdge { shortest_edge: edge } => Resize::ShortestEdge(edge),
-            Size::Exact { height, width } => Resize::Exact { height, width },
-        });
-        let output = match (file.do_center_crop, file.crop_size, resize) {
-            (true, Size::Number(side), _) => (side, side),
-            (true, Size::Exact { height, width }, _) => (height, width),
-            (false, _, Some(Resize::Exact { height, width })) => (height, width),
+    fn new(settings: &Settings, transparency: Transparency) -> Result<Self> {
+        let output = match (settings.crop, settings.resize) {
+            (Some(crop), _) => crop,
+            (None, Some(Resize::Exact { height, width })) => (height, width),
             _ => {
-                return Err(Error::new("the settings give images of different sizes (no centre crop)"));
+                return Err(Error::new("the settings give images of different sizes (no centre crop)")
+                    .hint("set do_center_crop and crop_size, or a size of height and width"));
             }
         };
-        let edges = match resize {
+        let edges = match settings.resize {
             Some(Resize::ShortestEdge(edge)) => [edge, edge],
             Some(Resize::Exact { height, width }) => [height, width],
             None => [output.0, output.1],
         };
         if edges.into_iter().chain([output.0, output.1]).any(|edge| edge == 0 || edge > 4096) {
-            return Err(Error::new("sizes must be from 1 to 4096"));
-        }
-        if file.do_normalize && file.image_std.iter().any(|std| *std <= 0.0 || !std.is_finite()) {
-            return Err(Error::new("image_std must be positive"));
+            return Err(Error::new("sizes must be from 1 to 4096").hint("fetch the file again"));
         }
         let mut values = Box::new([[0.0; 256]; 3]);
-        for ((table, mean), std) in values.iter_mut().zip(file.image_mean).zip(file.image_std) {
+        for ((table, mean), std) in values.iter_mut().zip(settings.mean).zip(settings.std) {
             for (byte, value) in table.iter_mut().enumerate() {
-                let scaled = byte as f64 * if file.do_rescale { file.rescale_factor } else { 1.0 };
-                *value = (if file.do_normalize { (scaled - mean) / std } else { scaled }) as f32;
+                *value = ((byte as f64 * settings.scale - mean) / std) as f32;
             }
         }
-        Ok(Self { resize, output, values })
+        Ok(Self { resize: settings.resize, transparency, output, values })
+    }
+
+    /// What becomes of transparent pixels.
+    pub fn transparency(&self) -> Transparency {
+        self.transparency
     }
 
     /// (height, width) of what [`Self::load`] returns.
@@ -145,7 +130,10 @@ impl Preprocess {
     /// The image at `path`, resized and cropped.
     pub fn load_rgb8(&self, path: &Path) -> Result<RgbImage> {
         let fit = |image| Ok(self.crop(self.resized(image)?));
-        decode(path).and_then(fit).context(|| format!("cannot use the image {}", path.display())).hint(|| HINT)
+        decode::decode(path, self.transparency)
+            .and_then(fit)
+            .context(|| format!("cannot use the image {}", path.display()))
+            .hint(|| HINT)
     }
 
     fn resized(&self, image: RgbImage) -> Result<RgbImage> {
@@ -166,7 +154,7 @@ impl Preprocess {
         if u64::from(width) * u64::from(height) > MAX_PIXELS {
             return Err(Error::new(format!("{w}x{h} pixels are too narrow a strip")));
         }
-        Ok(resize(image, width, height))
+        Ok(resize::resize(image, width, height))
     }
 
     /// The centre of the image, with black around where it is smaller.
@@ -189,16 +177,20 @@ impl Preprocess {
 pub fn is_image(path: &Path) -> bool {
     let mut start = Vec::new();
     match std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut start)) {
-        Ok(_) => format(&start).is_some(),
+        Ok(_) => decode::format(&start).is_some(),
         Err(_) => true,
     }
 }
 
+/// All pixels of the image at `path`, as PIL's `convert("RGB")` gives them, or over white.
+pub fn decode(path: &Path, transparency: Transparency) -> Result<RgbImage> {
+    decode::decode(path, transparency).context(|| format!("cannot use the image {}", path.display())).hint(|| HINT)
+}
+
 /// Decodes the whole image and drops it: finds corrupt files before a model runs.
 pub fn check(path: &Path) -> Result<()> {
-    decode(path).map(drop).context(|| format!("cannot use the image {}", path.display())).hint(|| HINT)
+    decode(path, Transparency::Drop).map(drop)
 }
 
 #[cfg(test)]
-#[path = "image_tests.rs"]
 mod tests;

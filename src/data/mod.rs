@@ -21,8 +21,6 @@
 pub mod class_names;
 pub mod digest;
 pub mod image;
-mod image_decode;
-mod image_resize;
 pub mod imagenet;
 mod imagenet_labels;
 mod imagenet_tree;

@@ -39,13 +39,15 @@ pub fn for_each_batch(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::image::Transparency;
     use crate::error::Error;
     use std::path::Path;
 
     #[test]
     fn batches_come_in_order_with_errors_in_place() -> Result<()> {
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo");
-        let preprocess = Preprocess::from_file(&demo.join("models/toy-clip/preprocessor_config.json"))?;
+        let preprocess =
+            Preprocess::from_file(&demo.join("models/toy-clip/preprocessor_config.json"), Transparency::Drop)?;
         let image = |k: usize| demo.join(format!("imagenet/ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_{k:08}.JPEG"));
         let mut paths: Vec<_> = (1..=10).map(image).collect();
         paths[4] = "/nowhere.jpg".into();

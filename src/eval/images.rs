@@ -83,13 +83,15 @@ pub(super) mod tests {
 
     use super::*;
     use crate::data::Preprocess;
+    use crate::data::image::Transparency;
 
     /// Embeds an image as its mean colour.
     pub struct MeanColour(Preprocess);
 
     impl MeanColour {
         pub fn new() -> Result<Self> {
-            Preprocess::from_file(&demo().join("models/toy-clip/preprocessor_config.json")).map(Self)
+            Preprocess::from_file(&demo().join("models/toy-clip/preprocessor_config.json"), Transparency::Drop)
+                .map(Self)
         }
     }
 

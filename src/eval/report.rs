@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::classification::ClassificationScores;
 use super::metrics::{AtK, KS};
 use super::retrieval::RetrievalScores;
+use crate::data::image::Transparency;
 use crate::error::Result;
 use crate::run_dir::write_atomic;
 
@@ -27,6 +28,9 @@ pub struct Report {
     /// The baseline's figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Box<Report>>,
+    /// What became of transparent pixels, for all of these figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transparency: Option<Transparency>,
 }
 
 /// Scores with the teacher's and the baseline's of the same task beside them.
@@ -38,6 +42,8 @@ struct Compared<'a, T: Serialize> {
     teacher: Option<&'a T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     baseline: Option<&'a T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transparency: Option<Transparency>,
 }
 
 impl Report {
@@ -61,7 +67,12 @@ impl Report {
     /// The scores of one task, if it was measured.
     fn compare<T: Serialize>(&self, task: impl Fn(&Self) -> Option<&T>) -> Option<Compared<'_, T>> {
         let (teacher, baseline) = (self.teacher.as_deref(), self.baseline.as_deref());
-        Some(Compared { ours: task(self)?, teacher: teacher.and_then(&task), baseline: baseline.and_then(task) })
+        Some(Compared {
+            ours: task(self)?,
+            teacher: teacher.and_then(&task),
+            baseline: baseline.and_then(task),
+            transparency: self.transparency,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::{ImageEmbedder, TextEmbedder};
-use crate::data::image::Preprocess;
+use crate::data::image::{Preprocess, Transparency, settings_file};
 use crate::data::tokens::{TextTokenizer, cut_by_tokens};
 use crate::error::{Error, Result, ResultExt};
 use crate::models::clip_text::text_projection;
@@ -101,10 +101,10 @@ impl TextEmbedder for MclipTexts {
 }
 
 impl TeacherImages {
-    /// The image tower of the CLIP in `folder`, with its preprocessing.
-    pub fn load(folder: &Path, compute: &Compute) -> Result<Self> {
-        let (vision, path) = (ClipVision::load(folder, compute)?, folder.join("preprocessor_config.json"));
-        let preprocess = Preprocess::from_file(&path)?;
+    /// The image tower of the CLIP in `folder`, with its preprocessing and what becomes of transparent pixels.
+    pub fn load(folder: &Path, transparency: Transparency, compute: &Compute) -> Result<Self> {
+        let (vision, path) = (ClipVision::load(folder, compute)?, settings_file(folder));
+        let preprocess = Preprocess::from_file(&path, transparency)?;
         let (size, (height, width)) = (vision.image_size(), preprocess.output_size());
         if (height, width) != (size, size) {
             return Err(Error::new(format!(

@@ -19,6 +19,8 @@ pub enum Part {
 
 const CONFIG: &str = "config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
+/// What transformers 5 writes instead.
+const PROCESSOR: &str = "processor_config.json";
 
 /// Forms of the weights, the best first. An index names further files.
 const WEIGHTS: [&[&str]; 4] = [
@@ -55,7 +57,8 @@ pub fn needed(parts: &[Part], has: &dyn Fn(&str) -> bool) -> std::result::Result
     // The large ones last: what is wrong with the others is found out before.
     one_of(&[&[CONFIG]], CONFIG);
     if parts.contains(&Part::Images) {
-        one_of(&[&[PREPROCESSOR]], PREPROCESSOR);
+        let both: &[&[&'static str]] = &[&[PROCESSOR, PREPROCESSOR], &[PREPROCESSOR], &[PROCESSOR]];
+        one_of(both, "preprocessor_config.json (or processor_config.json)");
     }
     if parts.contains(&Part::Tokenizer) {
         let words = "tokenizer.json (or vocab.txt with tokenizer_config.json, or vocab.json with merges.txt, or \
@@ -156,6 +159,13 @@ mod tests {
                 "model.safetensors"
             ])
         );
+        let images = |files| of(files, &[Images]);
+        assert_eq!(images(&["config.json", "processor_config.json"]), Ok(vec!["config.json", "processor_config.json"]));
+        assert_eq!(
+            images(&["config.json", "processor_config.json", "preprocessor_config.json"]).map(|all| all.len()),
+            Ok(3)
+        );
+        assert!(images(&["config.json"]).is_err());
         let old = &["config.json", "vocab.txt", "vocab.json", "pytorch_model.bin", "special_tokens_map.json"];
         assert_eq!(
             of(old, &[Tokenizer, Weights]),

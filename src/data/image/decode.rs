@@ -1,0 +1,206 @@
+//! Image files to the RGB bytes that PIL gives: `Image.open(path).convert("RGB")`, or the same over white.
+//!
+//! The content decides the format, not the extension; each format has a file of its own beside this one. What PIL
+//! refuses is refused: files that end too early, more pixels than its limit, wrong checksums, text that inflates without
+//! end. What themo does not decode as PIL does is refused too, by name. GIF, WebP, PNG and TIFF give their first frame.
+//! Source of the rules: Pillow 13.0, `*ImagePlugin.py`, `ImageFile.py`, `Image.py` (`convert`),
+//! `libImaging/{Convert,Unpack,AlphaComposite}.c`.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::path::Path;
+use std::sync::Once;
+
+use image::RgbImage;
+use weezl::LzwStatus;
+use weezl::decode::Decoder;
+
+use super::{Transparency, bmp, gif, jpeg, png, tiff, webp};
+use crate::error::{Error, Result};
+
+/// The longest side, JPEG's own limit.
+const MAX_SIDE: u32 = 65_535;
+/// PIL's limit on the area.
+pub(super) const MAX_PIXELS: u64 = 178_956_970;
+/// The memory of an image of that area in RGBA, with some for the decoder.
+pub(super) const MAX_DECODED_BYTES: usize = 1 << 30;
+
+/// The formats that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Jpeg,
+    Png,
+    WebP,
+    Gif,
+    Bmp,
+    Tiff,
+}
+
+/// A decoded image.
+#[derive(Debug)]
+pub(super) struct Pixels {
+    pub width: u32,
+    pub height: u32,
+    /// What PIL's `convert("RGB")` gives, row by row.
+    pub rgb: Vec<u8>,
+    /// The alpha of PIL's `convert("RGBA")`, one byte a pixel, where the file has transparency.
+    pub alpha: Option<Vec<u8>>,
+}
+
+/// The pixels of the file at `path`. A decoder that panics has met a broken image.
+pub(super) fn decode(path: &Path, transparency: Transparency) -> Result<RgbImage> {
+    let bytes = std::fs::read(path)?;
+    if bytes.is_empty() {
+        return Err(Error::new("the file is empty"));
+    }
+    let format = format(&bytes).ok_or_else(|| Error::new("not a JPEG, PNG, WebP, GIF, BMP or TIFF file"))?;
+    let Pixels { width, height, mut rgb, alpha } = guarded(|| match format {
+        Format::Jpeg => jpeg::decode(&bytes),
+        Format::Png => png::decode(&bytes),
+        Format::WebP => webp::decode(bytes),
+        Format::Gif => gif::decode(&bytes),
+        Format::Bmp => bmp::decode(&bytes),
+        Format::Tiff => tiff::decode(&bytes),
+    })?;
+    if let (Transparency::White, Some(alpha)) = (transparency, alpha) {
+        rgb.chunks_exact_mut(3).zip(alpha).for_each(|(pixel, alpha)| over_white(pixel, alpha));
+    }
+    RgbImage::from_raw(width, height, rgb).ok_or_else(|| Error::new(format!("{format:?}: wrong length")))
+}
+
+/// The format of a file that starts with `bytes`, if it is one of those that themo reads.
+pub(super) fn format(bytes: &[u8]) -> Option<Format> {
+    Some(match bytes {
+        [0xff, 0xd8, 0xff, ..] => Format::Jpeg,
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Format::Png,
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Format::WebP,
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Format::Gif,
+        [b'B', b'M', ..] => Format::Bmp,
+        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Format::Tiff,
+        _ => return None,
+    })
+}
+
+/// Refuses sizes that PIL refuses, and what no decoder here is asked to hold.
+pub(super) fn check_size(width: u32, height: u32) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(Error::new("no pixels"));
+    }
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(Error::new(format!("{width}x{height} pixels are more than themo decodes")));
+    }
+    Ok(())
+}
+
+/// `bytes[at..at + length]`, or an error that says the file ends too early.
+pub(super) fn slice(bytes: &[u8], at: usize, length: usize) -> Result<&[u8]> {
+    bytes.get(at..).and_then(|rest| rest.get(..length)).ok_or_else(|| Error::new("the file is truncated"))
+}
+
+/// Unpacks LZW codes until `out` has `length` bytes or `packed` is used up; whether the stream's end came.
+pub(super) fn unpack_lzw(decoder: &mut Decoder, mut packed: &[u8], length: usize, out: &mut Vec<u8>) -> Result<bool> {
+    let mut part = [0; 4096];
+    loop {
+        let room = part.len().min(length - out.len());
+        let step = decoder.decode_bytes(packed, &mut part[..room]);
+        packed = &packed[step.consumed_in..];
+        out.extend_from_slice(&part[..step.consumed_out]);
+        match step.status.map_err(|e| Error::new(format!("the image data are broken ({e})")))? {
+            LzwStatus::Done => return Ok(true),
+            LzwStatus::NoProgress => return Ok(false),
+            LzwStatus::Ok if out.len() == length => return Ok(false),
+            LzwStatus::Ok => {}
+        }
+    }
+}
+
+/// A palette as PIL holds one: of 256 colours, those that the file does not have are black.
+pub(super) fn palette<'a>(colours: impl Iterator<Item = &'a [u8]>, order: [usize; 3]) -> [[u8; 3]; 256] {
+    let mut palette = [[0; 3]; 256];
+    for (entry, colour) in palette.iter_mut().zip(colours) {
+        *entry = order.map(|channel| colour[channel]);
+    }
+    palette
+}
+
+/// One byte of CMYK's colour under `black`, both as ink; PIL's rounding of the quotient.
+/// Source: Pillow, `Convert.c`, `cmyk2rgb`.
+pub(super) fn shade(ink: u8, black: u8) -> u8 {
+    let light = 255 - u32::from(black);
+    light.saturating_sub(divided_by_255(u32::from(ink) * light)) as u8
+}
+
+/// `pixel` of opacity `alpha` before white, as `Image.alpha_composite` rounds it.
+fn over_white(pixel: &mut [u8], alpha: u8) {
+    for byte in pixel {
+        *byte = 255 - divided_by_255(u32::from(alpha) * u32::from(255 - *byte)) as u8;
+    }
+}
+
+/// `value / 255`, rounded (PIL's `MULDIV255`).
+fn divided_by_255(value: u32) -> u32 {
+    let value = value + 128;
+    (value + (value >> 8)) >> 8
+}
+
+thread_local! {
+    /// Whether a panic of this thread is caught and named: then the usual hook prints nothing.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `decode` gives; a panic in it is an error.
+fn guarded<T>(decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+            if !GUARDED.get() {
+                usual(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(decode));
+    GUARDED.set(false);
+    result.unwrap_or_else(|panic| Err(Error::new(format!("the decoder gave up: {}", message(&*panic)))))
+}
+
+/// What a panic says.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_broken_image() {
+        for (decode, words) in [
+            ((|| panic!("row {}", 7)) as fn() -> Result<()>, "row 7"),
+            (|| [0u8; 3].get(3).map(drop).ok_or(()).map_err(|()| unreachable!("no row")), "no row"),
+            (|| panic::panic_any(7), "without words"),
+        ] {
+            let error = guarded(decode).expect_err("it panics");
+            assert!(error.to_string().contains("gave up") && error.to_string().contains(words), "{error}");
+        }
+        assert!(!GUARDED.get());
+        assert!(guarded(|| Ok(3)).is_ok_and(|three| three == 3));
+    }
+
+    /// All values against the formula of `AlphaComposite.c` with a white, opaque background.
+    #[test]
+    fn compositing_is_pils() {
+        for (alpha, colour) in (0..=255u8).flat_map(|alpha| (0..=255u8).map(move |colour| (alpha, colour))) {
+            let (a, c) = (u32::from(alpha), u32::from(colour));
+            let (own, white) = (a << 7, (255 << 7) - (a << 7));
+            let sum = c * own + 255 * white + (0x80 << 7);
+            let expected = if a == 0 { 255 } else { (((sum >> 8) + sum) >> 8) >> 7 };
+            let mut pixel = [colour];
+            over_white(&mut pixel, alpha);
+            assert_eq!(u32::from(pixel[0]), expected, "{alpha} {colour}");
+        }
+    }
+}
