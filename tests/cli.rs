@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+use themo::data::tokens::TextTokenizer;
 
 /// A scratch folder with its own logs and cache.
 struct Scratch(TempDir);
@@ -158,6 +159,38 @@ fn the_teacher_and_its_files_stay_as_they_are() {
     let before = fs::read(&weights).unwrap();
     scratch.run(&[]);
     assert_eq!(before, fs::read(&weights).unwrap());
+}
+
+#[test]
+fn a_checkpoint_has_all_that_decides_about_token_ids() {
+    let scratch = Scratch::new();
+    let student = scratch.path("student");
+    copy_tree(&demo("models/toy-beto"), &student);
+    // (`rojo` is in the vocabulary; where it were not, the model would have no embedding for it.)
+    fs::write(student.join("added_tokens.json"), r#"{"rojo": 433}"#).unwrap();
+    fs::write(student.join("special_tokens_map.json"), r#"{"mask_token": "[MASK]"}"#).unwrap();
+    let settings = fs::read_to_string(student.join("tokenizer_config.json")).unwrap();
+    let settings = settings.replacen('{', r#"{"truncation_side": "left", "#, 1);
+    fs::write(student.join("tokenizer_config.json"), settings).unwrap();
+    let run = scratch.run(&["--max-epochs", "0", "--student", student.to_str().unwrap()]);
+    let last = run.join("checkpoints/last");
+    for name in
+        ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+    {
+        assert_eq!(fs::read(last.join(name)).unwrap(), fs::read(student.join(name)).unwrap(), "{name}");
+    }
+    let tokenizer = |max| TextTokenizer::from_folder(&last, max).unwrap();
+    let text = ["xrojox un círculo rojo y un círculo verde"];
+    let (whole, cut) = (tokenizer(77).encode(&text).unwrap().remove(0), tokenizer(6).encode(&text).unwrap().remove(0));
+    assert_eq!(whole.iter().filter(|id| **id == 433).count(), 2, "{whole:?}");
+    assert_eq!(cut, [&whole[..1], &whole[whole.len() - 5..]].concat());
+
+    // A token beyond the embeddings is an error that says so.
+    fs::write(student.join("added_tokens.json"), r#"{"rojo": 433, "<persona>": 558}"#).unwrap();
+    fs::write(scratch.path("pairs.tsv"), "una <persona> roja\ta red person\n".repeat(20)).unwrap();
+    let pairs = scratch.path("pairs.tsv");
+    let output = scratch.train(&["--student", student.to_str().unwrap(), "--pairs", pairs.to_str().unwrap()]);
+    assert_fails(&output, 1, &["558"]);
 }
 
 #[test]

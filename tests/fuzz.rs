@@ -246,7 +246,26 @@ fn targets(made: &Path) -> Vec<Target> {
     add(vec![merges, vocab], tokenizer);
     let model = golden("tiny-xlmr-tokenizer/sentencepiece.bpe.model");
     add(vec![(model.clone(), "sentencepiece.bpe.model")], tokenizer);
-    add(vec![(model, "tokenizer.model")], tokenizer);
+    add(vec![(model.clone(), "tokenizer.model"), (made.join("camembert.json"), "config.json")], tokenizer);
+    // What decides about ids beside a vocabulary, and each class from a tokenizer.json.
+    let (of_bert, whole) = ((made.join("bert.json"), "config.json"), (beto.join("tokenizer.json"), "tokenizer.json"));
+    let special = (made.join("special_tokens_map.json"), "special_tokens_map.json");
+    let added = (made.join("added_tokens.json"), "added_tokens.json");
+    let all = (made.join("tokenizer_config.json"), "tokenizer_config.json");
+    add(vec![all.clone(), whole.clone(), of_bert.clone()], tokenizer);
+    add(vec![all, (toy.join("tokenizer.json"), "tokenizer.json"), (made.join("clip.json"), "config.json")], tokenizer);
+    add(vec![special.clone(), added.clone(), whole.clone(), of_bert.clone()], tokenizer);
+    add(vec![added.clone(), special.clone(), (beto.join("vocab.txt"), "vocab.txt"), of_bert.clone()], tokenizer);
+    add(vec![of_bert.clone(), added, special, whole.clone()], tokenizer);
+    add(vec![whole, of_bert], tokenizer);
+    for (folder, kind) in [("tiny-roberta", "roberta"), ("tiny-camembert", "camembert")] {
+        let whole = golden(&format!("{folder}-tokenizer/tokenizer.json"));
+        add(vec![(whole, "tokenizer.json"), (made.join(format!("{kind}.json")), "config.json")], tokenizer);
+    }
+    let (vocab, merges) = (golden("tiny-roberta-tokenizer/vocab.json"), golden("tiny-roberta-tokenizer/merges.txt"));
+    let (vocab, merges) = ((vocab, "vocab.json"), (merges, "merges.txt"));
+    add(vec![vocab.clone(), merges.clone()], tokenizer);
+    add(vec![merges, vocab], tokenizer);
     let image = demo("mscoco/train2014/COCO_train2014_000000019700.jpg");
     let settings = (golden("tiny-clip/preprocessor_config.json"), "preprocessor_config.json");
     add(vec![settings, (image, "image.jpg")], preprocess);
@@ -259,8 +278,28 @@ fn targets(made: &Path) -> Vec<Target> {
     targets
 }
 
-/// Files that no fixture has: an index, and a checkpoint of themo.
+/// Files that no fixture has: an index, a checkpoint of themo, and a tokenizer's settings.
 fn make(folder: &Path) {
+    let write = |name: &str, json: serde_json::Value| fs::write(folder.join(name), json.to_string()).unwrap();
+    for kind in ["bert", "clip", "roberta", "camembert"] {
+        write(&format!("{kind}.json"), serde_json::json!({"model_type": kind, "tokenizer_class": null}));
+    }
+    let token = |content: &str| {
+        serde_json::json!({"content": content, "single_word": true, "lstrip": true, "rstrip": true,
+            "normalized": true, "special": false})
+    };
+    write(
+        "tokenizer_config.json",
+        serde_json::json!({"do_lower_case": true, "strip_accents": null, "truncation_side": "left",
+            "split_special_tokens": false, "mask_token": "<mask>", "extra_special_tokens": {"image_token": "<s>"},
+            "additional_special_tokens": ["red", "<x>"],
+            "added_tokens_decoder": {"1": token("un"), "7": token(" small "), "600": token("<mask>")}}),
+    );
+    write(
+        "special_tokens_map.json",
+        serde_json::json!({"mask_token": token("[MASK]"), "additional_special_tokens": ["small", "x"]}),
+    );
+    write("added_tokens.json", serde_json::json!({"un": 3, "\u{a0}x": 600, "[MASK]": 4, "日": 9}));
     let tensors = candle_core::safetensors::load(golden("tiny-bert/model.safetensors"), &Device::Cpu).unwrap();
     let map: serde_json::Map<String, serde_json::Value> =
         tensors.keys().map(|name| (name.clone(), "one.safetensors".into())).collect();

@@ -13,7 +13,7 @@ use crate::commands::train::model_files;
 use crate::config::Config;
 use crate::data::digest::{Digests, Key};
 use crate::data::image::settings_file;
-use crate::data::tokens::TOKENIZER_FILES;
+use crate::data::tokens::{TOKENIZER_FILES, tokenizer_files};
 use crate::error::{Error, Result, ResultExt};
 use crate::eval::report::Report;
 use crate::eval::towers::{MclipTexts, TeacherImages};
@@ -43,7 +43,7 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
     let mut files = model_files(&folder)?;
     files.extend(model_files(&vision)?);
     let tokenizer = tokenizer_folder(&folder, &mclip)?;
-    files.extend(TOKENIZER_FILES.map(|name| tokenizer.join(name)).into_iter().filter(|path| path.exists()));
+    files.extend(tokenizer_files(&tokenizer));
     files.push(settings_file(&vision));
     let mut digests = Digests::open(&config.cache_dir);
     let models = digests.of(&files).hint(|| "fetch the model's files again")?;
@@ -130,8 +130,8 @@ pub fn load_mclip(folder: &Path, config: &MclipConfig, compute: &Compute) -> Res
 
 /// Where an M-CLIP's tokenizer is: in its folder, or in that of the model that it is built on.
 fn tokenizer_folder(folder: &Path, config: &MclipConfig) -> Result<PathBuf> {
-    let mut vocabularies =
-        TOKENIZER_FILES.iter().filter(|name| !name.ends_with("_config.json") && !name.ends_with("_map.json"));
+    let beside = ["_config.json", "_map.json", "_tokens.json"];
+    let mut vocabularies = TOKENIZER_FILES.iter().filter(|name| !beside.iter().any(|end| name.ends_with(end)));
     if vocabularies.any(|name| folder.join(name).exists()) {
         return Ok(folder.to_owned());
     }

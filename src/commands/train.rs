@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::config::recipe::Recipe;
 use crate::data::pairs::{self, Pair};
 use crate::data::targets::{Key, Targets};
-use crate::data::tokens::{TOKENIZER_FILES, TextTokenizer, cut_by_tokens};
+use crate::data::tokens::{TextTokenizer, cut_by_tokens, tokenizer_files};
 use crate::data::wit;
 use crate::device;
 use crate::error::{Error, Result, ResultExt};
@@ -258,8 +258,7 @@ fn load_pairs(config: &Config, one_batch: bool) -> Result<(Vec<Pair>, Vec<Pair>)
 /// The files on which a model's outputs for texts depend.
 pub fn model_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = weight_files(dir)?;
-    files.push(dir.join("config.json"));
-    files.extend(TOKENIZER_FILES.map(|name| dir.join(name)).into_iter().filter(|path| path.exists()));
+    files.extend(tokenizer_files(dir));
     Ok(files)
 }
 

@@ -12,7 +12,7 @@
 //! | [`image`] | one image file as CLIP wants it |
 //! | [`stream`] | many image files, decoded ahead of their use |
 //! | [`tokens`] | captions as token ids |
-//! | `sentencepiece`, `tokenizer_json` | the tokenizer of a SentencePiece file, and checks of a `tokenizer.json`, for [`tokens`] |
+//! | `tokenizer` | the tokenizer of a model folder as transformers makes it, for [`tokens`] |
 //! | [`digest`] | digests of files, and names for what depends on them |
 //! | [`targets`] | the teacher's features, computed once and memory-mapped |
 //!
@@ -25,11 +25,10 @@ pub mod imagenet;
 mod imagenet_labels;
 mod imagenet_tree;
 pub mod pairs;
-mod sentencepiece;
 pub mod stream;
 pub mod targets;
 pub mod text;
-mod tokenizer_json;
+mod tokenizer;
 pub mod tokens;
 pub mod wit;
 pub mod xtd10;

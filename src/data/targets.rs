@@ -19,7 +19,8 @@ impl Key {
     /// From the files that make the teacher; each counts with its name and its content.
     pub fn of_files(files: &[PathBuf]) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(b"themo teacher features, version 1");
+        // (Since version 2, token ids follow tokenizer_config.json and added_tokens.json as transformers' do.)
+        hasher.update(b"themo teacher features, version 2");
         Self(hasher).and_files(files)
     }
 

@@ -2,28 +2,30 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationParams;
 
-use super::{sentencepiece, tokenizer_json};
-use crate::error::{Error, Result, ResultExt};
+use super::tokenizer::{self, SENTENCEPIECE_FILES};
+use crate::error::{Error, Result};
 
-/// The files that make up a tokenizer, copied beside a checkpoint so that it stands on its own.
+/// The files on which token ids depend besides `config.json`, copied beside a checkpoint so that it stands on its own.
 pub const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
     SENTENCEPIECE_FILES[0],
     SENTENCEPIECE_FILES[1],
-    SENTENCEPIECE_FILES[2],
 ];
 
-/// The names under which SentencePiece models are shipped; XLM-R's is the first.
-const SENTENCEPIECE_FILES: [&str; 3] = ["sentencepiece.bpe.model", "tokenizer.model", "spiece.model"];
+/// The files of the model in `folder` on which its token ids depend.
+pub fn tokenizer_files(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let files = std::iter::once("config.json").chain(TOKENIZER_FILES).map(|name| folder.join(name));
+    files.filter(|path| path.exists())
+}
 
 /// A checkpoint's tokenizer, cutting at a maximal length and adding its special tokens; it never pads.
 pub struct TextTokenizer {
@@ -32,19 +34,18 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// From the tokenizer's files in `folder`: `tokenizer.json`, else a BERT's `vocab.txt`, else CLIP's `vocab.json`
-    /// and `merges.txt`, else XLM-R's SentencePiece model. Sequences hold at most `max_tokens` ids, the special ones
-    /// included.
+    /// The tokenizer that transformers makes of `config.json` and [`TOKENIZER_FILES`] in `folder`, as far as they are
+    /// there. Sequences hold at most `max_tokens` ids, the special ones included.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is damaged; a class or a setting that themo does not follow, by name.
     pub fn from_folder(folder: &Path, max_tokens: usize) -> Result<Self> {
-        let (path, tokenizer) = assemble(folder)?;
-        let wrong = |e: Error| {
-            e.context(format!("{} is not a usable tokenizer", path.display()))
-                .hint("fetch the model's tokenizer files again")
-        };
-        let mut tokenizer = tokenizer.map_err(wrong)?;
+        let tokenizer::Assembled { mut tokenizer, direction, path } = tokenizer::assemble(folder)?;
         tokenizer.with_padding(None);
-        let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
-        tokenizer.with_truncation(Some(truncation)).map_err(|e| wrong(told(e)))?;
+        let truncation = TruncationParams { max_length: max_tokens, direction, ..Default::default() };
+        tokenizer
+            .with_truncation(Some(truncation))
+            .map_err(|e| Error::new(e.to_string()).context(path.display().to_string()))?;
         Ok(Self { tokenizer, path })
     }
 
@@ -62,162 +63,6 @@ impl TextTokenizer {
             .map_err(|e| Error::new(e.to_string()).context(self.path.display().to_string()))?;
         Ok(encodings.iter().map(|e| e.get_ids().to_vec()).collect())
     }
-}
-
-/// An error of the tokenizers crate.
-fn told(e: tokenizers::Error) -> Error {
-    Error::new(e.to_string())
-}
-
-/// The main file of the tokenizer in `folder`, and what it makes. Only a file that cannot be read is an error by itself.
-fn assemble(folder: &Path) -> Result<(PathBuf, Result<Tokenizer>)> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        let bytes = std::fs::read(&path)
-            .context(|| format!("cannot read {}", path.display()))
-            .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
-        Ok::<_, Error>((path, bytes))
-    };
-    let json = |name: &str| -> Result<Value> {
-        let (path, bytes) = read(name)?;
-        serde_json::from_slice(&bytes)
-            .context(|| format!("{} is not JSON", path.display()))
-            .hint(|| "fetch the tokenizer's files again")
-    };
-    let has = |name: &str| folder.join(name).exists();
-    if has("tokenizer.json") {
-        let (path, bytes) = read("tokenizer.json")?;
-        return Ok((path, tokenizer_json::check(&bytes).and_then(|()| from_json(&bytes))));
-    }
-    if has("vocab.txt") {
-        let (path, vocab) = read("vocab.txt")?;
-        let settings = if has("tokenizer_config.json") { json("tokenizer_config.json")? } else { Value::Null };
-        let made = utf8(vocab).and_then(|vocab| from_value(&bert_tokenizer(&vocab, &settings)?));
-        return Ok((path, made));
-    }
-    if has("merges.txt") {
-        let (path, merges) = read("merges.txt")?;
-        let vocab = json("vocab.json")?;
-        return Ok((path, utf8(merges).and_then(|merges| from_value(&clip_tokenizer(vocab, &merges)?))));
-    }
-    match SENTENCEPIECE_FILES.into_iter().find(|name| has(name)) {
-        Some(name) => read(name).map(|(path, bytes)| (path, sentencepiece::tokenizer(&bytes))),
-        None => Err(Error::new(format!("there is no tokenizer.json in {}", folder.display()))
-            .hint("a model folder holds config.json, model.safetensors and the tokenizer's files")),
-    }
-}
-
-fn utf8(bytes: Vec<u8>) -> Result<String> {
-    String::from_utf8(bytes).map_err(|_| Error::new("it is not UTF-8"))
-}
-
-fn from_value(json: &Value) -> Result<Tokenizer> {
-    from_json(json.to_string().as_bytes())
-}
-
-fn from_json(json: &[u8]) -> Result<Tokenizer> {
-    Tokenizer::from_bytes(json).map_err(told)
-}
-
-/// transformers' BertTokenizer. Special ids are where the vocabulary has them (BETO: [MASK] 0, [PAD] 1, [CLS] 4).
-fn bert_tokenizer(vocab: &str, settings: &Value) -> Result<Value> {
-    let vocab: serde_json::Map<String, Value> =
-        vocab.lines().enumerate().map(|(id, token)| (token.trim_end().to_owned(), id.into())).collect();
-    let special = |key: &str, default: &str| {
-        // Either the token itself, or an object that describes it.
-        let token = settings[key].as_str().or(settings[key]["content"].as_str()).unwrap_or(default).to_owned();
-        let id = vocab.get(&token).cloned();
-        id.map(|id| (token.clone(), id)).ok_or_else(|| {
-            Error::new(format!("vocab.txt does not have the special token {token}"))
-                .hint("fetch the tokenizer's files again")
-        })
-    };
-    let (unknown, cls, sep) =
-        (special("unk_token", "[UNK]")?, special("cls_token", "[CLS]")?, special("sep_token", "[SEP]")?);
-    let mut added = vec![unknown.clone(), cls.clone(), sep.clone()];
-    added.extend([special("pad_token", "[PAD]"), special("mask_token", "[MASK]")].into_iter().flatten());
-    added.sort_by_key(|(_, id)| id.as_u64());
-    let token = |(token, id): &(String, Value)| json!({"id": token, "ids": [id], "tokens": [token]});
-    let piece = |(token, _): &(String, Value)| json!({"SpecialToken": {"id": token, "type_id": 0}});
-    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
-    let single = json!([piece(&cls), text, piece(&sep)]);
-    Ok(json!({
-        "version": "1.0",
-        "added_tokens": added.iter().map(added_token).collect::<Vec<_>>(),
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": true,
-            "handle_chinese_chars": settings["tokenize_chinese_chars"].as_bool().unwrap_or(true),
-            "strip_accents": settings["strip_accents"], // null: as lower-casing
-            "lowercase": settings["do_lower_case"].as_bool().unwrap_or(true),
-        },
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": single,
-            "pair": single,
-            "special_tokens": {(cls.0.clone()): token(&cls), (sep.0.clone()): token(&sep)},
-        },
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
-        "model": {
-            "type": "WordPiece",
-            "unk_token": unknown.0,
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100,
-            "vocab": vocab,
-        },
-    }))
-}
-
-/// transformers' CLIPTokenizer (byte-level BPE with `</w>` at the end of words).
-fn clip_tokenizer(vocab: Value, merges: &str) -> Result<Value> {
-    let (start, end) = ("<|startoftext|>", "<|endoftext|>");
-    let (Some(start_id), Some(end_id)) = (vocab.get(start).cloned(), vocab.get(end).cloned()) else {
-        return Err(
-            Error::new(format!("vocab.json does not have {start} and {end}")).hint("fetch the tokenizer's files again")
-        );
-    };
-    let merges: Vec<&str> =
-        merges.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty()).collect();
-    let words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-    Ok(json!({
-        "version": "1.0",
-        "added_tokens": [added_token(&(start.to_owned(), start_id.clone())), added_token(&(end.to_owned(), end_id.clone()))],
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "NFC"},
-            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
-            {"type": "Lowercase"},
-        ]},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": words}, "behavior": "Removed", "invert": true},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-        ]},
-        "post_processor": {
-            "type": "RobertaProcessing",
-            "sep": [end, end_id],
-            "cls": [start, start_id],
-            "trim_offsets": false,
-            "add_prefix_space": false,
-        },
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": end,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "</w>",
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "vocab": vocab,
-            "merges": merges,
-        },
-    }))
-}
-
-fn added_token((token, id): &(String, Value)) -> Value {
-    json!({
-        "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": true,
-    })
 }
 
 /// Cuts a list of sequence lengths into runs of at most `max_tokens` tokens (at least one sequence each).
@@ -256,6 +101,8 @@ pub fn cut_evenly(lengths: &[usize], max_tokens: usize) -> Vec<std::ops::Range<u
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn demo(model: &str) -> PathBuf {
@@ -303,20 +150,112 @@ mod tests {
         }
     }
 
-    /// Also made by `tests/golden/tokens_small.py`.
-    #[test]
-    fn a_berts_settings_mean_what_transformers_means() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokens_settings.json");
-        let golden: Vec<Value> = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+    /// A folder with the files of a form of `tests/golden/token_forms.py`.
+    fn lay_out(form: &Value, bases: &Value) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::copy(demo("toy-beto").join("vocab.txt"), folder.path().join("vocab.txt")).unwrap();
-        assert_eq!(golden.len(), 40);
-        for row in golden {
-            std::fs::write(folder.path().join("tokenizer_config.json"), row["settings"].to_string()).unwrap();
-            let want: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
-            let tokenizer = TextTokenizer::from_folder(folder.path(), 77).unwrap();
-            assert_eq!(tokenizer.encode(&[row["text"].as_str().unwrap()]).unwrap()[0], want, "{row}");
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join(bases[form["base"].as_str().unwrap()].as_str().unwrap());
+        for name in form["files"].as_array().unwrap() {
+            let (source, target) = name.as_str().unwrap().split_once('>').unwrap_or((name.as_str().unwrap(), ""));
+            let target = if target.is_empty() { source.rsplit('/').next().unwrap() } else { target };
+            std::fs::copy(base.join(source), folder.path().join(target)).unwrap();
         }
+        std::fs::write(folder.path().join("config.json"), form["config"].to_string()).unwrap();
+        for (name, values) in form["write"].as_object().unwrap() {
+            let path = folder.path().join(name);
+            let mut content = std::fs::read(&path).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
+            for (pointer, value) in values.as_object().unwrap() {
+                let Some((parent, last)) = pointer.rsplit_once('/') else {
+                    content = value.clone();
+                    continue;
+                };
+                match content.pointer_mut(parent).unwrap() {
+                    Value::Array(list) => list.push(value.clone()),
+                    parent => parent[last] = value.clone(),
+                }
+            }
+            std::fs::write(path, content.to_string()).unwrap();
+        }
+        folder
+    }
+
+    /// `tests/golden/tokens_small.py` asked transformers' AutoTokenizer for these.
+    #[test]
+    fn every_form_of_the_files_means_what_transformers_means() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/token_forms.json");
+        let golden: Value = serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+        let texts: Vec<String> = serde_json::from_value(golden["texts"].clone()).unwrap();
+        let lists: Vec<Vec<u32>> = serde_json::from_value(golden["lists"].clone()).unwrap();
+        let (mut equal, mut refused, mut faults) = (0, 0, Vec::new());
+        for form in golden["forms"].as_array().unwrap() {
+            let folder = lay_out(form, &golden["bases"]);
+            let most = form["max"].as_u64().unwrap_or(77) as usize;
+            let ids = TextTokenizer::from_folder(folder.path(), most).and_then(|tokenizer| tokenizer.encode(&texts));
+            let refusal = form["refused"].as_str().or(form["ids"].is_null().then_some(""));
+            match (ids, refusal) {
+                (Ok(ids), None) => {
+                    let want = form["ids"].as_array().unwrap().iter().map(|at| &lists[at.as_u64().unwrap() as usize]);
+                    let differ = ids.iter().zip(want).find(|(ids, want)| ids != want);
+                    match differ {
+                        Some((ids, want)) => faults.push(format!("{form}: {ids:?}, not {want:?}")),
+                        None => equal += 1,
+                    }
+                }
+                (Err(error), Some(part)) if error.to_string().contains(part) => refused += 1,
+                (ids, _) => faults.push(format!("{form}: {ids:?}")),
+            }
+        }
+        assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+        assert!(equal > 600 && refused > 10, "{equal} equal, {refused} refused");
+    }
+
+    /// The demo's BERT tokenizer with a file more or another one.
+    fn changed(base: &[&str], name: &str, content: &str) -> Result<TextTokenizer> {
+        let folder = tempfile::tempdir().unwrap();
+        for file in base {
+            std::fs::copy(demo("toy-beto").join(file), folder.path().join(file)).unwrap();
+        }
+        std::fs::write(folder.path().join(name), content).unwrap();
+        TextTokenizer::from_folder(folder.path(), 77)
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused_by_name() {
+        let whole = ["tokenizer.json", "config.json"];
+        for (name, content, part) in [
+            ("tokenizer_config.json", r#"{"auto_map": {"AutoTokenizer": ["a.B", null]}}"#, "auto_map"),
+            ("tokenizer_config.json", r#"{"init_inputs": ["x"]}"#, "init_inputs"),
+            ("tokenizer_config.json", r#"{"fast_tokenizer_files": ["tokenizer.5.0.json"]}"#, "tokenizer.5.0.json"),
+            ("tokenizer_config.json", r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#, "BertJapaneseTokenizer"),
+            ("tokenizer_config.json", r#"{"cls_token": null}"#, "cls_token"),
+            ("tokenizer_config.json", r#"{"truncation_side": "both"}"#, "truncation_side"),
+            ("tokenizer_config.json", r#"{"additional_special_tokens": [{"content": "<x>"}]}"#, "extra special token"),
+            ("tokenizer_config.json", r#"{"added_tokens_decoder": {"1": {"content": "<x>", "lstrip": 1}}}"#, "lstrip"),
+            ("special_tokens_map.json", r#"{"mask_token": 4}"#, "mask_token"),
+            ("added_tokens.json", r#"{"<x>": "4"}"#, "<x>"),
+            ("added_tokens.json", r#"["<x>"]"#, "added_tokens.json"),
+            ("tokenizer.json", r#"{"model": {"vocab": "a"}}"#, "vocabulary"),
+        ] {
+            let error = changed(&whole, name, content).err().unwrap_or_else(|| panic!("{content} is taken"));
+            assert!(error.to_string().contains(part) && error.advice().is_some(), "{content}: {error}");
+        }
+        // A class of transformers has its own vocabulary file: another one is not taken for it.
+        let clip = r#"{"model_type": "clip"}"#;
+        let error = changed(&["vocab.txt"], "config.json", clip).err().unwrap();
+        assert!(error.to_string().contains("no tokenizer.json or vocab.json"), "{error}");
+    }
+
+    #[test]
+    fn merges_beyond_the_vocabulary_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("vocab.json", r#"{"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4, "aaaa": 5, "bbb": 6}"#);
+        write("merges.txt", "#version: 0.2\naaaa bbb\n");
+        let error = TextTokenizer::from_folder(folder.path(), 77).err().unwrap();
+        assert!(error.to_string().contains("the merge of aaaa and bbb"), "{error}");
+        let model = r#"{"type": "BPE", "vocab": {"aaaa": 0, "bbb": 1}, "merges": ["aaaa bbb"]}"#;
+        write("tokenizer.json", &format!(r#"{{"version": "1.0", "added_tokens": [], "model": {model}}}"#));
+        let error = TextTokenizer::from_folder(folder.path(), 77).err().unwrap();
+        assert!(error.to_string().contains("the merge of aaaa and bbb"), "{error}");
     }
 
     #[test]

@@ -30,18 +30,17 @@ const WEIGHTS: [&[&str]; 4] = [
     &["pytorch_model.bin.index.json"],
 ];
 
-/// Forms of a tokenizer, the best first.
-const TOKENIZERS: [&[&str]; 6] = [
+/// Forms of a tokenizer's vocabulary, the best first.
+const TOKENIZERS: [&[&str]; 5] = [
     &["tokenizer.json"],
     &["vocab.txt"],
     &["vocab.json", "merges.txt"],
-    &["sentencepiece.bpe.model"],
     &["tokenizer.model"],
-    &["spiece.model"],
+    &["sentencepiece.bpe.model"],
 ];
 
-/// What may stand beside any form of a tokenizer.
-const SETTINGS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+/// What may stand beside any form of a tokenizer, and decides about ids too.
+const SETTINGS: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 /// The files to have for `parts`, where `has` tells which there are; or, in words, those that are missing.
 pub fn needed(parts: &[Part], has: &dyn Fn(&str) -> bool) -> std::result::Result<Vec<&'static str>, Vec<&'static str>> {
@@ -67,6 +66,11 @@ pub fn needed(parts: &[Part], has: &dyn Fn(&str) -> bool) -> std::result::Result
     } else if parts.contains(&Part::TokenizerIfAny) {
         one_of(&TOKENIZERS, "");
     }
+    if wants_tokenizer(parts) && !has(TOKENIZERS[0][0]) {
+        // Which of several vocabularies counts is for config.json to say.
+        let first = TOKENIZERS.iter().position(|form| form.iter().all(|file| has(file)));
+        TOKENIZERS.iter().skip(first.map_or(usize::MAX, |first| first + 1)).for_each(|form| one_of(&[form], ""));
+    }
     if wants_tokenizer(parts) {
         SETTINGS.iter().for_each(|file| one_of(&[&[file]], ""));
     }
@@ -76,14 +80,7 @@ pub fn needed(parts: &[Part], has: &dyn Fn(&str) -> bool) -> std::result::Result
     if missing.is_empty() { Ok(files) } else { Err(missing) }
 }
 
-/// Of the files that `parts` can do without, those of which nobody knows whether the model has them: `known` tells of a
-/// file whether it is here or known not to be there, `here` whether it is here.
-pub fn unknown(parts: &[Part], here: &dyn Fn(&str) -> bool, known: &dyn Fn(&str) -> bool) -> bool {
-    let tokenizer = || TOKENIZERS.iter().any(|form| form.iter().all(|file| here(file))) || known(TOKENIZERS[0][0]);
-    wants_tokenizer(parts) && !(SETTINGS.iter().all(|file| known(file)) && tokenizer())
-}
-
-/// The files that [`unknown`] asks for.
+/// The files that `parts` can do without, but that decide about token ids where the model has them.
 pub fn optional(parts: &[Part]) -> impl Iterator<Item = &'static str> {
     SETTINGS.into_iter().chain([TOKENIZERS[0][0]]).filter(|_| wants_tokenizer(parts))
 }
@@ -170,6 +167,12 @@ mod tests {
         assert_eq!(
             of(old, &[Tokenizer, Weights]),
             Ok(vec!["config.json", "vocab.txt", "special_tokens_map.json", "pytorch_model.bin"])
+        );
+        // Without a tokenizer.json, all vocabularies: config.json says which counts.
+        let two = &["config.json", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer.model"];
+        assert_eq!(
+            of(two, &[TokenizerIfAny]),
+            Ok(vec!["config.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "added_tokens.json"])
         );
         let sharded = &["config.json", "model.safetensors.index.json", "pytorch_model.bin"];
         assert_eq!(of(sharded, &[Weights]), Ok(vec!["config.json", "model.safetensors.index.json"]));

@@ -19,7 +19,7 @@ use hf_hub::api::RepoInfo;
 
 use self::cache::{Repo, is_commit};
 pub use self::files::Part;
-use self::files::{complete, is_plain_name, needed, optional, shards, unknown};
+use self::files::{complete, is_plain_name, needed, optional, shards};
 use crate::download::{Client, Expected, Failure, Patience, header, human_bytes, is_offline};
 use crate::error::{Error, Result};
 
@@ -90,7 +90,7 @@ impl Hub {
         let local = repo.commit(id.revision).filter(|commit| complete(&repo.snapshot(commit), parts));
         if let Some(commit) = &local {
             let here = |file: &str| repo.snapshot(commit).join(file).exists();
-            if self.offline || !unknown(parts, &here, &|file| here(file) || repo.is_absent(commit, file)) {
+            if self.offline || optional(parts).all(|file| here(file) || repo.is_absent(commit, file)) {
                 tracing::debug!("{name} is in the cache, commit {commit}");
                 return Ok(repo.snapshot(commit));
             }

@@ -84,7 +84,9 @@ fn needed_files_are_fetched_once_into_the_shared_layout() {
     assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), model()["model.safetensors"]);
     let noted = |path: &str| fs::read_to_string(home.path().join("hub/models--demo--model").join(path)).unwrap();
     assert_eq!(noted("refs/main"), COMMIT);
-    assert_eq!(noted(&format!(".no_exist/{COMMIT}/tokenizer_config.json")), "");
+    for file in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
+        assert_eq!(noted(&format!(".no_exist/{COMMIT}/{file}")), "");
+    }
     #[cfg(unix)]
     assert_eq!(
         fs::read_link(folder.join("model.safetensors")).unwrap(),
@@ -310,6 +312,31 @@ fn without_a_network_every_file_is_named_with_its_place() {
     let parts = ["no safe connection", "SSL_CERT_FILE"];
     assert_told(get(&client(&url, home.path(), false), "demo/model", &some), &parts);
     assert!(!home.path().join("hub").exists(), "nothing was written");
+}
+
+#[test]
+fn all_that_decides_about_token_ids_is_fetched() {
+    let mut files = model();
+    files.remove("tokenizer.json");
+    for name in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"] {
+        files.insert(name.to_owned(), b"{}".to_vec());
+    }
+    let fake = FakeHub::start(vec![("demo/model", files)], |_| None);
+    let home = TempDir::new().unwrap();
+    let folder = get(&client(&fake.hub.url, home.path(), false), "demo/model", &[Part::Tokenizer]).unwrap();
+    let names: Vec<_> = files_of(&folder).into_keys().collect();
+    assert_eq!(
+        names,
+        [
+            "added_tokens.json",
+            "config.json",
+            "merges.txt",
+            "special_tokens_map.json",
+            "tokenizer_config.json",
+            "vocab.json",
+            "vocab.txt"
+        ]
+    );
 }
 
 #[test]

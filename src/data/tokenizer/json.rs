@@ -7,12 +7,47 @@ use super::sentencepiece::{LONGEST_PIECE, check_charsmap};
 use crate::error::{Error, Result, ResultExt};
 
 /// Refuses what the crate trusts: that the JSON has no fault, and the tables within it.
-pub(super) fn check(json: &[u8]) -> Result<()> {
-    // (The value is not handed on: numbers would lose a digit.)
-    let json: Value = serde_json::from_slice(json)?;
+pub(super) fn check(json: &Value) -> Result<()> {
     check_normalizer(&json["normalizer"])?;
-    check_vocab(&json["model"]["vocab"])?;
+    let model = &json["model"];
+    check_vocab(&model["vocab"])?;
+    if let Value::Object(vocab) = &model["vocab"] {
+        let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
+        check_merges(vocab.keys().map(String::len).max().unwrap_or(0), &merges(model)?, prefix)?;
+    }
     check_processor(&json["post_processor"])
+}
+
+/// The merges of a BPE model, `"a b"` or `["a", "b"]` each.
+pub(super) fn merges(model: &Value) -> Result<Vec<(String, String)>> {
+    let pair = |merge: &Value| match merge {
+        Value::String(merge) => merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())),
+        merge => Some((merge[0].as_str()?.to_owned(), merge[1].as_str()?.to_owned())),
+    };
+    let merges = model["merges"].as_array().into_iter().flatten();
+    merges.map(|merge| pair(merge).ok_or_else(|| Error::new(format!("{merge} is no merge of two tokens")))).collect()
+}
+
+/// Refuses merges into tokens that are longer than the `longest` of the vocabulary (in bytes): the crate writes them
+/// into a buffer of that length.
+pub(super) fn check_merges(longest: usize, merges: &[(String, String)], prefix: &str) -> Result<()> {
+    let fits = |(a, b): &&(String, String)| b.get(prefix.len()..).is_some_and(|b| a.len() + b.len() <= longest);
+    match merges.iter().find(|merge| !fits(merge)) {
+        Some((a, b)) => Err(Error::new(format!("the merge of {a} and {b} is not in the vocabulary"))),
+        None => Ok(()),
+    }
+}
+
+/// The normalisation rules of a SentencePiece model that a `tokenizer.json` was made from.
+pub(super) fn charsmap(json: &Value) -> Option<Vec<u8>> {
+    let normalizer = &json["normalizer"];
+    let all = match normalizer["normalizers"].as_array().filter(|_| normalizer["type"] == "Sequence") {
+        Some(all) => all.iter().collect(),
+        None => vec![normalizer],
+    };
+    all.into_iter()
+        .find_map(|one| one["precompiled_charsmap"].as_str().filter(|_| one["type"] == "Precompiled"))
+        .map(base64)
 }
 
 /// Refuses a `tokenizer.json`'s vocabulary with pieces that are too long for a tree.

@@ -1,17 +1,7 @@
-//! SentencePiece models (`sentencepiece.bpe.model`) as transformers' XLMRobertaTokenizer uses them.
+//! SentencePiece models (`sentencepiece.bpe.model`), the unigram kind.
 //!
 //! The file is a protobuf message, `ModelProto` of google/sentencepiece's `src/sentencepiece_model.proto`; the few
-//! fields needed are read here. The ids are fairseq's: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, then the model's pieces
-//! but for its first three, and `<mask>` last (`convert_slow_tokenizer.py` in transformers).
-
-use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::Precompiled;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
-use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, Tokenizer};
+//! fields needed are read here.
 
 use crate::error::{Error, Result, ResultExt};
 
@@ -26,56 +16,22 @@ const USER_DEFINED: u64 = 4;
 /// `TrainerSpec.ModelType`.
 const UNIGRAM: u64 = 1;
 
-struct Piece {
-    text: String,
-    score: f64,
+/// A piece of the vocabulary.
+pub(super) struct Piece {
+    pub(super) text: String,
+    pub(super) score: f64,
     kind: u64,
 }
 
-/// The tokenizer that a SentencePiece file of XLM-R's kind describes.
-pub(super) fn tokenizer(file: &[u8]) -> Result<Tokenizer> {
-    let (pieces, charsmap) = parse(file)?;
-    let first: Vec<&str> = pieces.iter().take(3).map(|piece| piece.text.as_str()).collect();
-    if first != ["<unk>", "<s>", "</s>"] {
-        return Err(Error::new(format!("its first pieces are {first:?}, not XLM-R's <unk>, <s>, </s>"))
-            .hint("only SentencePiece models of XLM-R's kind are read; save a tokenizer.json with transformers"));
+impl Piece {
+    /// Whether it is a token of its own, found before all else, and then whether it is a special one.
+    pub(super) fn is_special(&self) -> Option<bool> {
+        matches!(self.kind, CONTROL | USER_DEFINED).then_some(self.kind == CONTROL)
     }
-    let special = ["<s>", "<pad>", "</s>", "<unk>"];
-    let (mut vocab, mut added) = (Vec::with_capacity(pieces.len() + 2), Vec::new());
-    vocab.extend(special.map(|token| (token.to_owned(), 0.0)));
-    added.extend(special.map(|token| AddedToken::from(token, true)));
-    for Piece { text, score, kind } in pieces.into_iter().skip(3) {
-        if matches!(kind, CONTROL | USER_DEFINED) {
-            added.push(AddedToken::from(text.as_str(), kind == CONTROL).normalized(false));
-        }
-        vocab.push((text, score));
-    }
-    vocab.push(("<mask>".to_owned(), 0.0));
-    added.push(AddedToken::from("<mask>", true));
-
-    let told = |e: tokenizers::Error| Error::new(e.to_string());
-    let mut tokenizer = Tokenizer::new(Unigram::from(vocab, Some(3), false).map_err(told)?);
-    if !charsmap.is_empty() {
-        check_charsmap(charsmap).context(|| "its normalisation rules")?;
-        let rules = Precompiled::from(charsmap).map_err(|e| Error::new(e.to_string()))?;
-        tokenizer.with_normalizer(Some(rules)).map_err(told)?;
-    }
-    let words = Metaspace::new('▁', PrependScheme::Always, true);
-    tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
-        PreTokenizerWrapper::WhitespaceSplit(WhitespaceSplit),
-        PreTokenizerWrapper::Metaspace(words),
-    ])));
-    let mut template = TemplateProcessing::builder();
-    template.special_tokens(vec![("<s>", 0), ("</s>", 2)]);
-    template.try_single("<s> $A </s>").map_err(Error::new)?;
-    template.try_pair("<s> $A </s> </s> $B </s>").map_err(Error::new)?;
-    tokenizer.with_post_processor(Some(template.build().map_err(|e| Error::new(e.to_string()))?));
-    tokenizer.add_tokens(added).map_err(told)?;
-    Ok(tokenizer)
 }
 
 /// The pieces and the normalisation rules of a `ModelProto`.
-fn parse(file: &[u8]) -> Result<(Vec<Piece>, &[u8])> {
+pub(super) fn parse(file: &[u8]) -> Result<(Vec<Piece>, &[u8])> {
     let (mut pieces, mut charsmap) = (Vec::new(), &[][..]);
     let mut fields = Fields(file);
     while let Some(field) = fields.next()? {
