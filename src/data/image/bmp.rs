@@ -163,7 +163,8 @@ fn runs(bytes: &[u8], start: usize, width: usize, length: usize, nibbles: bool) 
     while codes.len() < length {
         let Some(&[count, value]) = bytes.get(at..at + 2).and_then(|pair| pair.first_chunk()) else { break };
         at += 2;
-        let half = |byte: u8, k: usize| if nibbles { if k % 2 == 0 { byte >> 4 } else { byte & 15 } } else { byte };
+        let half =
+            |byte: u8, k: usize| if nibbles { if k.is_multiple_of(2) { byte >> 4 } else { byte & 15 } } else { byte };
         match (count, value) {
             (0, 0) => {
                 codes.resize(codes.len().next_multiple_of(width), 0);

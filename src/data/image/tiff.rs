@@ -144,7 +144,7 @@ impl Layout {
             (_, 0, []) => Alpha::None,
             (2, 1, [] | [2]) | (1 | 3, 1, [2]) => Alpha::Plain,
             (2, 1, [999]) if bits == 8 => Alpha::Plain,
-            (1 | 2 | 3, 1, [0]) => Alpha::None,
+            (1..=3, 1, [0]) => Alpha::None,
             (2, 1..=3, [first @ (1 | 2), 0, ..] | [first @ 1]) if listed && bits == 8 => {
                 if *first == 1 {
                     Alpha::Associated
