@@ -12,18 +12,39 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Error {
     layers: Vec<String>,
     hint: Option<String>,
-    usage: bool,
+    kind: Kind,
+}
+
+/// What sort of failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Something did not work.
+    Failure,
+    /// themo was called or configured wrongly.
+    Usage,
+    /// The work was ended on request.
+    Stopped,
 }
 
 impl Error {
     /// A failure described by `what` (no final full stop; name the path or the flag).
     pub fn new(what: impl Into<String>) -> Self {
-        Self { layers: vec![what.into()], hint: None, usage: false }
+        Self { layers: vec![what.into()], hint: None, kind: Kind::Failure }
     }
 
     /// A mistake in how themo was called or configured (exit code 2).
     pub fn usage(what: impl Into<String>) -> Self {
-        Self { usage: true, ..Self::new(what) }
+        Self { kind: Kind::Usage, ..Self::new(what) }
+    }
+
+    /// Work that was ended on request.
+    pub fn stopped(what: impl Into<String>) -> Self {
+        Self { kind: Kind::Stopped, ..Self::new(what) }
+    }
+
+    /// What sort of failure it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Adds what was being done when this failed.
@@ -45,7 +66,7 @@ impl Error {
 
     /// 2 for wrong usage, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
-        if self.usage { 2 } else { 1 }
+        if self.kind == Kind::Usage { 2 } else { 1 }
     }
 }
 

@@ -174,9 +174,7 @@ fn a_checkpoint_has_all_that_decides_about_token_ids() {
     fs::write(student.join("tokenizer_config.json"), settings).unwrap();
     let run = scratch.run(&["--max-epochs", "0", "--student", student.to_str().unwrap()]);
     let last = run.join("checkpoints/last");
-    for name in
-        ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
-    {
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
         assert_eq!(fs::read(last.join(name)).unwrap(), fs::read(student.join(name)).unwrap(), "{name}");
     }
     let tokenizer = |max| TextTokenizer::from_folder(&last, max).unwrap();
@@ -184,6 +182,20 @@ fn a_checkpoint_has_all_that_decides_about_token_ids() {
     let (whole, cut) = (tokenizer(77).encode(&text).unwrap().remove(0), tokenizer(6).encode(&text).unwrap().remove(0));
     assert_eq!(whole.iter().filter(|id| **id == 433).count(), 2, "{whole:?}");
     assert_eq!(cut, [&whole[..1], &whole[whole.len() - 5..]].concat());
+
+    // A base that does not name its kind has its tokenizer.json as it stands, accents and all; its checkpoints, too.
+    let plain = scratch.path("plain");
+    fs::create_dir(&plain).unwrap();
+    for name in ["model.safetensors", "tokenizer.json"] {
+        fs::copy(demo("models/toy-beto").join(name), plain.join(name)).unwrap();
+    }
+    let config = fs::read(demo("models/toy-beto/config.json")).unwrap();
+    let mut config: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&config).unwrap();
+    config.retain(|key, _| key != "model_type" && key != "architectures");
+    fs::write(plain.join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
+    let run = scratch.run(&["--max-epochs", "0", "--student", plain.to_str().unwrap()]);
+    let ids = |folder: &Path| TextTokenizer::from_folder(folder, 77).unwrap().encode(&["un círculo rojo"]).unwrap();
+    assert_eq!(ids(&run.join("checkpoints/last")), ids(&plain));
 
     // A token beyond the embeddings is an error that says so.
     fs::write(student.join("added_tokens.json"), r#"{"rojo": 433, "<persona>": 558}"#).unwrap();

@@ -9,7 +9,7 @@ use themo::config::recipe::Recipe;
 use themo::eval::TextEmbedder;
 use themo::eval::towers::MclipTexts;
 use themo::models::student::Head;
-use themo::models::{ClipText, ClipVision, MclipConfig, Student, Tape};
+use themo::models::{ClipText, ClipVision, MclipConfig, Student, Tape, TokenizerFacts};
 use themo::nn::{Batch, Compute, Dropout, Gradients, Params, Pooling, Tokens};
 use themo::train::loss;
 use themo::train::optimizer::Optimizer;
@@ -194,7 +194,7 @@ fn students_of_every_kind_and_every_gradient_equal_pytorch() {
         assert_eq!(seen, want.keys().filter(|k| k.starts_with("grad.")).count(), "{name}");
         // Frozen layers are packed, and computed by other kernels; a checkpoint holds what transformers loads.
         let saved = tempfile::tempdir().unwrap();
-        student.save(saved.path(), Some(3)).unwrap();
+        student.save(saved.path(), TokenizerFacts { padding: Some(3), class: None }).unwrap();
         let frozen = Student::from_checkpoint(saved.path(), &compute).unwrap();
         assert_close(name, &frozen.embed(&tokens).unwrap(), &want["output"], 2e-6);
         let saved_names = candle_core::safetensors::load(saved.path().join("model.safetensors"), &Device::Cpu).unwrap();

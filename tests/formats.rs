@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use themo::error::Error;
 use themo::models::student::Head;
 use themo::models::weights::Weights;
-use themo::models::{ClipText, ClipVision, Student};
+use themo::models::{ClipText, ClipVision, Student, TokenizerFacts};
 use themo::nn::{Compute, Pooling, Tokens};
 
 fn golden(name: &str) -> PathBuf {
@@ -251,7 +251,7 @@ fn lightning_files_hold_other_modules_too() {
     let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
     let embed = |student: &Student| student.embed(&tokens).unwrap().to_vec2::<f32>().unwrap();
     let saved = tempfile::tempdir().unwrap();
-    student.save(saved.path(), None).unwrap();
+    student.save(saved.path(), TokenizerFacts::default()).unwrap();
     let bert = tensors(&saved.path().join("model.safetensors"));
     let projection = &tensors(&saved.path().join("head.safetensors"))["projection.weight"];
     let others =
@@ -280,7 +280,7 @@ fn old_checkpoints_of_themo_still_load() {
     (with_all.projection_bias, with_all.final_norm) = (true, true);
     let student = Student::load(&golden("tiny-bert"), with_all, 7, &compute()).unwrap();
     let folder = copy("tiny-bert");
-    student.save(folder.path(), None).unwrap();
+    student.save(folder.path(), TokenizerFacts::default()).unwrap();
     let encoder = tensors(&folder.path().join("model.safetensors"));
     let mut all: Tensors = encoder.into_iter().map(|(name, tensor)| (format!("transformer.{name}"), tensor)).collect();
     all.extend(tensors(&folder.path().join("head.safetensors")));
@@ -300,7 +300,10 @@ fn a_checkpoints_configuration_is_true_of_its_files() {
     edited(folder.path(), None, "dtype", &"float16".into());
     edited(folder.path(), None, "architectures", &serde_json::json!(["BertForMaskedLM"]));
     let saved = tempfile::tempdir().unwrap();
-    Student::load(folder.path(), head(), 0, &compute()).unwrap().save(saved.path(), Some(9)).unwrap();
+    Student::load(folder.path(), head(), 0, &compute())
+        .unwrap()
+        .save(saved.path(), TokenizerFacts { padding: Some(9), class: None })
+        .unwrap();
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(saved.path().join("config.json")).unwrap()).unwrap();
     assert_eq!(config["dtype"], "float32");
@@ -308,7 +311,7 @@ fn a_checkpoints_configuration_is_true_of_its_files() {
     assert_eq!((&config["architectures"][0], &config["pad_token_id"]), (&"BertModel".into(), &9.into()));
     // Where positions are counted from the padding's id, that is the model's.
     let roberta = Student::load(&golden("kinds/xlm-roberta"), Head::new(Pooling::Mean, 10), 0, &compute()).unwrap();
-    roberta.save(saved.path(), Some(9)).unwrap();
+    roberta.save(saved.path(), TokenizerFacts { padding: Some(9), class: None }).unwrap();
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(saved.path().join("config.json")).unwrap()).unwrap();
     assert_eq!(config["pad_token_id"], 0);

@@ -15,7 +15,7 @@ use themo::data::image::Transparency;
 use themo::data::tokens::TextTokenizer;
 use themo::error::Result;
 use themo::models::student::Head;
-use themo::models::{ClipText, ClipVision, Mclip, MclipConfig, Student};
+use themo::models::{ClipText, ClipVision, Mclip, MclipConfig, Student, TokenizerFacts};
 use themo::nn::{Compute, Pooling, Tokens};
 use themo::train::lightning::Lightning;
 
@@ -305,7 +305,7 @@ fn make(folder: &Path) {
         tensors.keys().map(|name| (name.clone(), "one.safetensors".into())).collect();
     fs::write(folder.join("index.json"), serde_json::json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
     let student = Student::load(&golden("tiny-bert"), Head::new(Pooling::Mean, 20), 0, &compute()).unwrap();
-    student.save(folder, None).unwrap();
+    student.save(folder, TokenizerFacts::default()).unwrap();
     fs::rename(folder.join("model.safetensors"), folder.join("trained.safetensors")).unwrap();
 }
 

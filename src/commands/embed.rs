@@ -1,6 +1,6 @@
 //! `themo embed`: texts and images to vectors in a file, for users and for checking against other implementations.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,8 +10,8 @@ use super::model_folder;
 use crate::cli::EmbedArgs;
 use crate::commands::baseline::load_mclip;
 use crate::commands::trained::Trained;
-use crate::data::text::read_all;
 use crate::config::Config;
+use crate::data::text::read_all;
 use crate::data::tokens::TextTokenizer;
 use crate::data::{first_few, image};
 use crate::device;
@@ -20,6 +20,7 @@ use crate::eval::images;
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, expect_finite, normalise};
 use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::hub::Part;
+use crate::models::weights::to_bytes;
 use crate::models::{ClipText, MclipConfig};
 use crate::nn::Compute;
 use crate::report::console::{print, progress};
@@ -73,7 +74,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
         ));
     }
 
-    let (mut tensors, mut metadata) = (BTreeMap::new(), HashMap::new());
+    let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
     if let Some(texts) = &texts {
         let rows = match &source {
             Source::Trained(trained) => {
@@ -106,7 +107,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
         metadata.insert("image_names".to_owned(), serde_json::to_string(&image_names)?);
         metadata.insert("transparency".to_owned(), transparency.name().to_owned());
     }
-    write_atomic(&args.output, &safetensors::serialize(tensors, Some(metadata))?)?;
+    write_atomic(&args.output, &to_bytes(tensors, metadata)?)?;
     let count = |n: Option<usize>, what: &str| n.map(|n| format!("{n} {what}"));
     let counts = [count(texts.map(|t| t.len()), "texts"), count(images.as_ref().map(|_| image_names.len()), "images")];
     let counts: Vec<String> = counts.into_iter().flatten().collect();

@@ -13,13 +13,13 @@ use crate::data::targets::{Key, Targets};
 use crate::data::tokens::{TextTokenizer, cut_by_tokens, tokenizer_files};
 use crate::data::wit;
 use crate::device;
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::hub::Part;
 use crate::models::clip::ClipConfig;
 use crate::models::clip_text::text_projection;
 use crate::models::student::Head;
 use crate::models::weight_file::weight_files;
-use crate::models::{ClipText, Student};
+use crate::models::{ClipText, Student, TokenizerFacts};
 use crate::nn::{Backend, Compute, Tokens};
 use crate::report::console::{print, progress};
 use crate::report::environment::describe;
@@ -28,9 +28,9 @@ use crate::report::log_file;
 use crate::run_dir::{RunDir, write_atomic};
 use crate::signals::Signals;
 use crate::status::{RunState, Status};
-use crate::train::fit::Measure;
 use crate::train::loss::Objective;
-use crate::train::{Dataset, Journal, Start, State, Summary, Task, fit, memory};
+use crate::train::trainer::Measure;
+use crate::train::{Dataset, Journal, Start, State, Summary, Task, Trainer, memory};
 
 /// Captions embedded by the teacher between two writes to the cache.
 const TEACHER_TOKENS: usize = 4096;
@@ -113,7 +113,8 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         let mut journal = match &run {
             Some(run) => {
                 let hparams = introduce(run, &config, &compute)?;
-                Journal::open(run, (&student_dir, tokenizer.padding()), &config, &hparams, &state)?
+                let facts = TokenizerFacts { padding: tokenizer.padding(), class: Some(tokenizer.class()) };
+                Journal::open(run, (&student_dir, facts), &config, &hparams, &state)?
             }
             None => Journal::none(),
         };
@@ -136,7 +137,8 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
             val: val.as_ref(),
             recall: recall.as_ref().map(|recall| recall as &Measure),
         };
-        let fitted = fit(&config, &task, Start { state, checkpoint }, &mut journal, &should_stop);
+        let start = Start { state, checkpoint };
+        let fitted = Trainer::new(&config, task, start, &mut journal, &should_stop).and_then(Trainer::run);
         let stopped = fitted.as_ref().is_ok_and(|summary| summary.stopped);
         let finished = journal.finish((!stopped).then_some(fitted.is_ok()));
         let summary = fitted?;
@@ -145,7 +147,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     let trained = train();
     let stopped = match &trained {
         Ok(summary) => summary.stopped,
-        Err(error) => error.to_string() == STOPPED,
+        Err(error) => error.kind() == Kind::Stopped,
     };
     let ended = match &trained {
         _ if stopped => RunState::Stopped,
@@ -271,7 +273,7 @@ struct Teacher<'a> {
     signals: &'a Signals,
 }
 
-/// The error of work that a signal has ended.
+/// What a run says that a signal ended while the teacher's features were computed.
 const STOPPED: &str = "stopped before the first step";
 
 impl Teacher<'_> {
@@ -294,7 +296,7 @@ fn dataset(config: &Config, pairs: Vec<Pair>, tokenizer: &TextTokenizer, teacher
     let mut plan = None;
     let targets = Targets::open_or_compute(Path::new(&config.cache_dir), &key, pairs.len(), dim, |start| {
         if teacher.signals.exit_code().is_some() {
-            return Err(Error::new(STOPPED));
+            return Err(Error::stopped(STOPPED));
         }
         let (clip, clip_tokenizer) = teacher.get()?;
         if plan.is_none() {

@@ -30,6 +30,8 @@ pub fn tokenizer_files(folder: &Path) -> impl Iterator<Item = PathBuf> {
 /// A checkpoint's tokenizer, cutting at a maximal length and adding its special tokens; it never pads.
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
+    class: &'static str,
+    padding: Option<String>,
     path: PathBuf,
 }
 
@@ -40,18 +42,24 @@ impl TextTokenizer {
     /// # Errors
     /// A file that cannot be read or is damaged; a class or a setting that themo does not follow, by name.
     pub fn from_folder(folder: &Path, max_tokens: usize) -> Result<Self> {
-        let tokenizer::Assembled { mut tokenizer, direction, path } = tokenizer::assemble(folder)?;
+        let tokenizer::Assembled { mut tokenizer, class, direction, padding, path } = tokenizer::assemble(folder)?;
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length: max_tokens, direction, ..Default::default() };
         tokenizer
             .with_truncation(Some(truncation))
             .map_err(|e| Error::new(e.to_string()).context(path.display().to_string()))?;
-        Ok(Self { tokenizer, path })
+        Ok(Self { tokenizer, class, padding, path })
     }
 
-    /// The padding's id in the vocabulary, where it has one.
+    /// The id of the padding that the tokenizer's settings name, else of the usual ones; none where the vocabulary has none.
     pub fn padding(&self) -> Option<u32> {
-        ["[PAD]", "<pad>"].iter().find_map(|token| self.tokenizer.token_to_id(token))
+        let names = self.padding.as_deref().into_iter().chain(["[PAD]", "<pad>"]);
+        names.into_iter().find_map(|token| self.tokenizer.token_to_id(token))
+    }
+
+    /// The name of the class that transformers makes of its files.
+    pub fn class(&self) -> &'static str {
+        self.class
     }
 
     /// Token ids of each text, tokenized in parallel.

@@ -20,4 +20,4 @@ pub use clip_vision::ClipVision;
 pub use encoder::{Encoder, EncoderConfig, Tape};
 pub use mclip::{Mclip, MclipConfig};
 pub use padded::Padded;
-pub use student::Student;
+pub use student::{Student, TokenizerFacts};

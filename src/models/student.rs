@@ -97,6 +97,15 @@ fn is_of_head(name: &str) -> bool {
 /// The last part of a word table's name, by which the encoder is found among the names of a file.
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
+/// What a checkpoint's `config.json` says of the tokenizer beside it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenizerFacts {
+    /// The padding's id in the vocabulary.
+    pub padding: Option<u32>,
+    /// transformers' class for it.
+    pub class: Option<&'static str>,
+}
+
 /// Spanish sentences to vectors `[batch, dim]` in the teacher's text latent space (before its projection).
 pub struct Student {
     bert: Bert,
@@ -286,30 +295,33 @@ impl Student {
 
     /// Writes into `folder` what `AutoModel.from_pretrained(folder, add_pooling_layer=False)` of transformers loads as it
     /// is, `model.safetensors` with the encoder under its own names and `config.json`, and besides that the head:
-    /// `head.safetensors` (`projection.*`, `final_norm.*`) and `themo.json`. `padding` is the padding's id in the
-    /// vocabulary.
-    pub fn save(&self, folder: &Path, padding: Option<u32>) -> Result<()> {
+    /// `head.safetensors` (`projection.*`, `final_norm.*`) and `themo.json`. The tokenizer's own files are the caller's.
+    pub fn save(&self, folder: &Path, tokenizer: TokenizerFacts) -> Result<()> {
         save(&self.params, |name| !is_of_head(name), &folder.join("model.safetensors"))?;
         save(&self.params, is_of_head, &folder.join(HEAD_WEIGHTS))?;
         let write = |name: &str, text: String| {
             let path = folder.join(name);
             std::fs::write(&path, text + "\n").context(|| format!("cannot write {}", path.display()))
         };
-        write("config.json", serde_json::to_string_pretty(&self.saved_config(padding))?)?;
+        write("config.json", serde_json::to_string_pretty(&self.saved_config(tokenizer))?)?;
         write(HEAD_FILE, serde_json::to_string_pretty(&self.head)?)
     }
 
     /// The BERT's own `config.json`, with what is true of the files beside it: the type of the numbers, the class without
     /// a head, and the padding's id (which some configurations lack, BETO's among them; where positions are counted from
-    /// it, it stays as it is).
-    fn saved_config(&self, padding: Option<u32>) -> Value {
+    /// it, it stays as it is). Where the file names no `model_type`, the tokenizer's class was decided without it, and must
+    /// stay the same with it.
+    fn saved_config(&self, tokenizer: TokenizerFacts) -> Value {
         let BertConfig { kind, file, .. } = &self.bert.config;
         let mut file = file.clone();
         file.remove("torch_dtype"); // the name of `dtype` before transformers 5
         file.insert("dtype".into(), "float32".into());
-        file.insert("model_type".into(), kind.model_type.into());
+        let named = file.insert("model_type".into(), kind.model_type.into()).is_some_and(|name| !name.is_null());
+        if let (false, Some(class)) = (named || file.contains_key("tokenizer_class"), tokenizer.class) {
+            file.insert("tokenizer_class".into(), class.into());
+        }
         file.insert("architectures".into(), [format!("{}Model", kind.class)].into());
-        if let (Some(padding), FirstPosition::Zero) = (padding, kind.first_position) {
+        if let (Some(padding), FirstPosition::Zero) = (tokenizer.padding, kind.first_position) {
             file.insert("pad_token_id".into(), padding.into());
         }
         Value::Object(file)

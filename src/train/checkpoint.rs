@@ -15,9 +15,9 @@ use super::retention::keep_best;
 use super::state::{Measured, State};
 use crate::data::tokens::TOKENIZER_FILES;
 use crate::error::{Error, Result, ResultExt};
-use crate::models::Student;
 use crate::models::student::HEAD_FILE;
 use crate::models::weights::{read_json, write_tensors};
+use crate::models::{Student, TokenizerFacts};
 use crate::nn::Params;
 
 const LAST: &str = "last";
@@ -32,8 +32,7 @@ pub struct Checkpoints {
     dir: PathBuf,
     /// The folder the student came from: its tokenizer goes into every checkpoint.
     source: PathBuf,
-    /// The padding's id in its vocabulary.
-    padding: Option<u32>,
+    tokenizer: TokenizerFacts,
     /// How many of the best are kept.
     most: usize,
     /// The checkpoint written last and its number of steps: another of the same steps shares its files.
@@ -41,12 +40,12 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Checkpoints in `dir` of a student loaded from `source`, with `padding` as the padding's id in its vocabulary, of
-    /// which the best `most` are kept. What a killed run left half done is undone first.
-    pub fn open(dir: PathBuf, source: &Path, padding: Option<u32>, most: usize) -> Result<Self> {
+    /// Checkpoints in `dir` of a student loaded from `source` with its `tokenizer`, of which the best `most` are kept. What
+    /// a killed run left half done is undone first.
+    pub fn open(dir: PathBuf, source: &Path, tokenizer: TokenizerFacts, most: usize) -> Result<Self> {
         fs::create_dir_all(&dir).context(|| format!("cannot create {}", dir.display()))?;
         tidy(&dir).context(|| format!("cannot clean up {}", dir.display()))?;
-        Ok(Self { dir, source: source.to_owned(), padding, most, newest: None })
+        Ok(Self { dir, source: source.to_owned(), tokenizer, most, newest: None })
     }
 
     /// The folder.
@@ -65,9 +64,16 @@ impl Checkpoints {
         self.save(student, optimizer, state, LAST)
     }
 
-    /// Writes a checkpoint for the epoch just ended if it is among the best. The ones it displaces are returned, to
-    /// be removed when `last` is there too: until then a crash goes back behind them.
-    pub fn save_if_best(&mut self, student: &Student, optimizer: &Optimizer, state: &State) -> Result<Vec<PathBuf>> {
+    /// Writes a checkpoint for the epoch that `ended` describes if it is among the best, then `last`, and only then removes
+    /// the ones it displaces: a crash before `last` resumes from an older state, which still needs them.
+    pub fn save_epoch(&mut self, student: &Student, optimizer: &Optimizer, ended: &State, last: &State) -> Result<()> {
+        let displaced = self.save_if_best(student, optimizer, ended)?;
+        self.save_last(student, optimizer, last)?;
+        self.remove(&displaced)
+    }
+
+    /// Writes a checkpoint for the epoch just ended if it is among the best; returns the ones it displaces.
+    fn save_if_best(&mut self, student: &Student, optimizer: &Optimizer, state: &State) -> Result<Vec<PathBuf>> {
         let Some(new) = &state.measured else { return Ok(Vec::new()) };
         let name = name_of(new);
         let there: Vec<(String, Measured)> = list_best(&self.dir)?
@@ -83,7 +89,7 @@ impl Checkpoints {
     }
 
     /// Removes checkpoints.
-    pub fn remove(&self, folders: &[PathBuf]) -> Result<()> {
+    fn remove(&self, folders: &[PathBuf]) -> Result<()> {
         for folder in folders {
             fs::remove_dir_all(folder).context(|| format!("cannot remove {}", folder.display()))?;
         }
@@ -106,7 +112,7 @@ impl Checkpoints {
         let twin = self.newest.as_ref().filter(|(steps, _)| *steps == state.steps);
         let shared = twin.is_some_and(|(_, twin)| share(twin, folder).is_ok());
         if !shared {
-            student.save(folder, self.padding)?;
+            student.save(folder, self.tokenizer)?;
             write_moments(optimizer, student.params(), &folder.join(MOMENTS_FILE))?;
             for file in TOKENIZER_FILES {
                 if self.source.join(file).exists() {

@@ -14,9 +14,9 @@ use super::optimizer::Optimizer;
 use super::state::State;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::models::Student;
+use crate::models::{Student, TokenizerFacts};
 use crate::report::hparams::Hparams;
-use crate::report::{Columns, Logged, Position, Recorder};
+use crate::report::{Columns, Logged, Recorder};
 use crate::run_dir::{RunDir, write_atomic};
 
 /// The files of one run, or none where nothing is to be left (`--fast-dev-run`).
@@ -41,10 +41,10 @@ impl Journal {
         Self { files: None, saved: Instant::now(), unsaved: None }
     }
 
-    /// Opens the files in the folder of a run, cut back to `state`. `source` is the folder the student came from, and the
-    /// padding's id in its vocabulary.
+    /// Opens the files in the folder of a run, cut back to `state`. `source` is the folder the student came from, and its
+    /// tokenizer.
     pub fn open(
-        run: &RunDir, source: (&Path, Option<u32>), config: &Config, hparams: &Hparams, state: &State,
+        run: &RunDir, source: (&Path, TokenizerFacts), config: &Config, hparams: &Hparams, state: &State,
     ) -> Result<Self> {
         let checkpoints = Checkpoints::open(run.checkpoints(), source.0, source.1, config.keep_best)?;
         checkpoints.cut_back(state.steps)?;
@@ -68,9 +68,9 @@ impl Journal {
         }
     }
 
-    /// How far the metrics are: what `state.recorded` must be when it is saved.
-    pub fn position(&self) -> Position {
-        self.files.as_ref().map(|files| files.recorder.position()).unwrap_or_default()
+    /// Notes in `state` how far the metrics are.
+    pub fn stamp(&self, state: &mut State) {
+        state.recorded = self.files.as_ref().map(|files| files.recorder.position()).unwrap_or_default();
     }
 
     /// How long ago `last` was written.
@@ -78,25 +78,25 @@ impl Journal {
         self.saved.elapsed()
     }
 
-    /// Writes `last`.
-    pub fn save_last(&mut self, student: &Student, optimizer: &Optimizer, state: &State) {
+    /// Writes `last`, with how far the metrics are.
+    pub fn save_last(&mut self, student: &Student, optimizer: &Optimizer, state: &mut State) {
         self.saved = Instant::now();
+        self.stamp(state);
         let Some(Files { recorder, checkpoints, .. }) = &mut self.files else { return };
         // The state must not promise rows that a power cut can take.
         let saved = recorder.sync().and_then(|()| checkpoints.save_last(student, optimizer, state));
         self.note(saved.map(drop));
     }
 
-    /// Writes what is kept after an epoch: the student that `ended` describes if it is among the best, and `last`
-    /// with the state to go on from.
-    pub fn save_epoch(&mut self, student: &Student, optimizer: &Optimizer, ended: &State, last: &State) {
+    /// Writes what is kept after an epoch: the student that `ended` describes if it is among the best, and `last` with
+    /// the state to resume from, which is `ended` unless another is given.
+    pub fn save_epoch(&mut self, student: &Student, optimizer: &Optimizer, ended: &mut State, last: Option<State>) {
         self.saved = Instant::now();
+        self.stamp(ended);
         let Some(Files { recorder, checkpoints, .. }) = &mut self.files else { return };
         let mut save = || {
             recorder.sync()?;
-            let displaced = checkpoints.save_if_best(student, optimizer, ended)?;
-            checkpoints.save_last(student, optimizer, last)?;
-            checkpoints.remove(&displaced)
+            checkpoints.save_epoch(student, optimizer, ended, last.as_ref().unwrap_or(ended))
         };
         let saved = save();
         self.note(saved);

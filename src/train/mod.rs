@@ -2,7 +2,6 @@
 
 pub mod checkpoint;
 pub mod dataset;
-pub mod fit;
 pub mod groups;
 pub mod journal;
 pub mod lightning;
@@ -14,8 +13,9 @@ pub mod schedule;
 pub mod state;
 pub mod step;
 pub mod stopping;
+pub mod trainer;
 
 pub use dataset::Dataset;
-pub use fit::{Start, Summary, Task, fit};
 pub use journal::Journal;
 pub use state::State;
+pub use trainer::{Start, Summary, Task, Trainer};

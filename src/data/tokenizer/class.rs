@@ -18,6 +18,18 @@ pub(super) enum Class {
 }
 
 impl Class {
+    /// The name of its class in transformers.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::AsItStands => "PreTrainedTokenizerFast",
+            Self::Bert => "BertTokenizer",
+            Self::Roberta => "RobertaTokenizer",
+            Self::Clip => "CLIPTokenizer",
+            Self::XlmRoberta => "XLMRobertaTokenizer",
+            Self::Camembert => "CamembertTokenizer",
+        }
+    }
+
     fn named(name: &str) -> Option<Self> {
         Some(match name {
             "TokenizersBackend" => Self::AsItStands,

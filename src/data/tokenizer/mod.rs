@@ -32,10 +32,13 @@ use crate::error::{Error, Result, ResultExt};
 /// The names under which SentencePiece models are shipped. transformers prefers the first.
 pub(super) const SENTENCEPIECE_FILES: [&str; 2] = ["tokenizer.model", "sentencepiece.bpe.model"];
 
-/// A tokenizer, from which side it cuts, and the file with its vocabulary.
+/// A tokenizer, its class in transformers, from which side it cuts, the padding that the settings name, and the file with
+/// its vocabulary.
 pub(super) struct Assembled {
+    pub(super) class: &'static str,
     pub(super) tokenizer: Tokenizer,
     pub(super) direction: TruncationDirection,
+    pub(super) padding: Option<String>,
     pub(super) path: PathBuf,
 }
 
@@ -90,7 +93,8 @@ fn make(
         true => TruncationDirection::Left,
         false => TruncationDirection::Right,
     };
-    Ok(Assembled { tokenizer, direction, path: files.0.join(vocabulary) })
+    let padding = settings.named(&[])?.get("pad_token").ok().map(|token| token.text().to_owned());
+    Ok(Assembled { tokenizer, class: class.name(), direction, padding, path: files.0.join(vocabulary) })
 }
 
 /// Tells where BERT's defaults, and no file, overrule what a `tokenizer.json` says of case and accents.

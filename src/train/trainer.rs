@@ -1,0 +1,321 @@
+//! The training loop: [`Trainer`] has a run, its epochs, its steps and the end of an epoch.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::Dataset;
+use super::checkpoint;
+use super::journal::Journal;
+use super::loss::Objective;
+use super::optimizer::Optimizer;
+use super::schedule::{factor, total_steps};
+use super::state::{Limit, Measured, State};
+use super::step::{loss_and_gradients, validate};
+use crate::config::Config;
+use crate::config::recipe::Monitor;
+use crate::error::{Error, Result};
+use crate::models::Student;
+use crate::nn::{Dropout, Gradients, on_pool};
+use crate::report::Logged;
+use crate::report::console::progress;
+
+/// How a run ended.
+pub struct Summary {
+    /// The best value of the monitored metric.
+    pub best: Option<f64>,
+    /// The checkpoint to test; none if the run wrote nothing.
+    pub checkpoint: Option<PathBuf>,
+    /// Epochs (one that was not finished counts) and steps done.
+    pub epochs: usize,
+    pub steps: usize,
+    /// Time spent in training steps.
+    pub training_secs: f64,
+    /// The run was asked to stop before its end.
+    pub stopped: bool,
+}
+
+/// Measures a student.
+pub type Measure<'a> = dyn Fn(&Student) -> Result<f64> + 'a;
+
+/// What is learned, by whom and from what.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub student: &'a Student,
+    pub objective: &'a Objective,
+    pub train: &'a Dataset,
+    pub val: Option<&'a Dataset>,
+    /// Measures val/recall@1, where that is wanted.
+    pub recall: Option<&'a Measure<'a>>,
+}
+
+/// Where a run begins.
+pub struct Start {
+    /// A new one, or that of the checkpoint.
+    pub state: State,
+    /// The checkpoint folder to resume, whose student has been loaded.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Trains a student, leaving metrics and checkpoints in a journal.
+pub struct Trainer<'a> {
+    config: &'a Config,
+    task: Task<'a>,
+    optimizer: Optimizer,
+    grads: Gradients,
+    state: State,
+    journal: &'a mut Journal,
+    should_stop: &'a dyn Fn() -> bool,
+    /// Shares of hidden values and of attention probabilities to drop.
+    dropout: [f32; 2],
+    /// Work since the last row of metrics.
+    logged: Work,
+}
+
+/// Steps and what they took.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    secs: f64,
+    tokens: usize,
+}
+
+impl Work {
+    fn add(&mut self, secs: f64, tokens: usize) {
+        *self = Self { secs: self.secs + secs, tokens: self.tokens + tokens };
+    }
+
+    fn tokens_per_sec(self) -> Option<f64> {
+        (self.secs > 0.0).then(|| self.tokens as f64 / self.secs)
+    }
+}
+
+/// Whether a run continues.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    /// It was asked to stop, and its state is saved.
+    Stop,
+}
+
+impl<'a> Trainer<'a> {
+    /// A trainer for `task` as `config` says, which stops once `should_stop` says so. From a checkpoint it continues as if
+    /// it had never stopped.
+    pub fn new(
+        config: &'a Config, task: Task<'a>, start: Start, journal: &'a mut Journal, should_stop: &'a dyn Fn() -> bool,
+    ) -> Result<Self> {
+        let params = task.student.params();
+        let (grads, mut optimizer) = (Gradients::zeros(params)?, Optimizer::new(&config.recipe, params)?);
+        if let Some(folder) = &start.checkpoint {
+            checkpoint::restore(folder, task.student, start.state.steps, &mut optimizer)?;
+            optimizer.swap_average(params)?; // a checkpoint's student is the average
+        }
+        let sizes = &task.student.config().sizes;
+        let dropout = match config.dropout {
+            Some(p) => [p, p],
+            None => [sizes.hidden_dropout_prob, sizes.attention_probs_dropout_prob],
+        };
+        let dropout = dropout.map(|p| p as f32);
+        let state = State { finished: false, ..start.state };
+        Ok(Self { config, task, optimizer, grads, state, journal, should_stop, dropout, logged: Work::default() })
+    }
+
+    /// Trains until a limit of the configuration is reached or the run is asked to stop.
+    pub fn run(mut self) -> Result<Summary> {
+        // A run that was killed at the end of an epoch, before that was recorded, has the end still to come.
+        while self.state.batches > 0 || self.state.limit(self.config).is_none() {
+            if self.epoch()? == Flow::Stop {
+                return Ok(self.summary(true));
+            }
+        }
+        if self.state.steps == 0 {
+            self.state.finished = true;
+            self.save_last(); // no epoch was asked for
+        }
+        Ok(self.summary(false))
+    }
+
+    /// The batches of an epoch that are still to come, and its end.
+    fn epoch(&mut self) -> Result<Flow> {
+        let Config { seed, shuffle, batch_size, .. } = *self.config;
+        let order = self.task.train.order(seed, self.state.epoch, shuffle);
+        let batches = order.len().div_ceil(batch_size);
+        let bar = progress(batches as u64, &format!("epoch {}", self.state.epoch));
+        bar.set(self.state.batches as u64);
+        let mut work = Work::default();
+        for batch in order.chunks(batch_size).skip(self.state.batches) {
+            if self.state.limit(self.config) == Some(Limit::Steps) {
+                break;
+            }
+            let loss = self.step(batch, &mut work)?;
+            bar.inc(1);
+            bar.message(format!("loss {loss:.4}, {:.0} tokens/s", work.tokens_per_sec().unwrap_or_default()));
+            let stop = (self.should_stop)();
+            // At the end of the epoch a checkpoint follows anyway.
+            let due = self.state.batches < batches
+                && self.config.checkpoint_every.due(self.state.steps, self.journal.since_saved());
+            if stop || due {
+                require_finite(self.task.student, None, &self.state)?;
+                self.averaged(|this| Ok(this.save_last()))?;
+            }
+            if stop {
+                return Ok(Flow::Stop);
+            }
+        }
+        drop(bar);
+        let is_cut = self.state.batches < batches;
+        self.averaged(|this| this.end_epoch(work, is_cut))
+    }
+
+    /// One step: the loss of `batch`, its gradient and the update; returns the loss.
+    fn step(&mut self, batch: &[usize], work: &mut Work) -> Result<f64> {
+        let Task { student, objective, train, .. } = self.task;
+        let (began, learn_rate) = (Instant::now(), self.learn_rate_at(self.state.steps));
+        let [hidden, attention] = self.dropout;
+        let dropout = Dropout::new(self.config.seed, self.state.steps as u64, hidden, attention);
+        let (is_first, micro_batch_tokens) = (self.state.steps == 0, self.config.micro_batch_tokens);
+        let (grads, optimizer) = (&mut self.grads, &mut self.optimizer);
+        let (loss, norm) = on_pool(|| {
+            grads.clear()?;
+            let loss = loss_and_gradients(student, objective, train, batch, Some(&dropout), micro_batch_tokens, grads)?;
+            if is_first {
+                audit(student, grads)?;
+            }
+            let norm = match loss.is_finite() {
+                true => optimizer.step(student.params(), grads, learn_rate)?,
+                false => grads.norm()?,
+            };
+            Ok::<_, Error>((loss, norm))
+        })?;
+        if !loss.is_finite() || !norm.is_finite() {
+            let report = self.journal.write_diverged(train, batch, &self.state, learn_rate, loss, norm);
+            return Err(diverged(loss, norm, &self.state, learn_rate, report));
+        }
+        let (secs, tokens) = (began.elapsed().as_secs_f64(), batch.iter().map(|i| train.tokens[*i].len()).sum());
+        self.state.add_step(loss, batch.len(), secs);
+        work.add(secs, tokens);
+        self.logged.add(secs, tokens);
+        if self.state.steps.is_multiple_of(self.config.log_every) {
+            let tokens_per_sec = std::mem::take(&mut self.logged).tokens_per_sec();
+            let row = Logged { train_loss: Some(loss), lr: Some(learn_rate), tokens_per_sec, ..self.row() };
+            self.journal.record(&row);
+        }
+        Ok(loss)
+    }
+
+    /// The end of an epoch, after `work`, with the averaged weights in place: measures, decides, records, saves. With
+    /// `is_cut`, the steps of the run did not suffice for all its batches.
+    fn end_epoch(&mut self, work: Work, is_cut: bool) -> Result<Flow> {
+        let (monitor, train_loss) = (self.config.recipe.monitor, self.state.loss_sum / self.state.pairs as f64);
+        let Some(val_loss) = self.validate()? else {
+            self.save_last(); // with the end of the epoch still to come
+            return Ok(Flow::Stop);
+        };
+        let val_recall = self.task.recall.map(|recall| recall(self.task.student)).transpose()?;
+        // An epoch that was cut is closed for now; with more steps it would continue.
+        self.journal.stamp(&mut self.state);
+        let unfinished = is_cut.then(|| State { finished: true, ..self.state.clone() });
+        let value = match monitor {
+            Monitor::TrainLoss => Some(train_loss),
+            Monitor::ValLoss => val_loss,
+            Monitor::ValRecall => val_recall,
+        };
+        let value = value.unwrap_or(f64::NAN); // the command refuses to watch what is not measured
+        let (epoch, maximise) = (self.state.epoch, monitor.rises());
+        let is_best = self.state.stopping.observe(value, maximise);
+        if is_best {
+            self.journal.record_best(self.state.steps, value);
+        }
+        let (lr, tokens_per_sec) = (self.learn_rate_at(self.state.steps.saturating_sub(1)), work.tokens_per_sec());
+        let row = Logged { train_loss: Some(train_loss), lr: Some(lr), tokens_per_sec, ..self.row() };
+        self.journal.record(&Logged { val_loss, val_recall, ..row });
+        self.state.end_epoch(Measured { epoch, train_loss, val_loss, monitor: monitor.name().into(), value, maximise });
+        self.state.finished = self.state.limit(self.config).is_some();
+        let shown = |what, value: Option<f64>| value.map_or(String::new(), |value| format!(", {what} {value:.4}"));
+        tracing::info!(
+            "epoch {epoch}: train/loss {train_loss:.4}{}{}{}, {:.1} s, {:.0} tokens/s",
+            shown("val/loss", val_loss),
+            shown("val/recall@1", val_recall),
+            if is_best { " (best)" } else { "" },
+            work.secs,
+            tokens_per_sec.unwrap_or_default()
+        );
+        self.journal.save_epoch(self.task.student, &self.optimizer, &mut self.state, unfinished);
+        if self.state.limit(self.config) == Some(Limit::Patience) {
+            tracing::info!("{} has not improved for {} epochs: stopping", monitor.name(), self.config.patience);
+        }
+        Ok(if (self.should_stop)() && !self.state.finished { Flow::Stop } else { Flow::Continue })
+    }
+
+    /// val/loss, where there are validation pairs; none at all if the run was asked to stop meanwhile.
+    fn validate(&self) -> Result<Option<Option<f64>>> {
+        let Task { student, objective, val, .. } = self.task;
+        let Config { batch_size, micro_batch_tokens, .. } = *self.config;
+        let validated =
+            val.map(|data| validate(student, objective, data, batch_size, micro_batch_tokens, self.should_stop));
+        let validated = validated.transpose()?;
+        require_finite(student, validated.flatten(), &self.state)?;
+        Ok(if validated == Some(None) { None } else { Some(validated.flatten()) })
+    }
+
+    /// Does `work` with the moving average of the weights, where there is one, in the student's place.
+    fn averaged<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        let params = self.task.student.params();
+        self.optimizer.swap_average(params)?;
+        let done = work(self);
+        self.optimizer.swap_average(params)?;
+        done
+    }
+
+    fn save_last(&mut self) {
+        self.journal.save_last(self.task.student, &self.optimizer, &mut self.state);
+    }
+
+    /// A row of metrics of this moment, still without values.
+    fn row(&self) -> Logged {
+        Logged { epoch: self.state.epoch, step: self.state.steps, ..Logged::default() }
+    }
+
+    fn learn_rate_at(&self, step: usize) -> f64 {
+        let Config { batch_size, max_epochs, max_steps, recipe, .. } = self.config;
+        let total = total_steps(self.task.train.len(), *batch_size, *max_epochs, *max_steps);
+        self.config.learn_rate * factor(recipe.schedule, recipe.warmup_steps, total, step)
+    }
+
+    fn summary(&self, stopped: bool) -> Summary {
+        Summary {
+            best: self.state.stopping.best(),
+            checkpoint: self.journal.best(),
+            epochs: self.state.epochs(),
+            steps: self.state.steps,
+            training_secs: self.state.training_secs,
+            stopped,
+        }
+    }
+}
+
+fn diverged(loss: f64, norm: f64, state: &State, learn_rate: f64, report: Option<PathBuf>) -> Error {
+    let what = if loss.is_finite() { format!("gradient's norm became {norm}") } else { format!("loss became {loss}") };
+    let report = report.map_or(String::new(), |path| format!("; {} names the batch's captions", path.display()));
+    Error::new(format!("the training {what} in epoch {}, step {}", state.epoch, state.steps + 1))
+        .hint(format!("the learning rate {learn_rate:?} may be too high; the checkpoints are from before this{report}"))
+}
+
+/// Before a checkpoint: broken weights must not take the place of good ones.
+fn require_finite(student: &Student, val_loss: Option<f64>, state: &State) -> Result<()> {
+    let broken = match val_loss {
+        _ if !student.params().are_finite()? => "the student's weights became infinite or NaN".to_owned(),
+        Some(loss) if !loss.is_finite() => format!("val/loss became {loss}"),
+        _ => return Ok(()),
+    };
+    Err(Error::new(format!("{broken} in epoch {}, step {}", state.epoch, state.steps))
+        .hint("the learning rate may be too high; the checkpoints are from before this"))
+}
+
+/// Before the first update: no gradient may be missing or broken, or the run would train something else than it says.
+fn audit(student: &Student, grads: &Gradients) -> Result<()> {
+    let suspicious = grads.suspicious(student.params())?;
+    if suspicious.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!("no finite, non-zero gradient reaches {}", suspicious.join(", ")))
+        .hint("the student's weights may be broken (NaN, or all zero)"))
+}
