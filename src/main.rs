@@ -7,7 +7,7 @@ use clap::Parser;
 use themo::cli::{Cli, Command};
 use themo::commands;
 use themo::nn::memory::Reusing;
-use themo::report::{console, log_file};
+use themo::ui::{console, log_file};
 
 #[global_allocator]
 static ALLOCATOR: Reusing<mimalloc::MiMalloc> = Reusing::new(mimalloc::MiMalloc);

@@ -17,7 +17,7 @@ use themo::error::Result;
 use themo::models::student::Head;
 use themo::models::{ClipText, ClipVision, Mclip, MclipConfig, Student, TokenizerFacts};
 use themo::nn::{Compute, Pooling, Tokens};
-use themo::train::lightning::Lightning;
+use themo::runs::lightning::Lightning;
 
 /// The system's allocator, counting.
 struct Counting;

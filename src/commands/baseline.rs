@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::model_folder;
 use crate::cli::TestArgs;
 use crate::commands::evaluation::{Language, Sets};
 use crate::commands::train::model_files;
@@ -18,10 +17,11 @@ use crate::error::{Error, Result, ResultExt};
 use crate::eval::report::Report;
 use crate::eval::towers::{MclipTexts, TeacherImages};
 use crate::eval::{ImageEmbedder, TextEmbedder};
+use crate::fs::write_atomic;
 use crate::hub::Part;
 use crate::models::MclipConfig;
 use crate::nn::Compute;
-use crate::run_dir::write_atomic;
+use crate::ui::model_folder;
 
 /// Changes whenever the same models and data would give other figures than before.
 const PROTOCOL: &str = "themo baseline, protocol 2";

@@ -6,10 +6,8 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
-use super::model_folder;
 use crate::cli::EmbedArgs;
 use crate::commands::baseline::load_mclip;
-use crate::commands::trained::Trained;
 use crate::config::Config;
 use crate::data::text::read_all;
 use crate::data::tokens::TextTokenizer;
@@ -19,12 +17,14 @@ use crate::error::{Error, Result, ResultExt};
 use crate::eval::images;
 use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts, expect_finite, normalise};
 use crate::eval::{ImageEmbedder, TextEmbedder};
+use crate::fs::write_atomic;
 use crate::hub::Part;
 use crate::models::weights::to_bytes;
 use crate::models::{ClipText, MclipConfig};
 use crate::nn::Compute;
-use crate::report::console::{print, progress};
-use crate::run_dir::write_atomic;
+use crate::runs::trained::Trained;
+use crate::ui::console::{print, progress};
+use crate::ui::model_folder;
 
 /// Texts tokenized and embedded between two steps of the progress bar.
 const TEXTS_AT_ONCE: usize = 1024;

@@ -14,7 +14,7 @@ use crate::eval::images::{Embedded, embed_readable};
 use crate::eval::report::Report;
 use crate::eval::retrieval::{RetrievalScores, embed_all_images, score};
 use crate::eval::{ImageEmbedder, TextEmbedder};
-use crate::report::console::progress;
+use crate::ui::console::progress;
 
 /// The default prompt where an article cannot agree with the class names.
 const NO_ARTICLE: &str = "una imagen de {}";

@@ -16,8 +16,8 @@ use crate::eval::probe::Probe;
 use crate::eval::retrieval::embed_all_images;
 use crate::eval::towers::TeacherImages;
 use crate::nn::Compute;
-use crate::report::console::progress;
 use crate::train::Dataset;
+use crate::ui::console::progress;
 
 /// Images embedded between two writes to the cache.
 const IMAGES_AT_ONCE: usize = 128;

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::cli::RunsArgs;
 use crate::error::{Result, ResultExt};
-use crate::report::console::print;
-use crate::report::metrics::last_row;
-use crate::run_dir::RunDir;
-use crate::status::{RunState, Status, now};
-use crate::train::checkpoint::{find_best, find_last, read_state};
+use crate::record::metrics::last_row;
+use crate::runs::RunDir;
+use crate::runs::checkpoint::{find_best, find_last, read_state};
+use crate::runs::status::{RunState, Status, now};
+use crate::ui::console::print;
 
 /// What is told of a run.
 struct Row {

@@ -1,10 +1,8 @@
 //! `themo test`.
 
-use super::model_folder;
 use crate::cli::TestArgs;
 use crate::commands::baseline;
 use crate::commands::evaluation::{Language, Sets};
-use crate::commands::trained::Trained;
 use crate::config::Config;
 use crate::data::tokens::TextTokenizer;
 use crate::device;
@@ -16,7 +14,9 @@ use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::hub::Part;
 use crate::models::ClipText;
 use crate::nn::Compute;
-use crate::report::console::print;
+use crate::runs::trained::Trained;
+use crate::ui::console::print;
+use crate::ui::model_folder;
 
 /// Measures a run's student, the baseline or both, prints the figures, and writes them into the run folder.
 pub fn run(args: &TestArgs) -> Result<()> {

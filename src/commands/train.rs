@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-use super::{model_folder, probe, resume};
+use super::probe;
 use crate::cli::TrainArgs;
 use crate::config::Config;
 use crate::config::recipe::Recipe;
@@ -14,6 +14,7 @@ use crate::data::tokens::{TextTokenizer, cut_by_tokens, tokenizer_files};
 use crate::data::wit;
 use crate::device;
 use crate::error::{Error, Kind, Result, ResultExt};
+use crate::fs::write_atomic;
 use crate::hub::Part;
 use crate::models::clip::ClipConfig;
 use crate::models::clip_text::text_projection;
@@ -21,16 +22,19 @@ use crate::models::student::Head;
 use crate::models::weight_file::weight_files;
 use crate::models::{ClipText, Student, TokenizerFacts};
 use crate::nn::{Backend, Compute, Tokens};
-use crate::report::console::{print, progress};
-use crate::report::environment::describe;
-use crate::report::hparams::Hparams;
-use crate::report::log_file;
-use crate::run_dir::{RunDir, write_atomic};
+use crate::record::environment::describe;
+use crate::record::hparams::Hparams;
+use crate::runs::RunDir;
+use crate::runs::resume;
+use crate::runs::status::{RunState, Status};
+use crate::runs::{Journal, State};
 use crate::signals::Signals;
-use crate::status::{RunState, Status};
 use crate::train::loss::Objective;
 use crate::train::trainer::Measure;
-use crate::train::{Dataset, Journal, Start, State, Summary, Task, Trainer, memory};
+use crate::train::{Dataset, Start, Summary, Task, Trainer, memory};
+use crate::ui::console::{print, progress};
+use crate::ui::log_file;
+use crate::ui::model_folder;
 
 /// Captions embedded by the teacher between two writes to the cache.
 const TEACHER_TOKENS: usize = 4096;

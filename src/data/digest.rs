@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, ResultExt};
-use crate::run_dir::write_atomic;
+use crate::fs::write_atomic;
 
 /// Collects what a result depends on.
 pub struct Key(blake3::Hasher);

@@ -10,7 +10,7 @@ use super::metrics::{AtK, KS};
 use super::retrieval::RetrievalScores;
 use crate::data::image::Transparency;
 use crate::error::Result;
-use crate::run_dir::write_atomic;
+use crate::fs::write_atomic;
 
 /// What was measured, and what the teacher reaches in its own language on the same images, and the baseline with images
 /// of its own. Displays as a table.

@@ -4,20 +4,21 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::Dataset;
-use super::checkpoint;
-use super::journal::Journal;
 use super::loss::Objective;
 use super::optimizer::Optimizer;
 use super::schedule::{factor, total_steps};
-use super::state::{Limit, Measured, State};
 use super::step::{loss_and_gradients, validate};
 use crate::config::Config;
 use crate::config::recipe::Monitor;
 use crate::error::{Error, Result};
 use crate::models::Student;
 use crate::nn::{Dropout, Gradients, on_pool};
-use crate::report::Logged;
-use crate::report::console::progress;
+use crate::record::Logged;
+use crate::runs::checkpoint::{self, Snapshot};
+use crate::runs::journal::Diverged;
+use crate::runs::state::{Limit, Measured};
+use crate::runs::{Journal, State};
+use crate::ui::console::progress;
 
 /// How a run ended.
 pub struct Summary {
@@ -105,7 +106,7 @@ impl<'a> Trainer<'a> {
         let params = task.student.params();
         let (grads, mut optimizer) = (Gradients::zeros(params)?, Optimizer::new(&config.recipe, params)?);
         if let Some(folder) = &start.checkpoint {
-            checkpoint::restore(folder, task.student, start.state.steps, &mut optimizer)?;
+            checkpoint::restore(folder, task.student, optimizer.slots_mut(start.state.steps))?;
             optimizer.swap_average(params)?; // a checkpoint's student is the average
         }
         let sizes = &task.student.config().sizes;
@@ -186,8 +187,10 @@ impl<'a> Trainer<'a> {
             Ok::<_, Error>((loss, norm))
         })?;
         if !loss.is_finite() || !norm.is_finite() {
-            let report = self.journal.write_diverged(train, batch, &self.state, learn_rate, loss, norm);
-            return Err(diverged(loss, norm, &self.state, learn_rate, report));
+            let (epoch, step) = (self.state.epoch, self.state.steps + 1);
+            let diverged = Diverged { epoch, step, learn_rate, loss, gradient_norm: norm };
+            let report = self.journal.write_diverged(batch.iter().map(|i| (*i, &train.pairs[*i])), &diverged);
+            return Err(told_diverged(&diverged, report));
         }
         let (secs, tokens) = (began.elapsed().as_secs_f64(), batch.iter().map(|i| train.tokens[*i].len()).sum());
         self.state.add_step(loss, batch.len(), secs);
@@ -238,7 +241,9 @@ impl<'a> Trainer<'a> {
             work.secs,
             tokens_per_sec.unwrap_or_default()
         );
-        self.journal.save_epoch(self.task.student, &self.optimizer, &mut self.state, unfinished);
+        let moments = self.optimizer.slots();
+        let snapshot = Snapshot { student: self.task.student, moments: &moments };
+        self.journal.save_epoch(snapshot, &mut self.state, unfinished);
         if self.state.limit(self.config) == Some(Limit::Patience) {
             tracing::info!("{} has not improved for {} epochs: stopping", monitor.name(), self.config.patience);
         }
@@ -266,7 +271,8 @@ impl<'a> Trainer<'a> {
     }
 
     fn save_last(&mut self) {
-        self.journal.save_last(self.task.student, &self.optimizer, &mut self.state);
+        let moments = self.optimizer.slots();
+        self.journal.save_last(Snapshot { student: self.task.student, moments: &moments }, &mut self.state);
     }
 
     /// A row of metrics of this moment, still without values.
@@ -292,10 +298,14 @@ impl<'a> Trainer<'a> {
     }
 }
 
-fn diverged(loss: f64, norm: f64, state: &State, learn_rate: f64, report: Option<PathBuf>) -> Error {
-    let what = if loss.is_finite() { format!("gradient's norm became {norm}") } else { format!("loss became {loss}") };
+fn told_diverged(diverged: &Diverged, report: Option<PathBuf>) -> Error {
+    let Diverged { epoch, step, learn_rate, loss, gradient_norm } = diverged;
+    let what = match loss.is_finite() {
+        true => format!("gradient's norm became {gradient_norm}"),
+        false => format!("loss became {loss}"),
+    };
     let report = report.map_or(String::new(), |path| format!("; {} names the batch's captions", path.display()));
-    Error::new(format!("the training {what} in epoch {}, step {}", state.epoch, state.steps + 1))
+    Error::new(format!("the training {what} in epoch {epoch}, step {step}"))
         .hint(format!("the learning rate {learn_rate:?} may be too high; the checkpoints are from before this{report}"))
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::error::Result;
-use crate::run_dir::write_error;
+use crate::fs::write_error;
 
 enum Sink {
     Waiting(Vec<u8>),

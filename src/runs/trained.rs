@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-use super::model_folder;
 use crate::config::Config;
 use crate::data::tokens::TextTokenizer;
 use crate::error::{Error, Result};
@@ -12,9 +11,10 @@ use crate::hub::Part;
 use crate::models::Student;
 use crate::models::student::HEAD_FILE;
 use crate::nn::{Compute, Pooling};
-use crate::run_dir::RunDir;
-use crate::train::checkpoint::find_best;
-use crate::train::lightning::Lightning;
+use crate::runs::RunDir;
+use crate::runs::checkpoint::find_best;
+use crate::runs::lightning::Lightning;
+use crate::ui::model_folder;
 
 /// A trained student that has not been loaded yet.
 pub struct Trained {
@@ -75,7 +75,7 @@ impl Trained {
 }
 
 /// The configuration of a run, overlaid by the options given now.
-pub(super) fn run_config(run: &RunDir, settings: Table) -> Result<Config> {
+pub fn run_config(run: &RunDir, settings: Table) -> Result<Config> {
     if !run.config().exists() {
         return Err(Error::new(format!("{} has no config.toml", run.path().display()))
             .hint("it is written when a run starts and says which teacher it belongs to; test the run's own folder"));

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::Logged;
 use super::append::AppendFile;
 use crate::error::Result;
-use crate::run_dir::write_error;
+use crate::fs::write_error;
 
 /// An open metrics.csv.
 #[derive(Debug)]

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::optimizer::Optimizer;
 use super::retention::keep_best;
 use super::state::{Measured, State};
 use crate::data::tokens::TOKENIZER_FILES;
@@ -18,7 +17,6 @@ use crate::error::{Error, Result, ResultExt};
 use crate::models::student::HEAD_FILE;
 use crate::models::weights::{read_json, write_tensors};
 use crate::models::{Student, TokenizerFacts};
-use crate::nn::Params;
 
 const LAST: &str = "last";
 const STATE_FILE: &str = "state.json";
@@ -26,6 +24,15 @@ const MOMENTS_FILE: &str = "optimizer.safetensors";
 /// A folder that is being written, and one that steps aside for its successor.
 const WRITING: &str = ".writing-";
 const ASIDE: &str = ".old-";
+
+/// What a checkpoint keeps of a training besides its state.
+#[derive(Clone, Copy)]
+pub struct Snapshot<'a> {
+    /// The student, with the weights to keep.
+    pub student: &'a Student,
+    /// The optimizer's lists of tensors by name, each in the order of the parameters; empty tensors for what is frozen.
+    pub moments: &'a [(&'static str, &'a [Tensor])],
+}
 
 /// The checkpoints folder of a run.
 pub struct Checkpoints {
@@ -60,20 +67,20 @@ impl Checkpoints {
     }
 
     /// Writes `last`.
-    pub fn save_last(&mut self, student: &Student, optimizer: &Optimizer, state: &State) -> Result<PathBuf> {
-        self.save(student, optimizer, state, LAST)
+    pub fn save_last(&mut self, snapshot: Snapshot, state: &State) -> Result<PathBuf> {
+        self.save(snapshot, state, LAST)
     }
 
     /// Writes a checkpoint for the epoch that `ended` describes if it is among the best, then `last`, and only then removes
     /// the ones it displaces: a crash before `last` resumes from an older state, which still needs them.
-    pub fn save_epoch(&mut self, student: &Student, optimizer: &Optimizer, ended: &State, last: &State) -> Result<()> {
-        let displaced = self.save_if_best(student, optimizer, ended)?;
-        self.save_last(student, optimizer, last)?;
+    pub fn save_epoch(&mut self, snapshot: Snapshot, ended: &State, last: &State) -> Result<()> {
+        let displaced = self.save_if_best(snapshot, ended)?;
+        self.save_last(snapshot, last)?;
         self.remove(&displaced)
     }
 
     /// Writes a checkpoint for the epoch just ended if it is among the best; returns the ones it displaces.
-    fn save_if_best(&mut self, student: &Student, optimizer: &Optimizer, state: &State) -> Result<Vec<PathBuf>> {
+    fn save_if_best(&mut self, snapshot: Snapshot, state: &State) -> Result<Vec<PathBuf>> {
         let Some(new) = &state.measured else { return Ok(Vec::new()) };
         let name = name_of(new);
         let there: Vec<(String, Measured)> = list_best(&self.dir)?
@@ -83,7 +90,7 @@ impl Checkpoints {
             .collect();
         let decision = keep_best(&there, new, self.most);
         if decision.keep {
-            self.save(student, optimizer, state, &name)?;
+            self.save(snapshot, state, &name)?;
         }
         Ok(decision.drop.iter().map(|name| self.dir.join(name)).collect())
     }
@@ -97,23 +104,23 @@ impl Checkpoints {
     }
 
     /// Writes everything beside the final place, synced, then renames.
-    fn save(&mut self, student: &Student, optimizer: &Optimizer, state: &State, name: &str) -> Result<PathBuf> {
+    fn save(&mut self, snapshot: Snapshot, state: &State, name: &str) -> Result<PathBuf> {
         let failed = || format!("cannot write the checkpoint {name} in {}", self.dir.display());
         let full = || "check the free space and the permissions; earlier checkpoints are untouched";
         let temporary = tempfile::Builder::new().prefix(WRITING).tempdir_in(&self.dir).context(failed).hint(full)?;
-        self.fill(temporary.path(), student, optimizer, state).context(failed).hint(full)?;
+        self.fill(temporary.path(), snapshot, state).context(failed).hint(full)?;
         let path = self.dir.join(name);
         self.put(temporary.path(), &path, name).context(failed).hint(full)?;
         self.newest = Some((state.steps, path.clone()));
         Ok(path)
     }
 
-    fn fill(&self, folder: &Path, student: &Student, optimizer: &Optimizer, state: &State) -> Result<()> {
+    fn fill(&self, folder: &Path, snapshot: Snapshot, state: &State) -> Result<()> {
         let twin = self.newest.as_ref().filter(|(steps, _)| *steps == state.steps);
         let shared = twin.is_some_and(|(_, twin)| share(twin, folder).is_ok());
         if !shared {
-            student.save(folder, self.tokenizer)?;
-            write_moments(optimizer, student.params(), &folder.join(MOMENTS_FILE))?;
+            snapshot.student.save(folder, self.tokenizer)?;
+            write_moments(snapshot, &folder.join(MOMENTS_FILE))?;
             for file in TOKENIZER_FILES {
                 if self.source.join(file).exists() {
                     fs::copy(self.source.join(file), folder.join(file))?;
@@ -228,12 +235,12 @@ pub fn read_state(folder: &Path) -> Result<State> {
     read_json(&folder.join(STATE_FILE)).hint(|| "this checkpoint cannot be gone on from; train again")
 }
 
-/// Reads the optimizer's moments after `steps` steps from the checkpoint that `student` was loaded from.
-pub fn restore(folder: &Path, student: &Student, steps: usize, optimizer: &mut Optimizer) -> Result<()> {
+/// Fills the optimizer's `moments` (see [`Snapshot`]) from the checkpoint that `student` was loaded from.
+pub fn restore(folder: &Path, student: &Student, moments: Vec<(&'static str, &mut Vec<Tensor>)>) -> Result<()> {
     let path = folder.join(MOMENTS_FILE);
     let failed = || format!("cannot read the optimizer's moments from {}", path.display());
     let tensors = candle_core::safetensors::load(&path, student.device()).context(failed)?;
-    for (slot, list) in optimizer.slots_mut(steps) {
+    for (slot, list) in moments {
         for (entry, tensor) in student.params().iter().zip(list).filter(|(entry, _)| entry.trainable) {
             let part = |(name, _)| {
                 let name = format!("{slot}.{name}");
@@ -253,10 +260,10 @@ pub fn restore(folder: &Path, student: &Student, steps: usize, optimizer: &mut O
 }
 
 /// Writes the optimizer's tensors as `SLOT.PARAMETER`.
-fn write_moments(optimizer: &Optimizer, params: &Params, path: &Path) -> Result<()> {
+fn write_moments(snapshot: Snapshot, path: &Path) -> Result<()> {
     let mut tensors = BTreeMap::new();
-    for (slot, list) in optimizer.slots() {
-        for (entry, tensor) in params.iter().zip(list).filter(|(entry, _)| entry.trainable) {
+    for (slot, list) in snapshot.moments {
+        for (entry, tensor) in snapshot.student.params().iter().zip(*list).filter(|(entry, _)| entry.trainable) {
             for (name, part) in entry.parts(tensor)? {
                 tensors.insert(format!("{slot}.{name}"), part.to_device(&Device::Cpu)?.contiguous()?);
             }

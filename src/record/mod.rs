@@ -1,13 +1,11 @@
-//! What a run tells while it works: bars and log lines for people, files for tools.
+//! The record of a run, for people and tools: metrics, hyper-parameters, environment.
 //!
 //! A [`Recorder`] writes every [`Logged`] step to `metrics.csv` and to a TensorBoard event file, at once and in full,
 //! so that a run that is stopped has lost none.
 
 mod append;
-pub mod console;
 pub mod environment;
 pub mod hparams;
-pub mod log_file;
 pub mod metrics;
 mod protobuf;
 pub mod tensorboard;

@@ -13,7 +13,7 @@ use super::append::AppendFile;
 use super::hparams::Hparams;
 use super::protobuf::{FIXED_32, VARINT, bytes, double, key, number, varint};
 use crate::error::Result;
-use crate::run_dir::write_error;
+use crate::fs::write_error;
 
 const PREFIX: &str = "events.out.tfevents.";
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stopping::EarlyStopping;
 use crate::config::Config;
-use crate::report::Position;
+use crate::record::Position;
 
 /// The state of a run between two steps, as `state.json` in a checkpoint keeps it. Order and dropout masks are
 /// functions of the seed and these counters, so nothing else has to be saved for them.

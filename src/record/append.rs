@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
-use crate::run_dir::write_error;
+use crate::fs::write_error;
 
 /// An open file at whose end records are written.
 #[derive(Debug)]

@@ -8,16 +8,28 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::Dataset;
-use super::checkpoint::{Checkpoints, find_best};
-use super::optimizer::Optimizer;
+use super::RunDir;
+use super::checkpoint::{Checkpoints, Snapshot, find_best};
 use super::state::State;
 use crate::config::Config;
+use crate::data::Pair;
 use crate::error::{Error, Result};
-use crate::models::{Student, TokenizerFacts};
-use crate::report::hparams::Hparams;
-use crate::report::{Columns, Logged, Recorder};
-use crate::run_dir::{RunDir, write_atomic};
+use crate::fs::write_atomic;
+use crate::models::TokenizerFacts;
+use crate::record::hparams::Hparams;
+use crate::record::{Columns, Logged, Recorder};
+
+/// A step whose loss or gradient is not finite.
+#[derive(Clone, Copy, Debug)]
+pub struct Diverged {
+    /// Counted from 0.
+    pub epoch: usize,
+    /// Counted from 1.
+    pub step: usize,
+    pub learn_rate: f64,
+    pub loss: f64,
+    pub gradient_norm: f64,
+}
 
 /// The files of one run, or none where nothing is to be left (`--fast-dev-run`).
 pub struct Journal {
@@ -79,24 +91,24 @@ impl Journal {
     }
 
     /// Writes `last`, with how far the metrics are.
-    pub fn save_last(&mut self, student: &Student, optimizer: &Optimizer, state: &mut State) {
+    pub fn save_last(&mut self, snapshot: Snapshot, state: &mut State) {
         self.saved = Instant::now();
         self.stamp(state);
         let Some(Files { recorder, checkpoints, .. }) = &mut self.files else { return };
         // The state must not promise rows that a power cut can take.
-        let saved = recorder.sync().and_then(|()| checkpoints.save_last(student, optimizer, state));
+        let saved = recorder.sync().and_then(|()| checkpoints.save_last(snapshot, state));
         self.note(saved.map(drop));
     }
 
     /// Writes what is kept after an epoch: the student that `ended` describes if it is among the best, and `last` with
     /// the state to resume from, which is `ended` unless another is given.
-    pub fn save_epoch(&mut self, student: &Student, optimizer: &Optimizer, ended: &mut State, last: Option<State>) {
+    pub fn save_epoch(&mut self, snapshot: Snapshot, ended: &mut State, last: Option<State>) {
         self.saved = Instant::now();
         self.stamp(ended);
         let Some(Files { recorder, checkpoints, .. }) = &mut self.files else { return };
         let mut save = || {
             recorder.sync()?;
-            checkpoints.save_epoch(student, optimizer, ended, last.as_ref().unwrap_or(ended))
+            checkpoints.save_epoch(snapshot, ended, last.as_ref().unwrap_or(ended))
         };
         let saved = save();
         self.note(saved);
@@ -110,19 +122,20 @@ impl Journal {
     }
 
     /// Reports the batch with which a run went wrong; returns where.
-    pub fn write_diverged(
-        &self, data: &Dataset, batch: &[usize], state: &State, learn_rate: f64, loss: f64, gradient_norm: f64,
+    pub fn write_diverged<'a>(
+        &self, batch: impl Iterator<Item = (usize, &'a Pair)>, diverged: &Diverged,
     ) -> Option<PathBuf> {
         let files = self.files.as_ref()?;
-        let caption = |i: &usize| json!({"pair": i, "es": data.pairs[*i].es, "en": data.pairs[*i].en});
+        let Diverged { epoch, step, learn_rate, loss, gradient_norm } = *diverged;
+        let caption = |(i, pair): (usize, &Pair)| json!({"pair": i, "es": pair.es, "en": pair.en});
         let number = |value: f64| if value.is_finite() { json!(value) } else { json!(value.to_string()) };
         let report = json!({
-            "epoch": state.epoch,
-            "step": state.steps + 1,
+            "epoch": epoch,
+            "step": step,
             "learn-rate": learn_rate,
             "loss": number(loss),
             "gradient-norm": number(gradient_norm),
-            "captions": batch.iter().map(caption).collect::<Vec<_>>(),
+            "captions": batch.map(caption).collect::<Vec<_>>(),
         });
         match write_atomic(&files.diverged, format!("{report:#}\n").as_bytes()) {
             Ok(()) => Some(files.diverged.clone()),

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use crate::commands::trained::run_config;
+use super::State;
 use crate::config::Config;
 use crate::config::recipe::Schedule;
 use crate::error::{Error, Result, ResultExt};
-use crate::run_dir::{RunDir, write_atomic};
-use crate::train::State;
-use crate::train::checkpoint::{find_last, read_state, tidy};
+use crate::fs::write_atomic;
+use crate::runs::RunDir;
+use crate::runs::checkpoint::{find_last, read_state, tidy};
+use crate::runs::trained::run_config;
 
 /// Settings that a resumed run may change: they decide when it ends and what it leaves, not what it computes.
 const FREE: [&str; 6] = ["max-epochs", "max-steps", "patience", "checkpoint-every", "keep-best", "cache-dir"];
