@@ -40,6 +40,7 @@ pub mod interval;
 pub mod models;
 pub mod nn;
 pub mod record;
+pub mod report;
 pub mod rng;
 pub mod runs;
 pub mod signals;

@@ -1,22 +1,16 @@
 //! `themo test`.
 
-use crate::cli::TestArgs;
-use crate::commands::baseline;
-use crate::commands::evaluation::{Language, Sets};
+use crate::cli::{Task, TestArgs};
 use crate::config::Config;
-use crate::data::tokens::TextTokenizer;
 use crate::device;
-use crate::error::{Error, Result};
-use crate::eval::published::{Table, published};
-use crate::eval::report::Report;
-use crate::eval::towers::{StudentTexts, TeacherImages, TeacherTexts};
-use crate::eval::{ImageEmbedder, TextEmbedder};
-use crate::hub::Part;
-use crate::models::ClipText;
+use crate::error::Result;
+use crate::eval::baseline::{self, Baseline};
+use crate::eval::student::{self, Measuring};
+use crate::eval::{Results, Suite, Wanted};
 use crate::nn::Compute;
-use crate::runs::trained::Trained;
+use crate::report::published::{Table, published};
+use crate::runs::Trained;
 use crate::ui::console::print;
-use crate::ui::model_folder;
 
 /// Measures a run's student, the baseline or both, prints the figures, and writes them into the run folder.
 pub fn run(args: &TestArgs) -> Result<()> {
@@ -29,60 +23,25 @@ pub fn run(args: &TestArgs) -> Result<()> {
         Some(trained) => trained.config.clone(),
         None => Config::resolve(None, args.settings()?)?,
     };
-    let sets = Sets::load(args, &config)?;
+    let (retrieval, classification) = (args.wants(Task::Retrieval), args.wants(Task::Classification));
+    let sets = Suite::load(Wanted { retrieval, classification, english: args.with_teacher }, &config)?;
     let compute = Compute::with_precision(device::select(&config.device)?, config.precision)?;
+    let (vision, batch_size) = (args.vision.as_deref(), args.batch_size);
     // (One after the other: both at once would take the memory of both.)
-    let baseline = args.baseline.then(|| baseline::measure(args, &config, &sets, &compute)).transpose()?;
+    let which = Baseline { model: &args.baseline_model, vision, batch_size };
+    let baseline = args.baseline.then(|| baseline::measure(which, &config, &sets, &compute)).transpose()?;
+    let transparency = Some(config.transparency);
     let Some(trained) = trained else {
-        let report = Report { transparency: Some(config.transparency), ..baseline.unwrap_or_default() };
-        return if args.json { print(report.to_json()?) } else { print(report) };
+        let results = Results { transparency, ..baseline.unwrap_or_default() };
+        return if args.json { print(results.to_json()?) } else { print(results) };
     };
-    let mut report = measure_student(args, &trained, &sets, &compute)?;
-    report.baseline = baseline.map(Box::new);
-    report.transparency = Some(config.transparency);
-    report.write(&trained.eval)?;
-    if args.json { print(report.to_json()?) } else { print(format!("{report}\nWritten to {}", trained.eval.display())) }
-}
-
-/// The trained student, and its teacher if that is asked for.
-fn measure_student(args: &TestArgs, trained: &Trained, sets: &Sets, compute: &Compute) -> Result<Report> {
-    let config = &trained.config;
     // (With --baseline, --vision is that of the baseline.)
-    let other_vision = args.vision.as_ref().filter(|_| !args.baseline);
-    let mut parts = vec![Part::Weights];
-    parts.extend(args.with_teacher.then_some(Part::Tokenizer));
-    parts.extend(other_vision.is_none().then_some(Part::Images));
-    let teacher_dir = model_folder("--teacher", &config.teacher, &parts)?;
-    let vision_dir = match other_vision {
-        Some(name) => model_folder("--vision", name, &[Part::Weights, Part::Images])?,
-        None => teacher_dir.clone(),
-    };
-    let (student, tokenizer) = trained.load(compute)?;
-    let ours = StudentTexts::new(&student, &tokenizer, &teacher_dir, compute)?;
-    let teacher = if args.with_teacher {
-        let teacher = ClipText::load(&teacher_dir, compute)?;
-        let tokenizer = TextTokenizer::from_folder(&teacher_dir, teacher.max_tokens())?;
-        Some((teacher, tokenizer))
-    } else {
-        None
-    };
-    let vision = other_vision.unwrap_or(&config.teacher);
-    let images = TeacherImages::load(&vision_dir, config.transparency, compute)?;
-    if images.dim() != ours.dim() {
-        let (theirs, ours) = (images.dim(), ours.dim());
-        return Err(Error::new(format!(
-            "{vision} embeds images in {theirs} numbers, {} embeds texts in {ours}",
-            config.teacher
-        ))
-        .hint("--vision takes a CLIP whose images share the space of the teacher's texts"));
+    let how = Measuring { vision: vision.filter(|_| !args.baseline), with_teacher: args.with_teacher, batch_size };
+    let measured = student::measure(how, &trained, &sets, &compute)?;
+    let results = Results { baseline: baseline.map(Box::new), transparency, ..measured };
+    results.write(&trained.eval)?;
+    match args.json {
+        true => print(results.to_json()?),
+        false => print(format!("{results}\nWritten to {}", trained.eval.display())),
     }
-    tracing::info!("checkpoint {}, images through {vision}", trained.checkpoint.display());
-
-    let embedded = sets.embed_images(&images, args.batch_size)?;
-    let mut report = sets.measure(&ours, &embedded, Language::Spanish)?;
-    if let Some((teacher, tokenizer)) = &teacher {
-        let own = TeacherTexts { tokenizer, teacher };
-        report.teacher = Some(Box::new(sets.measure(&own, &embedded, Language::English)?));
-    }
-    Ok(report)
 }

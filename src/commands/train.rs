@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-use super::probe;
 use crate::cli::TrainArgs;
 use crate::config::Config;
 use crate::config::recipe::Recipe;
 use crate::data::pairs::{self, Pair};
 use crate::data::targets::{Key, Targets};
-use crate::data::tokens::{TextTokenizer, cut_by_tokens, tokenizer_files};
+use crate::data::tokens::{TextTokenizer, cut_by_tokens};
 use crate::data::wit;
 use crate::device;
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -19,7 +18,7 @@ use crate::hub::Part;
 use crate::models::clip::ClipConfig;
 use crate::models::clip_text::text_projection;
 use crate::models::student::Head;
-use crate::models::weight_file::weight_files;
+use crate::models::weight_file::model_files;
 use crate::models::{ClipText, Student, TokenizerFacts};
 use crate::nn::{Backend, Compute, Tokens};
 use crate::record::environment::describe;
@@ -30,6 +29,7 @@ use crate::runs::status::{RunState, Status};
 use crate::runs::{Journal, State};
 use crate::signals::Signals;
 use crate::train::loss::Objective;
+use crate::train::probe;
 use crate::train::trainer::Measure;
 use crate::train::{Dataset, Start, Summary, Task, Trainer, memory};
 use crate::ui::console::{print, progress};
@@ -259,13 +259,6 @@ fn load_pairs(config: &Config, one_batch: bool) -> Result<(Vec<Pair>, Vec<Pair>)
         val.truncate(config.batch_size);
     }
     Ok((train, val))
-}
-
-/// The files on which a model's outputs for texts depend.
-pub fn model_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = weight_files(dir)?;
-    files.extend(tokenizer_files(dir));
-    Ok(files)
 }
 
 /// The teacher, loaded only when a feature is missing in the cache.

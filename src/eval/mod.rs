@@ -8,19 +8,28 @@
 //! | [`classification`] | ImageNet: images against prompts with class names |
 //! | [`probe`] | recall@1 while a student trains |
 //! | [`towers`] | the student, the teacher's towers and the baseline behind those traits |
-//! | [`published`] | what others published on the same sets |
-//! | [`report`] | the figures as JSON, as a table and as files |
+//! | [`suite`] | the sets that are measured on, and texts scored on them |
+//! | [`baseline`] | M-CLIP, measured once and kept |
+//! | [`student`] | a trained student, and its teacher |
+//! | [`embed`] | texts and images to one file of vectors |
+//! | [`results`] | the figures |
 //!
 //! Models come in through two traits, so that the same images, embedded once, serve several text encoders.
 
+pub mod baseline;
 pub mod classification;
+pub mod embed;
 pub mod images;
 pub mod metrics;
 pub mod probe;
-pub mod published;
-pub mod report;
+pub mod results;
 pub mod retrieval;
+pub mod student;
+pub mod suite;
 pub mod towers;
+
+pub use results::Results;
+pub use suite::{Language, Suite, Wanted};
 
 use crate::data::Preprocess;
 use crate::error::{Error, Result};

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::pickle::{Checkpoint, Kind, map};
+use crate::data::tokens::tokenizer_files;
 use crate::error::{Error, Result, ResultExt};
 use crate::hub::files::shards;
 
@@ -153,6 +154,13 @@ impl<'de> Visitor<'de> for UniqueKeys {
         }
         Ok(self)
     }
+}
+
+/// The files on which a model's outputs for texts depend: weights, configuration, tokenizer.
+pub fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = weight_files(folder)?;
+    files.extend(tokenizer_files(folder));
+    Ok(files)
 }
 
 /// The files of weights in a model folder: `model.safetensors`, or the parts that its index names, or the same of

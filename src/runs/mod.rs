@@ -11,6 +11,7 @@
 //! | [`resume`] | which run to resume, with which settings, from where |
 //! | [`trained`] | what `--version-path` names |
 //! | [`lightning`] | runs of the Python Themo |
+//! | [`listing`] | the runs in a folder |
 //!
 //! It knows students, but neither the trainer nor the optimizer, whose moments are named tensors here.
 
@@ -18,6 +19,7 @@ pub mod checkpoint;
 pub mod folder;
 pub mod journal;
 pub mod lightning;
+pub mod listing;
 pub mod resume;
 pub mod retention;
 pub mod state;

@@ -5,6 +5,7 @@ pub mod groups;
 pub mod loss;
 pub mod memory;
 pub mod optimizer;
+pub mod probe;
 pub mod schedule;
 pub mod step;
 pub mod trainer;

@@ -6,30 +6,38 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::TestArgs;
-use crate::commands::evaluation::{Language, Sets};
-use crate::commands::train::model_files;
+use super::towers::{MclipTexts, TeacherImages};
+use super::{ImageEmbedder, Language, Results, Suite, TextEmbedder};
 use crate::config::Config;
 use crate::data::digest::{Digests, Key};
 use crate::data::image::settings_file;
 use crate::data::tokens::{TOKENIZER_FILES, tokenizer_files};
 use crate::error::{Error, Result, ResultExt};
-use crate::eval::report::Report;
-use crate::eval::towers::{MclipTexts, TeacherImages};
-use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::fs::write_atomic;
 use crate::hub::Part;
 use crate::models::MclipConfig;
+use crate::models::weight_file::model_files;
 use crate::nn::Compute;
 use crate::ui::model_folder;
 
 /// Changes whenever the same models and data would give other figures than before.
 const PROTOCOL: &str = "themo baseline, protocol 2";
 
+/// Which models are the baseline.
+#[derive(Clone, Copy, Debug)]
+pub struct Baseline<'a> {
+    /// The M-CLIP: a folder or a name on the hub.
+    pub model: &'a str,
+    /// The CLIP of its images, likewise; as the M-CLIP's name says where none is given.
+    pub vision: Option<&'a str>,
+    /// Images embedded at once.
+    pub batch_size: usize,
+}
+
 /// The baseline's figures on `sets`, from the cache or measured now and kept there.
-pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute) -> Result<Report> {
-    let name = &args.baseline_model;
-    let vision_name = match &args.vision {
+pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Compute) -> Result<Results> {
+    let name = baseline.model;
+    let vision_name = match baseline.vision {
         Some(vision) => vision,
         None => vision_of(name)?,
     };
@@ -64,10 +72,10 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
     let (retrieval, classification) = (retrieval.transpose()?, classification.transpose()?);
     digests.save()?;
 
-    let mut report = Report {
+    let mut report = Results {
         retrieval: retrieval.as_ref().and_then(|(_, path)| read(path)),
         classification: classification.as_ref().and_then(|(_, path)| read(path)),
-        ..Report::default()
+        ..Results::default()
     };
     let retrieval = retrieval.filter(|_| report.retrieval.is_none());
     let classification = classification.filter(|_| report.classification.is_none());
@@ -84,11 +92,11 @@ pub fn measure(args: &TestArgs, config: &Config, sets: &Sets, compute: &Compute)
             .hint("--vision must be the CLIP whose space this M-CLIP was trained on"));
     }
     if let Some((set, path)) = retrieval {
-        let embedded = set.embed_images(&images, args.batch_size)?;
+        let embedded = set.embed_images(&images, baseline.batch_size)?;
         report.retrieval = Some(keep(&path, set.score(&texts, &embedded, Language::Spanish)?)?);
     }
     if let Some((set, path)) = classification {
-        let embedded = set.embed_images(&images, args.batch_size)?;
+        let embedded = set.embed_images(&images, baseline.batch_size)?;
         report.classification = Some(keep(&path, set.score(&texts, &embedded, Language::Spanish)?)?);
     }
     Ok(report)

@@ -1,19 +1,17 @@
-//! What `themo test` measures on: the sets of the data folder, their images through a tower, and texts scored on them.
+//! What is measured on: the sets of the data folder, their images through a tower, and texts scored on them.
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::{Task, TestArgs};
+use super::classification::{ClassificationScores, classify, embed_classes};
+use super::images::{Embedded, embed_readable};
+use super::retrieval::{RetrievalScores, embed_all_images, score};
+use super::{ImageEmbedder, Results, TextEmbedder};
 use crate::config::Config;
 use crate::data::class_names::{self, ClassName};
 use crate::data::digest::{Digests, Key};
 use crate::data::imagenet::{self, ImageNet};
 use crate::data::xtd10::{self, Retrieval};
 use crate::error::Result;
-use crate::eval::classification::{ClassificationScores, classify, embed_classes};
-use crate::eval::images::{Embedded, embed_readable};
-use crate::eval::report::Report;
-use crate::eval::retrieval::{RetrievalScores, embed_all_images, score};
-use crate::eval::{ImageEmbedder, TextEmbedder};
 use crate::ui::console::progress;
 
 /// The default prompt where an article cannot agree with the class names.
@@ -26,8 +24,17 @@ pub enum Language {
     English,
 }
 
+/// Which sets are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    pub retrieval: bool,
+    pub classification: bool,
+    /// English texts too, for the teacher.
+    pub english: bool,
+}
+
 /// The sets that are asked for; all that they need was there when they were read.
-pub struct Sets {
+pub struct Suite {
     pub retrieval: Option<RetrievalSet>,
     pub classification: Option<ClassificationSet>,
 }
@@ -38,13 +45,13 @@ pub struct Images {
     classification: Option<Embedded>,
 }
 
-impl Sets {
-    /// The sets of the tasks in `args`, with English texts only if the teacher is measured.
-    pub fn load(args: &TestArgs, config: &Config) -> Result<Self> {
-        let retrieval = args.wants(Task::Retrieval).then(|| RetrievalSet::load(&config.data_dir, args.with_teacher));
-        let classification =
-            args.wants(Task::Classification).then(|| ClassificationSet::load(config, args.with_teacher));
-        Ok(Self { retrieval: retrieval.transpose()?, classification: classification.transpose()? })
+impl Suite {
+    /// Reads the sets that are `wanted` where `config` says they are.
+    pub fn load(wanted: Wanted, config: &Config) -> Result<Self> {
+        let Wanted { retrieval, classification, english } = wanted;
+        let retrieval = retrieval.then(|| RetrievalSet::load(&config.data_dir, english)).transpose()?;
+        let classification = classification.then(|| ClassificationSet::load(config, english)).transpose()?;
+        Ok(Self { retrieval, classification })
     }
 
     /// All images through `tower`.
@@ -55,13 +62,13 @@ impl Sets {
     }
 
     /// The figures of `texts` against `images`.
-    pub fn measure(&self, texts: &dyn TextEmbedder, images: &Images, language: Language) -> Result<Report> {
+    pub fn measure(&self, texts: &dyn TextEmbedder, images: &Images, language: Language) -> Result<Results> {
         let retrieval = self.retrieval.as_ref().zip(images.retrieval.as_ref());
         let classification = self.classification.as_ref().zip(images.classification.as_ref());
-        Ok(Report {
+        Ok(Results {
             retrieval: retrieval.map(|(set, images)| set.score(texts, images, language)).transpose()?,
             classification: classification.map(|(set, images)| set.score(texts, images, language)).transpose()?,
-            ..Report::default()
+            ..Results::default()
         })
     }
 }

@@ -1,37 +1,19 @@
-//! The figures of an evaluation, as one JSON object, as a table for a terminal, and as files in the run folder.
+//! The figures of an evaluation, as one JSON object, as a table for a terminal, and as files in the run folder; and what
+//! others published.
+
+pub mod published;
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::classification::ClassificationScores;
-use super::metrics::{AtK, KS};
-use super::retrieval::RetrievalScores;
 use crate::data::image::Transparency;
 use crate::error::Result;
+use crate::eval::Results;
+use crate::eval::classification::ClassificationScores;
+use crate::eval::metrics::{AtK, KS};
 use crate::fs::write_atomic;
-
-/// What was measured, and what the teacher reaches in its own language on the same images, and the baseline with images
-/// of its own. Displays as a table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Report {
-    /// XTD10 retrieval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retrieval: Option<RetrievalScores>,
-    /// ImageNet zero-shot classification.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub classification: Option<ClassificationScores>,
-    /// The teacher's figures, the ceiling.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub teacher: Option<Box<Report>>,
-    /// The baseline's figures.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<Box<Report>>,
-    /// What became of transparent pixels, for all of these figures.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub transparency: Option<Transparency>,
-}
 
 /// Scores with the teacher's and the baseline's of the same task beside them.
 #[derive(Serialize)]
@@ -46,7 +28,7 @@ struct Compared<'a, T: Serialize> {
     transparency: Option<Transparency>,
 }
 
-impl Report {
+impl Results {
     /// The whole report as pretty JSON.
     pub fn to_json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)?)
@@ -76,7 +58,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(compared) = self.compare(|report| report.retrieval.as_ref()) {
             let title = format!("Retrieval, {} captions, {} images", compared.ours.captions, compared.ours.images);
@@ -140,9 +122,10 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::retrieval::RetrievalScores;
 
-    fn report() -> Report {
-        let ours = Report {
+    fn report() -> Results {
+        let ours = Results {
             retrieval: Some(RetrievalScores {
                 text_to_image: AtK { name: "recall", values: [0.5, 0.75, 1.0] },
                 image_to_text: AtK { name: "recall", values: [0.25, 0.5, 0.5] },
@@ -155,9 +138,9 @@ mod tests {
                 classes: 1000,
                 skipped: 0,
             }),
-            ..Report::default()
+            ..Results::default()
         };
-        Report { teacher: Some(Box::new(ours.clone())), ..ours }
+        Results { teacher: Some(Box::new(ours.clone())), ..ours }
     }
 
     const RETRIEVAL: &str = concat!(
@@ -169,7 +152,7 @@ mod tests {
 
     #[test]
     fn json_has_the_documented_form_and_order() -> Result<()> {
-        let alone = Report { teacher: None, ..report() };
+        let alone = Results { teacher: None, ..report() };
         let both = format!(r#""retrieval":{RETRIEVAL},"classification":{CLASSIFICATION}"#);
         assert_eq!(serde_json::to_string(&alone)?, format!("{{{both}}}"));
         assert_eq!(serde_json::to_string(&report())?, format!(r#"{{{both},"teacher":{{{both}}}}}"#));
@@ -179,7 +162,7 @@ mod tests {
 
     #[test]
     fn scores_are_read_back_as_they_were() -> Result<()> {
-        let Report { retrieval, classification, .. } = report();
+        let Results { retrieval, classification, .. } = report();
         assert_eq!(serde_json::from_str::<RetrievalScores>(RETRIEVAL).ok(), retrieval);
         assert_eq!(serde_json::from_str::<ClassificationScores>(CLASSIFICATION).ok(), classification);
         for share in (0..240).map(|n| n as f64 / 240.0) {
@@ -192,20 +175,20 @@ mod tests {
 
     #[test]
     fn the_table_fits_a_terminal() {
-        let baseline = Some(Box::new(Report { teacher: None, ..report() }));
-        let text = Report { baseline, ..report() }.to_string();
+        let baseline = Some(Box::new(Results { teacher: None, ..report() }));
+        let text = Results { baseline, ..report() }.to_string();
         println!("{text}");
         assert_eq!(text.matches("share of the baseline").count(), 3);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("Ties count against the model") && text.contains("100.0%"));
-        assert!(!Report { teacher: None, ..report() }.to_string().contains("teacher"));
+        assert!(!Results { teacher: None, ..report() }.to_string().contains("teacher"));
     }
 
     #[test]
     fn files_hold_the_teacher_and_replace_the_old() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let folder = dir.path().join("eval");
-        for report in [Report { teacher: None, ..report() }, report()] {
+        for report in [Results { teacher: None, ..report() }, report()] {
             report.write(&folder)?;
         }
         let compact = |name: &str| -> Result<String> {

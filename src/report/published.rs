@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::metrics::{AtK, KS};
+use crate::eval::metrics::{AtK, KS};
 
 /// What somebody published of a model: zero-shot ImageNet accuracy with Spanish prompts, and XTD10 text-to-image
 /// recall.

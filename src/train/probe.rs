@@ -4,6 +4,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
+use super::Dataset;
 use crate::config::Config;
 use crate::config::recipe::Monitor;
 use crate::data::image::settings_file;
@@ -16,7 +17,6 @@ use crate::eval::probe::Probe;
 use crate::eval::retrieval::embed_all_images;
 use crate::eval::towers::TeacherImages;
 use crate::nn::Compute;
-use crate::train::Dataset;
 use crate::ui::console::progress;
 
 /// Images embedded between two writes to the cache.
