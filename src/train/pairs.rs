@@ -1,0 +1,49 @@
+//! The caption pairs of a run.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::data::pairs::{self, Pair};
+use crate::data::wit;
+use crate::error::Result;
+
+/// The training text, and the validation text (which may be empty); one batch of each for `--fast-dev-run`.
+pub fn load(config: &Config, one_batch: bool) -> Result<(Vec<Pair>, Vec<Pair>)> {
+    let from_files = |files: &[PathBuf]| -> Result<Vec<Pair>> {
+        let all = files.iter().map(|file| pairs::read_tsv(file, config.normalize)).collect::<Result<Vec<_>>>()?;
+        Ok(all.into_iter().flatten().collect())
+    };
+    let wit_dir = Path::new(&config.data_dir).join("wit");
+    let mut train = if config.pairs.is_empty() {
+        wit::read_split(&wit_dir, "train", config.normalize)?
+    } else {
+        from_files(&config.pairs)?
+    };
+    let mut val = if !config.val_pairs.is_empty() {
+        from_files(&config.val_pairs)?
+    } else if config.pairs.is_empty() && wit::has_split(&wit_dir, "val") {
+        wit::read_split(&wit_dir, "val", config.normalize)?
+    } else {
+        tracing::warn!("no validation pairs: val/loss will not be measured (--val-pairs FILE.tsv gives some)");
+        Vec::new()
+    };
+    let most = [
+        config.limit_train_pairs,
+        config.overfit_batches.map(|batches| batches.saturating_mul(config.batch_size)),
+        one_batch.then_some(config.batch_size),
+    ];
+    most.into_iter().flatten().for_each(|most| train.truncate(most));
+    if one_batch {
+        val.truncate(config.batch_size);
+    }
+    Ok((train, val))
+}
+
+/// A fingerprint of the training pairs, so that a run is not resumed on others.
+pub fn fingerprint(pairs: &[Pair]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for text in pairs.iter().flat_map(|pair| [&pair.es, &pair.en]) {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
+}

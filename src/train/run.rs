@@ -1,0 +1,297 @@
+//! A whole training run: resolve the request, prepare the models, train, report.
+
+use std::path::{Path, PathBuf};
+
+use toml::Table;
+
+use super::loss::Objective;
+use super::teacher::{STOPPED, Teacher, dataset};
+use super::trainer::Measure;
+use super::{Start, Summary, Task, Trainer, memory, pairs, probe};
+use crate::config::Config;
+use crate::config::recipe::Recipe;
+use crate::data::Pair;
+use crate::data::tokens::TextTokenizer;
+use crate::device;
+use crate::error::{Error, Kind, Result, ResultExt};
+use crate::fs::write_atomic;
+use crate::hub::Part;
+use crate::models::clip::ClipConfig;
+use crate::models::clip_text::text_projection;
+use crate::models::student::Head;
+use crate::models::{Student, TokenizerFacts};
+use crate::nn::Compute;
+use crate::record::environment::describe;
+use crate::record::hparams::Hparams;
+use crate::runs::resume::{self, Resumed};
+use crate::runs::status::{RunState, Status};
+use crate::runs::{Journal, RunDir, State};
+use crate::signals::Signals;
+use crate::ui::{log_file, model_folder};
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Settings of the configuration given now.
+    pub settings: Table,
+    /// A TOML file of further settings.
+    pub config: Option<PathBuf>,
+    /// The folder of a run to resume.
+    pub resume: Option<PathBuf>,
+    /// Let some settings differ from those of the resumed run.
+    pub overriding: bool,
+    /// Try everything with one batch and write no run.
+    pub fast_dev_run: bool,
+}
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What to tell the user.
+    pub text: String,
+    /// 0, or what the signal that stopped the run asks for.
+    pub exit_code: u8,
+}
+
+/// Trains a student as `request` says.
+pub fn run(request: &Request) -> Result<Ended> {
+    let (mut config, resumed) = match resolve(request)? {
+        Resolved::Done(text) => return Ok(Ended { text, exit_code: 0 }),
+        Resolved::Work(config, resumed) => (*config, resumed),
+    };
+    let plan = Plan::prepare(&mut config, resumed.as_ref(), request.fast_dev_run)?;
+    // Before the teacher's long work, so that a folder that cannot be written is found out now.
+    let is_new = resumed.is_none();
+    let run = match resumed {
+        _ if request.fast_dev_run => None,
+        Some(resumed) => Some(resumed.run),
+        None => Some(RunDir::create(Path::new(&config.log_dir), &config.name, &config.to_toml()?)?),
+    };
+    let signals = Signals::watch()?;
+    let status = run.as_ref().map(Status::begin).transpose()?;
+    let trained = plan.train(&config, run.as_ref(), &|| signals.exit_code().is_some());
+    let ended = report(trained, &config, run.as_ref(), status);
+    match ended {
+        Ok((text, stopped)) => {
+            log_file::note(&text);
+            Ok(Ended { text, exit_code: signals.exit_code().filter(|_| stopped).unwrap_or(0) })
+        }
+        Err(error) => {
+            run.filter(|_| is_new).inspect(RunDir::discard_if_unused);
+            Err(error)
+        }
+    }
+}
+
+/// What a request comes to.
+enum Resolved {
+    /// The run to resume has ended.
+    Done(String),
+    Work(Box<Config>, Option<Resumed>),
+}
+
+fn resolve(request: &Request) -> Result<Resolved> {
+    let settings = request.settings.clone();
+    let (mut config, resumed) = match &request.resume {
+        Some(path) => {
+            let (config, resumed) = resume::open(path, settings, request.overriding)?;
+            if let Some(done) = resumed.finished(&config) {
+                return Ok(Resolved::Done(done));
+            }
+            (config, Some(resumed))
+        }
+        None if request.overriding => {
+            return Err(Error::usage("--override is for --resume").hint("a new run takes all options as they are"));
+        }
+        None => (Config::resolve(request.config.as_deref(), settings)?, None),
+    };
+    if request.fast_dev_run {
+        (config.max_epochs, config.max_steps) = (1, Some(1));
+    }
+    Ok(Resolved::Work(config.into(), resumed))
+}
+
+/// All that a training needs, found and checked before its long work.
+struct Plan {
+    compute: Compute,
+    student_dir: PathBuf,
+    teacher_dir: PathBuf,
+    student: Student,
+    objective: Objective,
+    tokenizer: TextTokenizer,
+    train_pairs: Vec<Pair>,
+    val_pairs: Vec<Pair>,
+    state: State,
+    checkpoint: Option<PathBuf>,
+}
+
+impl Plan {
+    /// Reads the pairs, finds the models and loads the student; settles how many tokens a micro-batch has.
+    fn prepare(config: &mut Config, resumed: Option<&Resumed>, one_batch: bool) -> Result<Self> {
+        let compute = Compute::with_precision(device::select(&config.device)?, config.precision)?;
+        // Before any model is fetched.
+        let (train_pairs, val_pairs) = pairs::load(config, one_batch)?;
+        probe::check(config, !val_pairs.is_empty())?;
+        let checkpoint = resumed.and_then(|resumed| resumed.checkpoint.clone());
+        let text_tower = [Part::Weights, Part::Tokenizer];
+        let student_dir = match &checkpoint {
+            Some(folder) => folder.clone(),
+            None => model_folder("--student", &config.student, &text_tower)?,
+        };
+        let teacher_dir = model_folder("--teacher", &config.teacher, &text_tower)?;
+        let fingerprint = pairs::fingerprint(&train_pairs);
+        let state = match resumed {
+            Some(resumed) => resumed.state(config.seed, fingerprint)?,
+            None => State::new(config.seed, fingerprint),
+        };
+        let student = load_student(config, &student_dir, &teacher_dir, &compute)?;
+        let objective = Objective::new(&config.recipe, || text_projection(&teacher_dir, &compute.device))?;
+        config.micro_batch_tokens = memory::micro_batch_tokens(config, &student)?;
+        let tokenizer = TextTokenizer::from_folder(&student_dir, config.max_sequence_length)?;
+        tracing::info!(
+            "student {} ({:.1} M parameters), teacher {}, {} training and {} validation pairs, on {}",
+            config.student,
+            student.params().elements() as f64 / 1e6,
+            config.teacher,
+            train_pairs.len(),
+            val_pairs.len(),
+            if compute.device.is_cpu() {
+                format!("cpu, {} threads", rayon::current_num_threads())
+            } else {
+                config.device.clone()
+            },
+        );
+        Ok(Self {
+            compute,
+            student_dir,
+            teacher_dir,
+            student,
+            objective,
+            tokenizer,
+            train_pairs,
+            val_pairs,
+            state,
+            checkpoint,
+        })
+    }
+
+    /// Computes the teacher's features where they are missing, and trains.
+    fn train(self, config: &Config, run: Option<&RunDir>, should_stop: &dyn Fn() -> bool) -> Result<Summary> {
+        let Self { compute, teacher_dir, student, objective, tokenizer, state, .. } = self;
+        let mut journal = match run {
+            Some(run) => {
+                let hparams = introduce(run, config, &compute)?;
+                let facts = TokenizerFacts { padding: tokenizer.padding(), class: Some(tokenizer.class()) };
+                Journal::open(run, (&self.student_dir, facts), config, &hparams, &state)?
+            }
+            None => Journal::none(),
+        };
+        let mut teacher = Teacher::new(&teacher_dir, &compute, should_stop)?;
+        let train = dataset(config, self.train_pairs, &tokenizer, &mut teacher)?;
+        let val = match self.val_pairs.is_empty() {
+            true => None,
+            false => Some(dataset(config, self.val_pairs, &tokenizer, &mut teacher)?),
+        };
+        let projection = || text_projection(&teacher_dir, &compute.device);
+        let probe = probe::load(config, val.as_ref(), &tokenizer, &teacher_dir, teacher.key(), &compute, projection)?;
+        drop(teacher);
+        let recall = probe.as_ref().map(|probe| |student: &Student| probe.recall_at_1(student));
+        let recall = recall.as_ref().map(|recall| recall as &Measure);
+        let task = Task { student: &student, objective: &objective, train: &train, val: val.as_ref(), recall };
+        let start = Start { state, checkpoint: self.checkpoint };
+        let fitted = Trainer::new(config, task, start, &mut journal, should_stop).and_then(Trainer::run);
+        let stopped = fitted.as_ref().is_ok_and(|summary| summary.stopped);
+        let finished = journal.finish((!stopped).then_some(fitted.is_ok()));
+        let summary = fitted?;
+        finished.map(|()| summary)
+    }
+}
+
+/// The student that `config` asks for, with a head of the teacher's width.
+fn load_student(config: &Config, folder: &Path, teacher: &Path, compute: &Compute) -> Result<Student> {
+    let dim = ClipConfig::from_folder(teacher)?.text()?.hidden_size;
+    let Recipe { projection_bias, final_norm, init, .. } = config.recipe;
+    let head = Head { pooling: config.pooling, dim, projection_bias, final_norm, init };
+    let mut student = Student::load(folder, head, config.seed, compute)
+        .hint(|| "--student takes the folder of a BERT, or a checkpoint folder of a themo run")?;
+    student.freeze(config.recipe.freeze_layers)?;
+    let most = student.config().max_tokens();
+    if config.max_sequence_length > most {
+        return Err(Error::usage(format!(
+            "--max-sequence-length {} is more than the student's {most} positions",
+            config.max_sequence_length
+        ))
+        .hint(format!("use at most {most}")));
+    }
+    Ok(student)
+}
+
+/// Notes in the run's folder how it ended; returns what to tell the user, and whether it was stopped.
+fn report(
+    trained: Result<Summary>, config: &Config, run: Option<&RunDir>, status: Option<Status>,
+) -> Result<(String, bool)> {
+    let stopped = match &trained {
+        Ok(summary) => summary.stopped,
+        Err(error) => error.kind() == Kind::Stopped,
+    };
+    let ended = match &trained {
+        _ if stopped => RunState::Stopped,
+        Ok(_) => RunState::Finished,
+        Err(_) => RunState::Failed,
+    };
+    if let (Some(run), Some(status)) = (run, status) {
+        status.end(run, ended, trained.as_ref().err().filter(|_| !stopped).map(Error::to_string));
+    }
+    let text = match trained {
+        Ok(summary) => ending(&summary, config.recipe.monitor.name(), run),
+        Err(_) if stopped => how_to_resume(STOPPED.to_owned(), run),
+        Err(error) => return Err(error),
+    };
+    Ok((text, stopped))
+}
+
+/// Starts the log of a run and writes down its hyper-parameters and where it runs.
+fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams> {
+    log_file::open(&run.log())?;
+    let hparams =
+        Hparams::new(&Table::try_from(config).map_err(|e| Error::new(e.to_string()))?, config.recipe.monitor.name());
+    write_atomic(&run.path().join("hparams.yaml"), hparams.to_yaml().as_bytes())?;
+    let operations = format!("{:?}", compute.backend).to_lowercase();
+    let environment = describe(&format!("{:?}", compute.device.location()).to_lowercase(), &operations);
+    write_atomic(&run.path().join("environment.json"), format!("{environment:#}\n").as_bytes())?;
+    Ok(hparams)
+}
+
+/// What a run that has ended, or was stopped, says.
+fn ending(summary: &Summary, monitor: &str, run: Option<&RunDir>) -> String {
+    let Summary { epochs, steps, training_secs, .. } = summary;
+    let figures = format!("({epochs} epochs, {steps} steps, {training_secs:.1} s of training)");
+    if summary.stopped {
+        return how_to_resume(format!("stopped {figures}"), run);
+    }
+    let done = match summary.best {
+        Some(best) => format!("best {monitor} {best:.4} {figures}"),
+        None => format!("not trained: {epochs} epochs"),
+    };
+    match (run, &summary.checkpoint) {
+        (Some(run), Some(checkpoint)) => {
+            let run = run.path().display();
+            format!(
+                "{done}\n\
+                 run folder      {run}\n\
+                 checkpoint      {}\n\
+                 test it with    themo test --version-path {run}\n\
+                 from source     cargo run --release -- test --version-path {run}",
+                checkpoint.display()
+            )
+        }
+        _ => format!("{done}\nno run folder was written; the teacher's features stay in the cache"),
+    }
+}
+
+fn how_to_resume(stopped: String, run: Option<&RunDir>) -> String {
+    match run.map(|run| run.path().display()) {
+        Some(run) => format!("{stopped}\nrun folder      {run}\ngo on with      themo train --resume {run}"),
+        None => stopped,
+    }
+}
