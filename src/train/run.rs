@@ -57,7 +57,7 @@ pub struct Ended {
 pub fn run(request: &Request) -> Result<Ended> {
     let (mut config, resumed) = match resolve(request)? {
         Resolved::Done(text) => return Ok(Ended { text, exit_code: 0 }),
-        Resolved::Work(config, resumed) => (*config, resumed),
+        Resolved::Work(work) => *work,
     };
     let plan = Plan::prepare(&mut config, resumed.as_ref(), request.fast_dev_run)?;
     // Before the teacher's long work, so that a folder that cannot be written is found out now.
@@ -87,7 +87,7 @@ pub fn run(request: &Request) -> Result<Ended> {
 enum Resolved {
     /// The run to resume has ended.
     Done(String),
-    Work(Box<Config>, Option<Resumed>),
+    Work(Box<(Config, Option<Resumed>)>),
 }
 
 fn resolve(request: &Request) -> Result<Resolved> {
@@ -108,7 +108,7 @@ fn resolve(request: &Request) -> Result<Resolved> {
     if request.fast_dev_run {
         (config.max_epochs, config.max_steps) = (1, Some(1));
     }
-    Ok(Resolved::Work(config.into(), resumed))
+    Ok(Resolved::Work(Box::new((config, resumed))))
 }
 
 /// All that a training needs, found and checked before its long work.

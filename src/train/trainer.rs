@@ -155,7 +155,10 @@ impl<'a> Trainer<'a> {
                 && self.config.checkpoint_every.due(self.state.steps, self.journal.since_saved());
             if stop || due {
                 require_finite(self.task.student, None, &self.state)?;
-                self.averaged(|this| Ok(this.save_last()))?;
+                self.averaged(|this| {
+                    this.save_last();
+                    Ok(())
+                })?;
             }
             if stop {
                 return Ok(Flow::Stop);
