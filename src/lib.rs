@@ -1,23 +1,62 @@
 //! themo teaches a Spanish BERT to speak CLIP: it distils the text tower of a frozen CLIP into a Spanish encoder, so
 //! that Spanish sentences and images meet in one space, and measures how well they do.
 //!
+//! The manual is [`guide`]; this page is for users and authors of the code.
+//!
+//! # Example
+//!
+//! Embed three sentences with the text tower of the bundled demo's CLIP, and compare them by cosine:
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use candle_core::Device;
+//! use themo::data::tokens::TextTokenizer;
+//! use themo::eval::TextEmbedder;
+//! use themo::eval::towers::TeacherTexts;
+//! use themo::models::ClipText;
+//! use themo::nn::Compute;
+//!
+//! # fn main() -> themo::error::Result<()> {
+//! let folder = Path::new("data/demo/models/toy-clip");
+//! let teacher = ClipText::load(folder, &Compute::new(Device::Cpu))?;
+//! let tokenizer = TextTokenizer::from_folder(folder, teacher.max_tokens())?;
+//! let clip = TeacherTexts { tokenizer: &tokenizer, teacher: &teacher };
+//!
+//! let sentences = ["a picture of a big green triangle", "a large green triangle", "two small pink hearts"].map(String::from);
+//! let rows = clip.embed_texts(&sentences)?; // [3, dim], each of length 1
+//! let row = |i: usize| &rows[i * clip.dim()..(i + 1) * clip.dim()];
+//! let cosine = |i, j| row(i).iter().zip(row(j)).map(|(a, b)| a * b).sum::<f32>();
+//! assert!(cosine(0, 1) > cosine(0, 2));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A student is used in the same way: [`Student::from_checkpoint`](models::Student::from_checkpoint) loads the folder of a
+//! checkpoint, and [`StudentTexts`](eval::towers::StudentTexts) takes the place of `TeacherTexts`.
+//!
 //! # Map
 //!
-//! Arrows point down only; siblings do not import each other.
+//! A module uses modules of the rows below its own only, and none of its own row; `tests/house.rs` holds it to that.
 //!
 //! | module | what is there |
 //! |---|---|
 //! | `main.rs` | parses the arguments, runs a command, prints its error and hint |
-//! | [`cli`] | the command line, clap definitions only |
-//! | [`commands`] | one file a subcommand: arguments to [`config`], objects, library calls |
-//! | [`train`] | the fit loop and what only training needs: step, loss, optimizer, stopping, checkpoints, the journal of a run |
-//! | [`eval`] | metrics (pure), retrieval, classification, the report |
-//! | [`report`] | events to progress bars, `metrics.csv` and TensorBoard |
-//! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), tokenizers, image preprocessing, the teacher feature cache |
-//! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image), checkpoint names and formats |
-//! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path |
+//! | [`commands`] | one thin file for each subcommand: arguments in, library call, text out |
+//! | [`cli`] | the command line: clap definitions only |
+//! | [`train`] | a training run: resolve, prepare, train, report; the [`Trainer`](train::Trainer) with its steps and epochs; loss, optimizer, schedule, the teacher's features |
+//! | [`report`] | results as tables and JSON, and published figures |
+//! | [`eval`] | the sets, retrieval, classification, the baseline, metrics (pure), vectors to a file |
+//! | [`runs`] | what a run has on disk: folder, lock, status, state, checkpoints, journal, resume, the Python Themo's runs, the listing |
+//! | [`record`] | the record of a run: `metrics.csv`, TensorBoard, `hparams.yaml`, `environment.json` |
+//! | [`config`] | the settings of a run: one flat TOML table whose keys are the flags |
+//! | [`ui`] | what a person sees: progress bars, log, results; models fetched with a bar |
+//! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image, M-CLIP): `kinds` (supported models), `names` (of tensors), `layer` (one layer), `padded` (towers as candle modules), `weights` and `pickle` (files) |
 //! | [`hub`] | models by name: a folder, or the Hugging Face hub and its cache |
-//! | [`config`], [`run_dir`], [`device`], [`download`], [`interval`], [`signals`], [`status`], [`rng`], [`error`] | leaves |
+//! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), the cache of teacher features |
+//! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path; the layers as candle modules |
+//! | [`fs`], [`download`], [`device`], [`interval`], [`signals`], [`rng`], [`guide`] | files written whole, downloads, devices, intervals, signals, random numbers; the manual |
+//! | [`error`] | the one error type |
 //!
 //! # One packed encoder, explicit backward
 //!
@@ -35,6 +74,7 @@ pub mod download;
 pub mod error;
 pub mod eval;
 pub mod fs;
+pub mod guide;
 pub mod hub;
 pub mod interval;
 pub mod models;

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Test(args) => commands::test::run(args).map(|()| 0),
         Command::Embed(args) => commands::embed::run(args).map(|()| 0),
         Command::Runs(args) => commands::runs::run(args).map(|()| 0),
+        Command::Generate(args) => commands::generate::run(args).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

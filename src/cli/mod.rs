@@ -1,12 +1,14 @@
 //! The command line: definitions only. Arguments become settings in `commands`.
 
 mod embed;
+mod generate;
 mod recipe;
 mod runs;
 mod test;
 mod train;
 
 pub use embed::EmbedArgs;
+pub use generate::{GenerateArgs, Generated};
 pub use runs::RunsArgs;
 pub use test::{Task, TestArgs};
 pub use train::TrainArgs;
@@ -24,7 +26,9 @@ pub struct Cli {
     /// Only warnings and errors, no progress
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Logging")]
     pub quiet: bool,
-    /// More detail; twice for even more (RUST_LOG works too)
+    /// More detail; twice for even more
+    ///
+    /// Without it, the environment variable RUST_LOG decides.
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Logging")]
     pub verbose: u8,
 }
@@ -39,17 +43,38 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a student on the teacher's text space
+    ///
+    /// The student, a Spanish BERT with a projection, learns to give a Spanish caption the vector that the teacher, CLIP's
+    /// text tower, gives its English translation. The run is written to LOG_DIR/NAME/version_N; Ctrl-C stops it, and
+    /// --resume continues it.
+    ///
+    /// Every option is also a key of the --config file, without the dashes (`batch-size = 256`; --no-shuffle is
+    /// `shuffle = false`). Options take precedence over the file, and the file over the defaults. The run folder keeps the
+    /// result in config.toml.
     #[command(args_override_self = true, after_help = train::EXAMPLES)]
     Train(Box<TrainArgs>),
     /// Measure a trained student: retrieval and zero-shot classification
+    ///
+    /// Retrieval is recall@k between the Spanish captions of XTD10 and MSCOCO images, both ways. Classification is
+    /// accuracy@k of zero-shot ImageNet with Spanish class names. Ties count against the model. The results are printed,
+    /// and written to the folder eval of the run. Settings that are not given are those of the run.
     #[command(args_override_self = true, after_help = test::EXAMPLES)]
     Test(TestArgs),
     /// Write the vectors of texts and images to a file
+    ///
+    /// The safetensors file holds `text_embeds` [texts, dim] and `image_embeds` [images, dim], in f32 and in the order of
+    /// the input; its metadata key `image_names` is a JSON list of the images.
     #[command(args_override_self = true, after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),
-    /// List the runs there are, newest first
+    /// List runs, newest first
+    ///
+    /// A run is running, finished, stopped (by Ctrl-C or SIGTERM), interrupted (its process was killed) or failed.
+    /// `themo train --resume RUN` continues one that is not finished.
     #[command(after_help = runs::EXAMPLES)]
     Runs(RunsArgs),
+    /// Write completion scripts or man pages
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -86,6 +111,9 @@ mod tests {
             "themo --help",
             "themo train --help",
             "themo train -h",
+            "themo test -h",
+            "themo embed -h",
+            "themo runs -h",
             "themo test --help",
             "themo embed --help",
             "themo runs --help",
@@ -93,6 +121,18 @@ mod tests {
             let help = parse(line).unwrap_err().to_string();
             let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
             assert!(wide.is_empty(), "{line}: {wide:#?}");
+        }
+    }
+
+    #[test]
+    fn the_long_help_says_more() {
+        for command in ["train", "test", "embed", "runs"] {
+            let words = |flag: &str| {
+                let help = parse(&format!("themo {command} {flag}")).unwrap_err().to_string();
+                help.split_whitespace().count()
+            };
+            let (short, long) = (words("-h"), words("--help"));
+            assert!(long > short + short / 4, "{command}: {short} and {long} words");
         }
     }
 

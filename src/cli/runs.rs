@@ -5,9 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub(super) const EXAMPLES: &str = "\
-A run is running, finished, stopped (by Ctrl-C or SIGTERM), interrupted (killed)
-or failed. `themo train --resume RUN` goes on with one that is not finished.
-
 Examples:
   themo runs
   themo runs logs/demo --json";
@@ -16,9 +13,14 @@ Examples:
 #[derive(Debug, Args)]
 pub struct RunsArgs {
     /// Folder of runs, or of the runs of one name
+    ///
+    /// Runs are looked for in it and up to two levels below it.
     #[arg(value_name = "LOGS", default_value = "logs")]
     pub logs: PathBuf,
-    /// One JSON array instead of a table
+    /// Print one JSON array instead of a table
+    ///
+    /// Each run has: run, state, monitor, best, epochs, steps, training_secs, started, ended (seconds since 1970) and
+    /// error.
     #[arg(long)]
     pub json: bool,
 }

@@ -17,7 +17,7 @@ Examples:
   themo test --version-path logs/demo/version_0
   themo test --version-path logs/demo/version_0 --with-teacher
   themo test --version-path logs/demo/version_0 --task retrieval --json
-  themo test --baseline                  M-CLIP, from the cache the second time
+  themo test --baseline
   themo test --version-path logs/default/version_0 --baseline \\
       --baseline-model M-CLIP/XLM-Roberta-Large-Vit-L-14
   themo test --baseline --published";
@@ -33,14 +33,14 @@ pub enum Task {
     Classification,
 }
 
-/// The options of `themo test`; what is not given is as the run was trained. The settings among them serialise under
+/// The options of `themo test`; those not given are as the run was trained. The settings among them serialise under
 /// their keys of the configuration.
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TestArgs {
-    /// Folder of the run, such as logs/demo/version_0 (its best checkpoint), or of
-    /// one of its checkpoints; or a run or a .ckpt, .pt, .pth or .bin file of the
-    /// Python Themo
+    /// Folder of the run (its best checkpoint is tested) or of one of its checkpoints
+    ///
+    /// Or a run or a .ckpt, .pt, .pth or .bin file of the Python Themo.
     #[arg(long, value_name = "DIR", required_unless_present = "baseline")]
     #[serde(skip)]
     pub version_path: Option<PathBuf>,
@@ -48,16 +48,17 @@ pub struct TestArgs {
     #[arg(long, value_enum, help_heading = "What")]
     #[serde(skip)]
     task: Vec<Task>,
-    /// Measure the teacher with English text too: the ceiling
+    /// Measure the teacher with English text too, the ceiling
     #[arg(long, requires = "version_path", help_heading = "What")]
     #[serde(skip)]
     pub with_teacher: bool,
-    /// Measure M-CLIP too, or alone without --version-path; the result is kept
-    /// in the cache
+    /// Measure M-CLIP too, or alone without --version-path
+    ///
+    /// The result is kept in the cache, under a name made from the content of models, texts and images.
     #[arg(long, help_heading = "What")]
     #[serde(skip)]
     pub baseline: bool,
-    /// Print published figures and where they come from; needs no data
+    /// Print published figures and their sources; needs no data
     #[arg(long, requires = "baseline", conflicts_with = "version_path", help_heading = "What")]
     #[serde(skip)]
     pub published: bool,
@@ -69,58 +70,74 @@ pub struct TestArgs {
     /// Folder with xtd10/, mscoco/ and imagenet/ [default: the run's]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     data_dir: Option<PathBuf>,
-    /// Spanish class names, one a line, or a table with gender and number
-    /// [default: the run's, else DATA_DIR/imagenet/classnames_es.txt, else the
-    /// bundled list of the 1000 ImageNet classes]
+    /// Spanish class names, one per line, or a table with gender and number
+    ///
+    /// Default: those of the run, else DATA_DIR/imagenet/classnames_es.txt, else the bundled list of the 1000
+    /// ImageNet classes, configs/prompts/imagenet_es.tsv, which is such a table.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     class_names: Option<PathBuf>,
-    /// Leave the class names as they are, not in Unicode's normal form C
+    /// Leave class names as they are, not in Unicode's normal form C
     #[arg(long, help_heading = "Data")]
     #[serde(rename = "normalize", skip_serializing_if = "is_false", serialize_with = "negated")]
     no_normalize: bool,
-    /// Spanish prompt: {} is the class name, {un}, {el}, {del} and {al} the
-    /// article that agrees with it; `ensemble` averages the bundled prompts
-    /// [default: the run's]
+    /// Spanish prompt, such as `una foto de {un} {name}` [default: the run's]
+    ///
+    /// {} or {name} is the class name; {un}, {el}, {del} and {al} are articles that agree with it. `ensemble`
+    /// averages the bundled prompts.
     #[arg(long, value_name = "TEXT", help_heading = "Data")]
     prompt: Option<String>,
     /// The teacher's English prompt [default: the run's]
     #[arg(long, value_name = "TEXT", help_heading = "Data")]
     english_prompt: Option<String>,
-    /// What becomes of transparent pixels: alpha is dropped, or laid over white as
-    /// transformers 5 does [default: the run's, else drop]
+    /// What becomes of transparent pixels: alpha is dropped, or laid over white [default: the run's, else drop]
+    ///
+    /// drop is what OpenAI's CLIP, open_clip and transformers 4 do; white is what transformers 5 does.
     #[arg(long, value_parser = Transparency::NAMES, help_heading = "Data")]
     transparency: Option<String>,
     /// Folder of cached results [default: the run's, else data/cache]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     cache_dir: Option<PathBuf>,
 
-    /// CLIP to whose space the student was trained: a folder or a hub id
-    /// (owner/name, owner/name@revision) [default: the run's]
+    /// CLIP in whose space the student was trained [default: the run's]
+    ///
+    /// A folder, or the name of a model on the hub (owner/name or owner/name@revision).
     #[arg(long, value_name = "MODEL", help_heading = "Computing")]
     teacher: Option<String>,
-    /// The BERT that a .ckpt file of the Python Themo was trained from: a folder
-    /// or a hub id [default: dccuchile/bert-base-spanish-wwm-uncased]
+    /// BERT from which a checkpoint of the Python Themo was trained [default:
+    /// dccuchile/bert-base-spanish-wwm-uncased]
+    ///
+    /// A folder, or the name of a model on the hub (owner/name or owner/name@revision). Its configuration and
+    /// tokenizer are used.
     #[arg(long, value_name = "MODEL", requires = "version_path", help_heading = "Computing")]
     student: Option<String>,
-    /// The baseline: an M-CLIP, likewise
+    /// The baseline, an M-CLIP
+    ///
+    /// A folder, or the name of a model on the hub (owner/name or owner/name@revision).
     #[arg(long, value_name = "MODEL", default_value = DEFAULT_BASELINE, requires = "baseline", help_heading = "Computing")]
     #[serde(skip)]
     pub baseline_model: String,
-    /// CLIP whose image tower is used, likewise: the baseline's with --baseline
-    /// [default: as its name says, such as openai/clip-vit-base-patch32 for
-    /// ...Vit-B-32], else the student's [default: the teacher]
+    /// CLIP whose image tower is used [default: the teacher, or as the baseline's name says]
+    ///
+    /// A folder, or the name of a model on the hub (owner/name or owner/name@revision). With --baseline it is the
+    /// baseline's: by default openai/clip-vit-base-patch32 for ...Vit-B-32 and openai/clip-vit-large-patch14 for
+    /// ...Vit-L-14. Otherwise it is the student's.
     #[arg(long, value_name = "MODEL", help_heading = "Computing")]
     #[serde(skip)]
     pub vision: Option<String>,
-    /// Images or captions at once
+    /// Images per batch
     #[arg(long, value_name = "N", default_value = "128", value_parser = positive, help_heading = "Computing")]
     #[serde(skip)]
     pub batch_size: usize,
     /// auto, cpu, cuda, cuda:N or metal
+    ///
+    /// GPUs need a build with --features cuda, cudnn or metal, and are experimental. auto takes the first GPU that
+    /// this build supports and that can be opened, else the CPU.
     #[arg(long, default_value = "auto", help_heading = "Computing")]
     device: String,
-    /// Matrix products in f32, in bf16 (operands rounded, sums f32), or auto: bf16
-    /// where the CPU is faster at it
+    /// Precision of matrix products
+    ///
+    /// bf16 rounds their operands to bf16; sums, weights and everything else stay f32. It is faster on CPUs with
+    /// AVX512-BF16 or AMX. auto chooses bf16 on such CPUs and f32 elsewhere.
     #[arg(long, default_value = "f32", value_parser = Precision::NAMES, help_heading = "Computing")]
     precision: String,
 }

@@ -12,18 +12,14 @@ use crate::interval::Interval;
 use crate::nn::Precision;
 
 pub(super) const EXAMPLES: &str = "\
-Every option is also a key of the --config file, without the dashes
-(`batch-size = 256`; --no-shuffle is `shuffle = false`). Options win over the
-file, and the run folder keeps the outcome in config.toml.
-
 Examples:
   The bundled demo, in a minute or two:
     themo train --config configs/demo.toml
   The same with another seed and a shorter run:
     themo train --config configs/demo.toml --seed 1 --max-epochs 3
-  The published best run:
+  The best published run of the original:
     themo train --name best --batch-size 256 --learn-rate 8e-5
-  Go on with a run that was stopped:
+  Continue a run that was stopped:
     themo train --resume logs/demo/version_0
   Your own pairs, one `Spanish TAB English` a line:
     themo train --pairs train.tsv --val-pairs val.tsv";
@@ -33,25 +29,39 @@ Examples:
 #[serde(rename_all = "kebab-case")]
 pub struct TrainArgs {
     /// TOML file of settings, which the options below override
+    ///
+    /// Its keys are the names of the options without the dashes. The config.toml of a run repeats that run.
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Go on with a run that was stopped: its folder, whose configuration rules
+    /// Continue the run in this folder, with its saved configuration
+    ///
+    /// The run continues at the next batch after its newest checkpoint, and ends as if it had never been stopped.
+    /// --max-epochs, --max-steps, --patience, --checkpoint-every, --keep-best and --cache-dir may be given anew.
     #[arg(long, value_name = "DIR", help_heading = "Run", conflicts_with = "config")]
     #[serde(skip)]
     pub resume: Option<PathBuf>,
-    /// With --resume: let --learn-rate or --device differ from the run's
+    /// With --resume: allow --learn-rate, --device or --precision to change
+    ///
+    /// Also --max-epochs and --max-steps, if the run has a --schedule other than constant: they change its learning
+    /// rates.
     #[arg(long = "override", help_heading = "Run")]
     #[serde(skip)]
     pub overriding: bool,
-    /// Try everything with one batch and write no run
+    /// Process one batch of everything and write no run
+    ///
+    /// A check of models, data and settings, in seconds. The teacher's features of that batch stay in the cache.
     #[arg(long, help_heading = "Run", conflicts_with = "resume")]
     #[serde(skip)]
     pub fast_dev_run: bool,
     /// Runs go to LOG_DIR/NAME/version_N [default: default]
+    ///
+    /// Each run takes the number after the highest one, also if several start at once.
     #[arg(long, help_heading = "Run")]
     name: Option<String>,
-    /// Decides the order, new weights and dropout [default: 0]
+    /// Decides the order of the pairs, new weights and dropout [default: 0]
+    ///
+    /// Runs with equal settings and seeds write equal files on one machine.
     // TOML's integers are signed.
     #[arg(long, value_name = "N", help_heading = "Run", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
@@ -59,37 +69,55 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     log_dir: Option<PathBuf>,
     /// auto, cpu, cuda, cuda:N or metal [default: auto]
+    ///
+    /// GPUs need a build with --features cuda, cudnn or metal, and are experimental. auto takes the first GPU that
+    /// this build supports and that can be opened, else the CPU.
     #[arg(long, help_heading = "Run")]
     device: Option<String>,
-    /// Matrix products in f32, in bf16 (operands rounded, sums f32), or auto: bf16
-    /// where the CPU is faster at it [default: f32]
+    /// Precision of matrix products [default: f32]
+    ///
+    /// bf16 rounds their operands to bf16; sums, weights and everything else stay f32. It is faster on CPUs with
+    /// AVX512-BF16 or AMX. auto chooses bf16 on such CPUs and f32 elsewhere.
     #[arg(long, value_parser = Precision::NAMES, help_heading = "Run")]
     precision: Option<String>,
-    /// Steps between two logged ones [default: 50]
+    /// Log every STEPS steps [default: 50]
+    ///
+    /// Such a row of metrics.csv has the loss of one step; the row at the end of an epoch has the epoch's mean.
     #[arg(long, allow_negative_numbers = true, value_name = "STEPS", help_heading = "Run")]
     log_every: Option<usize>,
-    /// Write tokens/s to metrics.csv too (then equal runs' files differ)
+    /// Write tokens per second to metrics.csv too
+    ///
+    /// Then the files of equal runs differ. TensorBoard and the log have the speed in any case.
     #[arg(long, help_heading = "Run")]
     #[serde(skip_serializing_if = "is_false")]
     log_speed: bool,
-    /// Write checkpoints/last every so many steps, or so much time (30s, 10m,
-    /// 1h), besides the end of an epoch [default: 5m]
+    /// Write checkpoints/last every N steps, or every so often (30s, 10m, 1h), and at the end of each epoch [default:
+    /// 5m]
+    ///
+    /// A run that is killed repeats the steps since its newest checkpoint when it is resumed.
     #[arg(long, value_name = "STEPS|TIME", help_heading = "Run")]
     checkpoint_every: Option<Interval>,
-    /// How many of the best checkpoints to keep [default: 1]
+    /// Number of best checkpoints to keep [default: 1]
+    ///
+    /// --monitor decides which are the best; on a tie, the older one stays.
     #[arg(long, allow_negative_numbers = true, value_name = "K", help_heading = "Run")]
     keep_best: Option<usize>,
 
-    /// BERT to start from: a folder, a themo checkpoint or a hub id
-    /// (owner/name, owner/name@revision) [default:
-    /// dccuchile/bert-base-spanish-wwm-uncased]
+    /// BERT to start from [default: dccuchile/bert-base-spanish-wwm-uncased]
+    ///
+    /// A folder, or the name of a model on the hub (owner/name or owner/name@revision). A checkpoint of an earlier
+    /// run is such a folder: the new run starts with its weights, a fresh optimizer, at step 0.
     #[arg(long, value_name = "MODEL", help_heading = "Models")]
     student: Option<String>,
-    /// CLIP to learn from: a folder or a hub id [default:
-    /// openai/clip-vit-large-patch14]
+    /// CLIP to learn from [default: openai/clip-vit-large-patch14]
+    ///
+    /// A folder, or the name of a model on the hub (owner/name or owner/name@revision). Its features of the English
+    /// captions are computed once and kept in the cache.
     #[arg(long, value_name = "MODEL", help_heading = "Models")]
     teacher: Option<String>,
-    /// Token states to one vector [default: mean]
+    /// How token states become one vector [default: mean]
+    ///
+    /// mean averages all tokens of a caption, special tokens included; first takes the first one.
     #[arg(long, value_parser = ["mean", "first"], help_heading = "Models")]
     pooling: Option<String>,
     /// Dropout of the student, 0 to 1 [default: the student's own]
@@ -102,8 +130,10 @@ pub struct TrainArgs {
     /// Folder of teacher features, reused by later runs [default: data/cache]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     cache_dir: Option<PathBuf>,
-    /// Train on `Spanish TAB English` lines instead of WIT: a file, which may be
-    /// gzip or zstd, or - for standard input; repeatable
+    /// Train on `Spanish TAB English` lines of this file instead of WIT; repeatable
+    ///
+    /// The file may be plain text, gzip or zstd, or - for standard input. Lines that are not two non-empty fields are
+    /// skipped and counted.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pairs: Vec<PathBuf>,
@@ -111,17 +141,21 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     val_pairs: Vec<PathBuf>,
-    /// Leave the pairs as they are, not in Unicode's normal form C
+    /// Leave captions as they are, not in Unicode's normal form C
     #[arg(long, help_heading = "Data")]
     #[serde(rename = "normalize", skip_serializing_if = "is_false", serialize_with = "negated")]
     no_normalize: bool,
-    /// Train on the first pairs only
+    /// Train on the first N pairs only
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Data")]
     limit_train_pairs: Option<usize>,
-    /// Train on the first batches' pairs only, again and again
+    /// Train on the pairs of the first N batches only
+    ///
+    /// A check that the student can learn them by heart: the loss should fall towards zero.
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Data")]
     overfit_batches: Option<usize>,
-    /// Tokens at which a caption is cut [default: 77]
+    /// Cut captions to this many tokens [default: 77]
+    ///
+    /// Special tokens are included.
     #[arg(long, allow_negative_numbers = true, value_name = "TOKENS", help_heading = "Data")]
     max_sequence_length: Option<usize>,
     /// Keep the pairs in the order of the files
@@ -129,27 +163,36 @@ pub struct TrainArgs {
     #[serde(rename = "shuffle", skip_serializing_if = "is_false", serialize_with = "negated")]
     no_shuffle: bool,
 
-    /// Pairs a step [default: 32]
+    /// Pairs per step [default: 32]
+    ///
+    /// A batch of any size fits into memory; see --micro-batch-tokens.
     #[arg(long, allow_negative_numbers = true, value_name = "PAIRS", help_heading = "Training")]
     batch_size: Option<usize>,
     /// Learning rate [default: 5e-4]
     #[arg(long, allow_negative_numbers = true, value_name = "RATE", help_heading = "Training")]
     learn_rate: Option<f64>,
-    /// Passes over the pairs at most; 0 saves the untrained student [default:
-    /// 1000]
+    /// Passes over the pairs at most [default: 1000]
+    ///
+    /// 0 saves the untrained student.
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Training")]
     max_epochs: Option<usize>,
     /// Steps at most, over all epochs [default: no limit]
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Training")]
     max_steps: Option<usize>,
-    /// Epochs without a better monitored value before stopping [default: 5]
+    /// Stop after this many epochs in a row without a better value [default: 5]
+    ///
+    /// --monitor names the value.
     #[arg(long, allow_negative_numbers = true, value_name = "EPOCHS", help_heading = "Training")]
     patience: Option<usize>,
-    /// Tokens computed at once: less memory, same result [default: 3072]
+    /// Tokens computed at once [default: 3072]
+    ///
+    /// A larger batch is cut into micro-batches of about equal size. Less memory; loss and gradient are those of the
+    /// whole batch, up to rounding.
     #[arg(long, allow_negative_numbers = true, value_name = "TOKENS", help_heading = "Training")]
     micro_batch_tokens: Option<usize>,
-    /// Memory that training may take, such as 4GiB: smaller micro-batches where
-    /// that is needed [default: no limit]
+    /// Memory that training may take, such as 4GiB [default: no limit]
+    ///
+    /// Micro-batches become smaller if an estimate of the memory requires it.
     #[arg(long, value_name = "SIZE", help_heading = "Training")]
     memory_limit: Option<String>,
 

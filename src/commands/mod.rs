@@ -1,6 +1,7 @@
 //! One file a subcommand: arguments in, library call, text out.
 
 pub mod embed;
+pub mod generate;
 pub mod runs;
 pub mod test;
 pub mod train;
