@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+mod common;
+
+use common::stderr;
+
 fn themo(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_themo"));
     // Names of models are looked for nowhere but here.
     command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", env!("CARGO_TARGET_TMPDIR"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn here(part: &str) -> PathBuf {

@@ -7,6 +7,10 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 use themo::data::tokens::TextTokenizer;
 
+mod common;
+
+use common::{copy_tree, demo, stderr};
+
 /// A scratch folder with its own logs and cache.
 struct Scratch(TempDir);
 
@@ -46,10 +50,6 @@ impl Scratch {
     }
 }
 
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 /// The run failed with this exit code, its message holds `parts` and ends with a hint.
 #[track_caller]
 fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
@@ -60,23 +60,6 @@ fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
     }
     assert!(text.contains("error: ") && text.contains("\nhint: "), "{text}");
     assert!(!text.contains("panicked"), "{text}");
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_tree(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), &to).unwrap();
-        }
-    }
-}
-
-fn demo(part: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo").join(part)
 }
 
 #[test]

@@ -14,11 +14,11 @@ use themo::nn::{Batch, Compute, Dropout, Gradients, Params, Pooling, Tokens};
 use themo::train::loss;
 use themo::train::optimizer::Optimizer;
 
-type Golden = HashMap<String, Tensor>;
+mod common;
 
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+use common::golden;
+
+type Golden = HashMap<String, Tensor>;
 
 fn load(name: &str) -> Golden {
     candle_core::safetensors::load(golden(name), &Device::Cpu).unwrap()

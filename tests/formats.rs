@@ -1,7 +1,7 @@
 //! Weights and configurations as the world ships them, and as it should not.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use themo::error::Error;
@@ -10,9 +10,9 @@ use themo::models::weights::Weights;
 use themo::models::{ClipText, ClipVision, Student, TokenizerFacts};
 use themo::nn::{Compute, Pooling, Tokens};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+mod common;
+
+use common::golden;
 
 fn compute() -> Compute {
     Compute::new(Device::Cpu)

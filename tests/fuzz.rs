@@ -1,7 +1,6 @@
 //! Damaged files of every format: errors or success, never a panic, a hang, or memory far beyond the files' size.
 //! (`tests/pickle.rs` does the same for PyTorch's files.) The mutations are the same in every run.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -19,31 +18,10 @@ use themo::models::{ClipText, ClipVision, Mclip, MclipConfig, Student, Tokenizer
 use themo::nn::{Compute, Pooling, Tokens};
 use themo::runs::lightning::Lightning;
 
-/// The system's allocator, counting.
-struct Counting;
+mod common;
 
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all is passed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use common::counting::{Counting, LIVE, PEAK};
+use common::{demo, golden};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -145,14 +123,6 @@ fn replace(bytes: &mut Vec<u8>, random: &mut Random, part: fn(&u8) -> bool, valu
     let end = bytes[start..].iter().position(|byte| !part(byte)).map_or(bytes.len(), |at| start + at);
     let start = bytes[..start].iter().rposition(|byte| !part(byte)).map_or(0, |at| at + 1);
     bytes.splice(start..end, random.pick(values).bytes()).for_each(drop);
-}
-
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
-
-fn demo(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo").join(path)
 }
 
 fn compute() -> Compute {

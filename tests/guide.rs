@@ -162,7 +162,7 @@ fn every_option_that_the_text_names_exists() {
             for span in part.text.split('`').skip(1).step_by(2) {
                 let found = commands(span);
                 let is_other = |program: &&str| found.first().is_some_and(|words| words[0] == **program);
-                if ["cargo", "python3", "git"].iter().any(|program| is_other(program)) {
+                if ["cargo", "python3", "git"].iter().any(is_other) {
                     continue;
                 }
                 for word in found.iter().flatten() {

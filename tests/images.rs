@@ -1,7 +1,7 @@
 //! Images load, or are refused, as PIL does it; and what `themo embed` does about those that are refused.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use rayon::prelude::*;
@@ -11,9 +11,9 @@ use themo::data::Preprocess;
 use themo::data::image::{self, Transparency};
 use themo::error::{Error, Result};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+mod common;
+
+use common::golden;
 
 fn preprocess(json: &str) -> Result<Preprocess> {
     let dir = tempfile::tempdir()?;

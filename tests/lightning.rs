@@ -6,9 +6,9 @@ use std::process::{Command, Output};
 
 use candle_core::Device;
 
-fn root(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
+mod common;
+
+use common::root;
 
 fn golden(path: &str) -> PathBuf {
     root("tests/golden/lightning").join(path)

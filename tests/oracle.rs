@@ -1,8 +1,6 @@
 //! themo's towers against candle-transformers', a second implementation that shares no code with PyTorch's golden values;
 //! and the towers as candle modules.
 
-use std::path::{Path, PathBuf};
-
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert;
@@ -13,9 +11,9 @@ use themo::models::student::Head;
 use themo::models::{ClipText, ClipVision, Padded, Student};
 use themo::nn::{Batch, Compute, Pooling, Tokens};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+mod common;
+
+use common::golden;
 
 /// candle's own reader of a model's weights.
 fn theirs(model: &str) -> VarBuilder<'static> {

@@ -8,6 +8,10 @@ use std::process::{Command, Output, Stdio};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::Value;
 
+mod common;
+
+use common::{copy_tree, stderr};
+
 struct Scratch(tempfile::TempDir);
 
 impl Scratch {
@@ -41,10 +45,6 @@ impl Scratch {
         let end = ["--batch-size", "8", "--max-steps", "4"];
         self.themo(&[&["train"], &models[..], &places, &end, pairs].concat(), stdin)
     }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[track_caller]
@@ -170,19 +170,6 @@ fn lists_begin_with_a_mark_or_come_packed_or_piped() {
     let texts = scratch.write("t", "\u{feff}a red circle\n\na blue moon\n");
     assert!(succeeds(&embed(&["--texts", &texts], b"")).starts_with("3 texts to "));
     fails(&embed(&["--texts", "-", "--images", "-"], b"x\n"), 2, &["standard input"]);
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_tree(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), &to).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! `tests/golden/trajectories.py` made the golden file; it says how.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use themo::config::recipe::Recipe;
@@ -16,14 +15,14 @@ use themo::train::optimizer::Optimizer;
 use themo::train::schedule::factor;
 use themo::train::step::{loss_and_gradients, validate};
 
+mod common;
+
+use common::golden;
+
 type Golden = HashMap<String, Tensor>;
 
 const STEPS: usize = 50;
 const RATE: f64 = 1e-3;
-
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
 
 fn load(name: &str) -> Golden {
     candle_core::safetensors::load(golden(name), &Device::Cpu).unwrap()
