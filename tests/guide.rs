@@ -161,8 +161,8 @@ fn every_option_that_the_text_names_exists() {
         for part in parts(&read(document)).iter().filter(|part| part.info.is_none()) {
             for span in part.text.split('`').skip(1).step_by(2) {
                 let found = commands(span);
-                let is_other = |program: &&str| found.first().is_some_and(|words| words[0] == **program);
-                if ["cargo", "python3", "git"].iter().any(is_other) {
+                let is_of = |program: &str| found.first().is_some_and(|words| words[0] == program);
+                if ["cargo", "python3", "git"].into_iter().any(is_of) {
                     continue;
                 }
                 for word in found.iter().flatten() {
@@ -178,7 +178,7 @@ fn every_option_that_the_text_names_exists() {
 }
 
 #[test]
-fn links_lead_to_files() {
+fn links_and_paths_lead_to_files() {
     let mut seen = 0;
     for document in DOCUMENTS {
         for part in parts(&read(document)).iter().filter(|part| part.info.is_none()) {
@@ -189,9 +189,16 @@ fn links_lead_to_files() {
                 assert!(folder.join(link).exists(), "{document}: {link}");
                 seen += 1;
             }
+            let is_source = |span: &&str| ["src/", "tests/", ".ci/"].iter().any(|folder| span.starts_with(folder));
+            for span in part.text.split('`').skip(1).step_by(2).filter(is_source).filter(|span| !span.contains("NAME"))
+            {
+                let is_pattern = span.contains(|c: char| "*[{<".contains(c) || c.is_whitespace());
+                assert!(is_pattern || root().join(span).exists(), "{document}: {span}");
+                seen += 1;
+            }
         }
     }
-    assert!(seen >= 20, "{seen} links");
+    assert!(seen >= 60, "{seen} links");
 }
 
 #[test]
