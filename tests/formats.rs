@@ -273,6 +273,44 @@ fn lightning_files_hold_other_modules_too() {
     }
 }
 
+#[test]
+fn the_head_of_another_module_is_not_the_students() {
+    let student = Student::load(&golden("tiny-bert"), head(), 7, &compute()).unwrap();
+    let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
+    let embed = |student: &Student| student.embed(&tokens).unwrap().to_vec2::<f32>().unwrap();
+    let saved = tempfile::tempdir().unwrap();
+    student.save(saved.path(), TokenizerFacts::default()).unwrap();
+    let bert = tensors(&saved.path().join("model.safetensors"));
+    let projection = &tensors(&saved.path().join("head.safetensors"))["projection.weight"];
+    let load = |others: &[(&str, &Tensor)]| {
+        let mut all: Tensors = bert.iter().map(|(name, t)| (format!("transformer.{name}"), t.clone())).collect();
+        all.extend(others.iter().map(|(name, tensor)| ((*name).to_owned(), (*tensor).clone())));
+        let file = saved.path().join("lightning.safetensors");
+        candle_core::safetensors::save(&all, &file).unwrap();
+        Student::from_lightning(&file, &golden("tiny-bert"), Pooling::Mean, &compute())
+    };
+    let vector = Tensor::ones(20, DType::F32, &Device::Cpu).unwrap();
+    for other in ["teacher.projection.bias", "clip.visual.final_norm.weight", "text_model.final_norm.bias"] {
+        let loaded = load(&[("projection.weight", projection), (other, &vector)]).unwrap();
+        assert_eq!(embed(&loaded), embed(&student), "{other}");
+    }
+    let error = load(&[("clip.projection.weight", projection)]).err().unwrap().to_string();
+    assert!(error.contains("has no projection.weight"), "{error}");
+}
+
+#[test]
+fn files_that_were_not_fetched_are_told_apart() {
+    let folder = copy("tiny-bert");
+    for (bytes, words) in [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs"),
+        ("\n<!DOCTYPE html><html>", "web page"),
+    ] {
+        fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        let error = Student::load(folder.path(), head(), 0, &compute()).err().unwrap();
+        assert!(error.to_string().contains(words) && error.advice().is_some(), "{error}");
+    }
+}
+
 /// Until November 2026 `model.safetensors` held all, the encoder below `transformer.`, and `config.json` was the base's.
 #[test]
 fn old_checkpoints_of_themo_still_load() {

@@ -105,9 +105,11 @@ impl BertConfig {
         if !kind.renamed_keys().is_empty() {
             settings.remove("layer_norm_eps"); // DistilBERT's is fixed
         }
-        for (theirs, ours) in kind.renamed_keys() {
-            if let Some(value) = settings.remove(*theirs) {
-                settings.insert((*ours).to_owned(), value);
+        for (own, berts, is_alias) in kind.renamed_keys() {
+            match settings.remove(*own) {
+                Some(value) => drop(settings.insert((*berts).to_owned(), value)),
+                None if !is_alias => drop(settings.remove(*berts)),
+                None => {}
             }
         }
         let sizes: Sizes = serde_json::from_value(Value::Object(settings))
@@ -234,5 +236,26 @@ impl Bert {
             Some(d) => self.with_lookups(batch.tokens, |lookups| embedding::backward(lookups, &d, grads)),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn distilberts_keys_are_its_own() {
+        let config = |more: Value| {
+            let mut file = json!({"model_type": "distilbert", "vocab_size": 9, "dim": 8, "n_layers": 2, "n_heads": 2,
+                "hidden_dim": 16, "max_position_embeddings": 12, "layer_norm_eps": 0.5, "hidden_act": "gelu_new"});
+            file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            BertConfig::new(file.as_object().unwrap().clone()).unwrap().sizes
+        };
+        let sizes = config(json!({}));
+        assert_eq!((sizes.hidden_size, sizes.intermediate_size, sizes.layer_norm_eps), (8, 16, 1e-12));
+        assert_eq!(sizes.hidden_act, "gelu"); // (BERT's key means nothing to it)
+        assert_eq!(config(json!({"activation": "quick_gelu"})).hidden_act, "quick_gelu");
     }
 }

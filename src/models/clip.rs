@@ -201,7 +201,17 @@ pub(super) fn leftover(outer: &str, prefix: &str, name: &str) -> Leftover {
         matches!(below, "visual_projection.weight" | "text_projection.weight" | "logit_scale")
             || ["text_model.", "vision_model."].iter().any(|tower| below.starts_with(tower))
     };
-    let is_own = prefix != outer && name.starts_with(prefix);
-    let harmless = name.ends_with("position_ids") || (!is_own && name.strip_prefix(outer).is_some_and(of_others));
-    if harmless { Leftover::Nothing } else { Leftover::Fault }
+    let own_parts = ["embeddings.", "encoder.", "final_layer_norm.", "pre_layrnorm.", "post_layernorm."];
+    let is_own = match prefix != outer {
+        true => name.starts_with(prefix),
+        false => name.strip_prefix(outer).is_some_and(|below| own_parts.iter().any(|part| below.starts_with(part))),
+    };
+    let of_projection = |below: &str| below.starts_with("text_projection.") || below.starts_with("visual_projection.");
+    match name.strip_prefix(outer) {
+        _ if name.ends_with("position_ids") => Leftover::Nothing,
+        _ if is_own => Leftover::Fault,
+        Some(below) if of_others(below) => Leftover::Nothing,
+        Some(below) if of_projection(below) => Leftover::Fault,
+        _ => Leftover::Head,
+    }
 }

@@ -166,17 +166,18 @@ impl Kind {
         Ok(kind)
     }
 
-    /// The keys under which this kind's configuration holds what BERT's calls otherwise: (its own, BERT's).
-    pub(super) fn renamed_keys(&self) -> &'static [(&'static str, &'static str)] {
+    /// The keys under which this kind's configuration holds what BERT's calls otherwise: (its own, BERT's, whether BERT's is
+    /// understood too).
+    pub(super) fn renamed_keys(&self) -> &'static [(&'static str, &'static str, bool)] {
         match self.names {
             Names::DistilBert => &[
-                ("dim", "hidden_size"),
-                ("n_layers", "num_hidden_layers"),
-                ("n_heads", "num_attention_heads"),
-                ("hidden_dim", "intermediate_size"),
-                ("activation", "hidden_act"),
-                ("dropout", "hidden_dropout_prob"),
-                ("attention_dropout", "attention_probs_dropout_prob"),
+                ("dim", "hidden_size", true),
+                ("n_layers", "num_hidden_layers", true),
+                ("n_heads", "num_attention_heads", true),
+                ("hidden_dim", "intermediate_size", false),
+                ("activation", "hidden_act", false),
+                ("dropout", "hidden_dropout_prob", false),
+                ("attention_dropout", "attention_probs_dropout_prob", false),
             ],
             Names::Bert | Names::Clip => &[],
         }

@@ -74,7 +74,8 @@ fn kind_of_base(name: &str) -> &'static str {
 
 /// The sizes in the config.json of the models that M-CLIPs are built on, by their lower-case names.
 fn known_base(name: &str) -> Option<Map<String, Value>> {
-    let sizes = match name.rsplit('/').next()? {
+    let name = name.rsplit('/').next()?;
+    let sizes = match name {
         "xlm-roberta-large" => [250_002, 1024, 24, 16, 4096, 514, 1],
         "xlm-roberta-base" => [250_002, 768, 12, 12, 3072, 514, 1],
         "labse" => [501_153, 768, 12, 12, 3072, 512, 2],
@@ -133,5 +134,19 @@ impl Mclip {
     /// Vectors `[batch, dim]` in the shared space, not normalised.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
         self.projection.forward(&self.bert.pooled(tokens, Pooling::Mean)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_known_with_and_without_its_owner() {
+        for (name, eps) in [("labse", 1e-12), ("sentence-transformers/labse", 1e-12), ("xlm-roberta-large", 1e-5)] {
+            assert_eq!(known_base(name).unwrap()["layer_norm_eps"], eps, "{name}");
+        }
+        assert_eq!(kind_of_base("m/xlm-roberta-base"), "xlm-roberta");
+        assert_eq!(kind_of_base("sentence-transformers/labse"), "bert");
     }
 }

@@ -91,6 +91,11 @@ const HOLDERS: [&str; 13] = [
     "vision_model",
 ];
 
+/// Whether a prefix is made of the names of known holders.
+pub(super) fn is_known(prefix: &str) -> bool {
+    prefix.split_terminator('.').all(|part| HOLDERS.contains(&part))
+}
+
 /// What stands before `end` in the names that end with it (empty, or up to a full stop). Of several, those made of the
 /// names of known holders are preferred.
 ///
@@ -100,8 +105,7 @@ pub(super) fn prefix<'a>(names: impl Iterator<Item = &'a str>, end: &str) -> Res
     let before = |name: &'a str| name.strip_suffix(end).filter(|before| before.is_empty() || before.ends_with('.'));
     let mut found: Vec<&str> = names.filter_map(before).collect();
     if found.len() > 1 {
-        let is_known = |prefix: &&str| prefix.split_terminator('.').all(|part| HOLDERS.contains(&part));
-        let known: Vec<&str> = found.iter().copied().filter(is_known).collect();
+        let known: Vec<&str> = found.iter().copied().filter(|prefix| is_known(prefix)).collect();
         if !known.is_empty() {
             found = known;
         }

@@ -148,12 +148,14 @@ impl Student {
     pub fn from_lightning(file: &Path, bert: &Path, pooling: Pooling, compute: &Compute) -> Result<Self> {
         let mut weights = Weights::open(file, &compute.device)?;
         weights.find_prefix(WORDS)?;
-        let shape = weights.find_outside(PROJECTION).and_then(|name| weights.shape(&name));
+        let holder = weights.find_beside(PROJECTION);
+        let shape = holder.as_ref().and_then(|holder| weights.shape(&format!("{holder}{PROJECTION}")));
         let Some(&[dim, _]) = shape else {
             return Err(Error::new(format!("{} has no {PROJECTION}", file.display()))
                 .hint("this is no checkpoint of Themo; a BERT or a run of themo is given as a folder"));
         };
-        let has = |name: &str| weights.find_outside(name).is_some();
+        let holder = holder.unwrap_or_default();
+        let has = |name: &str| weights.has(&format!("{holder}{name}"));
         let (projection_bias, final_norm) = (has(PROJECTION_BIAS), has(NORM));
         let head = Head { projection_bias, final_norm, ..Head::new(pooling, dim) };
         Self::build(bert, weights, head, true, 0, compute, Params::frozen(compute.backend))
@@ -168,11 +170,9 @@ impl Student {
         let hidden = config.sizes.hidden_size;
         let prefix = weights.find_prefix(WORDS)?.to_owned();
         let bert = Bert::load(config, &mut weights, &mut params).context(failed)?;
+        let holder = weights.find_beside(PROJECTION).unwrap_or_default();
         let mut take = |name: &str, shape: &[usize], wanted: bool| match trained && wanted {
-            true => {
-                let full = weights.find_outside(name).unwrap_or_else(|| name.to_owned());
-                weights.take_whole(&full, shape).map(Some)
-            }
+            true => weights.take_whole(&format!("{holder}{name}"), shape).map(Some),
             false => Ok(None),
         };
         let (matrix, vector) = ([head.dim, hidden], [head.dim]);

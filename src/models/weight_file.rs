@@ -42,6 +42,7 @@ impl WeightFile {
     /// where they do not.
     pub fn open(path: PathBuf) -> Result<Self> {
         let map = map(&path)?;
+        refuse_stand_ins(&map).context(|| path.display().to_string())?;
         let ending = path.extension().is_some_and(|end| ["bin", "ckpt", "pt", "pth"].iter().any(|known| end == *known));
         if !is_safetensors(&map) && (ending || Checkpoint::is_one(&map)) {
             let content = Content::Pickle(Checkpoint::of(&path, map)?);
@@ -108,6 +109,23 @@ impl WeightFile {
             }
         }
     }
+}
+
+/// Refuses what stands in the place of a file that was not fetched.
+fn refuse_stand_ins(file: &[u8]) -> Result<()> {
+    let page = file
+        .trim_ascii_start()
+        .get(..5)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"<!doc") || start.eq_ignore_ascii_case(b"<html"));
+    if file.starts_with(b"version https://git-lfs") {
+        return Err(Error::new("this is a pointer of git-lfs, not the file itself")
+            .hint("run `git lfs pull` in the model's folder, or fetch the file again"));
+    }
+    if page {
+        return Err(Error::new("this is a web page, not a file of weights")
+            .hint("fetch the file again: its address may want a login, or be that of a page about it"));
+    }
+    Ok(())
 }
 
 /// Whether a file begins as a safetensors file: with the length of a header within it, and the header's first brace.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::names::{plain, prefix};
+use super::names::{is_known, plain, prefix};
 use super::weight_file::{WeightFile, weight_files};
 use crate::error::{Error, Result, ResultExt, first_few};
 use crate::nn::memory::unfilled;
@@ -96,6 +96,9 @@ impl Weights {
                 .hint("save the one that is meant by itself, such as with model.save_pretrained")
         })?;
         if let Some(prefix) = found {
+            if !is_known(&prefix) {
+                tracing::info!("{}: the model is what stands below `{prefix}`", self.path.display());
+            }
             self.prefix = prefix;
         }
         Ok(&self.prefix)
@@ -106,14 +109,23 @@ impl Weights {
         &self.prefix
     }
 
-    /// The full name of the tensor outside the prefix that is `name`, else of the one that is it below a holder.
-    pub fn find_outside(&self, name: &str) -> Option<String> {
-        if self.names.contains_key(name) {
-            return Some(name.to_owned());
-        }
-        let inside = |full: &&str| !self.prefix.is_empty() && full.starts_with(&self.prefix);
-        let outside = self.names.keys().map(String::as_str).filter(|full| !inside(full));
-        prefix(outside, name).ok().flatten().map(|prefix| format!("{prefix}{name}"))
+    /// What stands before the names of modules beside the encoder: the parts of its prefix, the longest first, and nothing.
+    /// (For an encoder below `model.transformer.`, a projection may be below `model.` or at the top, and nowhere else.)
+    fn holders(&self) -> impl Iterator<Item = &str> {
+        let inner = self.prefix.strip_suffix('.').unwrap_or(&self.prefix);
+        let cuts = inner.rmatch_indices('.').map(|(at, _)| &inner[..=at]);
+        cuts.chain([""])
+    }
+
+    /// What stands before `name` where that is the name of a tensor beside the encoder.
+    pub fn find_beside(&self, name: &str) -> Option<String> {
+        let holder = self.holders().find(|holder| self.names.contains_key(&format!("{holder}{name}")));
+        holder.map(str::to_owned)
+    }
+
+    /// Whether there is a tensor with the full name `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.contains_key(name)
     }
 
     /// The tensor `name` (below the prefix) as f32; zeros if it is missing, which [`Self::finish`] will tell.
@@ -202,7 +214,8 @@ impl Weights {
             match leftover(name) {
                 Leftover::Fault => unexpected.push(name),
                 Leftover::Head => {
-                    let below = name.strip_prefix(&self.prefix).unwrap_or(name);
+                    let mut holders = std::iter::once(self.prefix.as_str()).chain(self.holders());
+                    let below = holders.find_map(|holder| name.strip_prefix(holder)).unwrap_or(name);
                     *heads.entry(below.split('.').next().unwrap_or(below)).or_default() += 1;
                 }
                 Leftover::Nothing => {}

@@ -70,12 +70,13 @@ fn nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> s
 }
 
 /// A number in files written before transformers 4.26, an object since; a list is height and width.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(untagged)]
 enum Size {
     Number(u32),
     List([u32; 2]),
     Sides(Sides),
+    Other(Value),
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -113,7 +114,7 @@ pub fn settings_file(folder: &Path) -> PathBuf {
 /// The settings of images within a processor's, if these hold any; `None` if they are no JSON object.
 fn nested_settings(bytes: &[u8]) -> Option<Option<Value>> {
     let Value::Object(mut all) = serde_json::from_slice(bytes).ok()? else { return None };
-    Some(all.remove("image_processor"))
+    Some(all.remove("image_processor").filter(|settings| !settings.is_null()))
 }
 
 impl Settings {
@@ -148,6 +149,7 @@ impl Settings {
         let resize = if flag(file.do_resize, true) {
             match file.resample {
                 None => {}
+                // 3.0 and "bicubic" are bilinear to transformers' PIL backend: refused, as neither reading is certain.
                 Some(Some(Value::Number(filter))) if filter.as_u64() == Some(3) => {}
                 Some(other) => {
                     let other = other.unwrap_or_default();
@@ -203,6 +205,9 @@ impl Size {
             Self::Number(side) => return Ok(Resize::ShortestEdge(side)),
             Self::List([height, width]) => return Ok(Resize::Exact { height, width }),
             Self::Sides(sides) => sides,
+            Self::Other(other) => {
+                return Err(Error::new(format!("the size {other} is not one of shortest_edge, or height and width")));
+            }
         };
         match sides {
             Sides { shortest_edge: Some(edge), longest_edge: None, height: None, width: None } => {

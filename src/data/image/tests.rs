@@ -115,6 +115,7 @@ fn settings_are_honoured_or_refused() -> Result<()> {
         (r#"{"do_center_crop": null}"#, "different sizes"),
         (r#"{"resample": null}"#, "resample = null"),
         (r#"{"resample": "bicubic"}"#, "resample = \"bicubic\""),
+        (r#"{"resample": 3.0}"#, "resample = 3.0"),
         (r#"{"rescale_factor": null}"#, "rescale_factor is null"),
         (r#"{"do_pad": true}"#, "do_pad = true"),
         (r#"{"use_square_size": true}"#, "use_square_size = true"),
