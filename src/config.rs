@@ -30,7 +30,9 @@ pub struct Config {
     pub student: String,
     /// A CLIP folder, or a model of the hub.
     pub teacher: String,
+    /// The folder of the training pairs (WIT) and of the sets for testing.
     pub data_dir: PathBuf,
+    /// The folder of all runs.
     pub log_dir: PathBuf,
     /// Holds the teacher's features from run to run.
     pub cache_dir: PathBuf,
@@ -45,6 +47,7 @@ pub struct Config {
     pub batch_size: usize,
     /// Tokens at which a caption is cut for the student, special tokens included.
     pub max_sequence_length: usize,
+    /// The learning rate that the schedule starts from, after the warm-up.
     pub learn_rate: f64,
     /// Passes over the pairs at most; 0 writes an untrained checkpoint.
     pub max_epochs: usize,
@@ -53,6 +56,7 @@ pub struct Config {
     pub max_steps: Option<usize>,
     /// Epochs without a better training loss before the run stops.
     pub patience: usize,
+    /// How the student makes one vector of the states of a caption.
     pub pooling: Pooling,
     /// `auto`, `cpu`, `cuda[:N]` or `metal`, see [`device::select`].
     pub device: String,

@@ -12,9 +12,11 @@ use crate::error::{Error, Result, ResultExt};
 pub enum Spec {
     /// The first CUDA device, else Metal, else the CPU; of those that this build knows.
     Auto,
+    /// The CPU.
     Cpu,
     /// The CUDA device of this number, counted from 0.
     Cuda(usize),
+    /// The first Metal device.
     Metal,
 }
 

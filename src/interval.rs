@@ -11,7 +11,9 @@ use crate::error::{Error, Result};
 /// Steps, written as a number, or a time, written as `30s`, `10m` or `1h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interval {
+    /// So many steps.
     Steps(usize),
+    /// So much time.
     Time(Duration),
 }
 

@@ -13,7 +13,7 @@ use themo::train::Dataset;
 use themo::train::loss::Objective;
 use themo::train::optimizer::Optimizer;
 use themo::train::schedule::factor;
-use themo::train::step::{loss_and_gradients, validate};
+use themo::train::step::{MicroBatches, validate};
 
 mod common;
 
@@ -93,7 +93,9 @@ fn fifty_steps_of_every_recipe_follow_pytorch() {
             for (step, expected) in losses.into_iter().enumerate() {
                 let batch: Vec<usize> = (0..data.len()).filter(|i| (i + step) % 3 != 0).collect();
                 grads.clear().unwrap();
-                let loss = loss_and_gradients(&student, &objective, &data, &batch, None, 1000, &mut grads).unwrap();
+                let loss = MicroBatches::new(&student, &data, &batch, 1000)
+                    .loss_and_gradients(&objective, None, &mut grads)
+                    .unwrap();
                 let relative = loss / f64::from(expected) - 1.0;
                 assert!(relative.abs() < 1e-4, "{name}, step {step}: {loss} against {expected}");
                 assert_eq!(grads.suspicious(student.params()).unwrap(), Vec::<String>::new(), "{name}");
@@ -128,8 +130,9 @@ fn losses_over_a_whole_batch_have_the_same_gradient_however_it_is_cut() {
             let gradients = |captions: usize| {
                 let mut grads = Gradients::zeros(student.params()).unwrap();
                 let (dropout, tokens) = (Some(&dropout), 3 * captions);
-                let value =
-                    loss_and_gradients(&student, &objective, &data, &batch, dropout, tokens, &mut grads).unwrap();
+                let value = MicroBatches::new(&student, &data, &batch, tokens)
+                    .loss_and_gradients(&objective, dropout, &mut grads)
+                    .unwrap();
                 (value, grads)
             };
             let (value, whole) = gradients(9);

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 /// The arguments of `themo generate`.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
+    /// What is to be made
     #[command(subcommand)]
     pub what: Generated,
 }
@@ -17,6 +18,7 @@ pub struct GenerateArgs {
 pub enum Generated {
     /// Print the completion script for a shell
     Completions {
+        /// The shell that the script is for
         #[arg(value_enum)]
         shell: Shell,
     },

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 80, args_override_self = true, after_help = EXAMPLES)]
 pub struct Cli {
+    /// What is to be done
     #[command(subcommand)]
     pub command: Command,
     /// Only warnings and errors, no progress
@@ -40,6 +41,7 @@ impl Cli {
     }
 }
 
+/// The subcommands, each with its arguments
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a student on the teacher's text space

@@ -15,6 +15,7 @@ use crate::nn::Init;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Recipe {
+    /// How gradients become updates.
     pub optimizer: OptimizerKind,
     /// torch's defaults if not given: 0.01 for AdamW, 0 for Adam.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -23,6 +24,7 @@ pub struct Recipe {
     pub betas: [f64; 2],
     /// No weight decay for biases and norms.
     pub no_decay_bias_norm: bool,
+    /// How the learning rate goes on after the warm-up.
     pub schedule: Schedule,
     /// Steps in which the learning rate rises from 0.
     pub warmup_steps: usize,
@@ -36,16 +38,20 @@ pub struct Recipe {
     pub freeze_layers: Option<usize>,
     /// A layer norm after the projection.
     pub final_norm: bool,
+    /// A bias in the projection.
     pub projection_bias: bool,
     /// How a new projection is drawn.
     pub init: Init,
     /// Keeps a moving average of the weights, of which a step keeps so much; it is what is validated and tested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
+    /// What is minimised.
     pub loss: Loss,
     /// By which the loss `clip` divides its cosines.
     pub temperature: f64,
+    /// Where outputs and targets are compared.
     pub target: Target,
+    /// The figure that decides which epoch is the best and when to stop.
     pub monitor: Monitor,
     /// A data folder with `xtd10/` and `mscoco/`, for `val/recall@1`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +135,7 @@ pub enum OptimizerKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
+    /// The same to the end.
     Constant,
     /// Straight down to 0 at the last step.
     Linear,
@@ -151,10 +158,13 @@ pub enum Target {
 /// The figure that decides which epoch is the best and when to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Monitor {
+    /// The mean training loss of the epoch.
     #[serde(rename = "train/loss")]
     TrainLoss,
+    /// The loss of the validation pairs at its end.
     #[serde(rename = "val/loss")]
     ValLoss,
+    /// Recall@1 of the probe at its end.
     #[serde(rename = "val/recall@1")]
     ValRecall,
 }
@@ -183,9 +193,13 @@ pub struct Loss(pub Vec<(f64, LossTerm)>);
 /// One loss between outputs and targets; `train::loss` has the formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossTerm {
+    /// Mean squared error, the original's.
     Mse,
+    /// 1 minus the cosine of each output with its target.
     Cosine,
+    /// Mean squared error between the cosines of outputs and those of targets among each other.
     Similarity,
+    /// CLIP's contrastive loss: cross-entropy of the cosines of each output with all targets of the batch, and back.
     Clip,
 }
 

@@ -5,6 +5,7 @@
 //! `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`) count as they do for curl and Python.
 
 mod address;
+mod failure;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -16,6 +17,8 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use self::address::{is_absolute, is_loopback, join, origin};
+pub use self::failure::Failure;
+use self::failure::{broken, misled, network};
 use crate::error::{Error, Result};
 
 /// More redirects than this are a loop.
@@ -44,54 +47,18 @@ impl Default for Patience {
 /// What a file must be once it is here.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
+    /// Its size in bytes; none: any.
     pub bytes: Option<u64>,
-    /// In lower-case hexadecimal digits.
+    /// Its SHA-256 in lower-case hexadecimal digits; none: not checked.
     pub sha256: Option<String>,
 }
 
-/// Why something could not be fetched.
-#[derive(Debug)]
-pub enum Failure {
-    /// The server answered, but not with what was asked for. `code` is its `X-Error-Code` (empty: none).
-    Status { status: u16, code: String, url: String },
-    /// There was no answer, or it broke off.
-    Network { what: String, url: String, again: bool },
-    /// A wrong file, or a file that cannot be written.
-    Other(Error),
-}
-
-impl Failure {
-    /// Whether the same request may succeed in a while.
-    fn passes(&self) -> bool {
-        match self {
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500..),
-            Self::Network { again, .. } => *again,
-            Self::Other(_) => false,
-        }
-    }
-
-    /// Whether this tells nothing of the file, only that its server cannot be reached or used now.
-    pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Network { .. }) || self.passes()
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Status { status, url, .. } => {
-                let error = Self::new(format!("{url}: the server answers {status}"));
-                match status {
-                    429 => error.hint("too many requests: wait some minutes and try again"),
-                    500.. => error.hint("the server has trouble: try again later; what was fetched is kept"),
-                    _ => error.hint("check the address"),
-                }
-            }
-            Failure::Network { what, url, .. } => Self::new(format!("{url}: {what}"))
-                .hint("check the network, HTTPS_PROXY and SSL_CERT_FILE, and try again; what was fetched is kept"),
-            Failure::Other(error) => error,
-        }
-    }
+/// A file that is being fetched; see [`Client::fetch`].
+struct Wanted<'a> {
+    url: &'a str,
+    path: &'a Path,
+    expected: &'a Expected,
+    progress: &'a dyn Fn(u64, u64),
 }
 
 /// Makes requests; a token goes only to the server it belongs to.
@@ -146,6 +113,7 @@ impl Client {
     pub fn fetch(
         &self, url: &str, path: &Path, expected: &Expected, progress: &dyn Fn(u64, u64),
     ) -> Result<(), Failure> {
+        let wanted = Wanted { url, path, expected, progress };
         let cannot_write = |e: io::Error| Failure::Other(write_error(path, e));
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.as_mut().map_err(|e| cannot_write(io::Error::new(e.kind(), e.to_string())))?;
@@ -159,7 +127,7 @@ impl Client {
                 (have, trusted) = (0, true);
             }
             let before = have;
-            match self.go_on(url, path, file, &mut have, expected, progress) {
+            match self.go_on(&wanted, file, &mut have) {
                 Ok(()) => {
                     let Some(want) = &expected.sha256 else { return file.sync_all().map_err(cannot_write) };
                     let got = sha256(file).map_err(cannot_write)?;
@@ -185,11 +153,9 @@ impl Client {
         }
     }
 
-    /// One request for the bytes from `have` on.
-    fn go_on(
-        &self, url: &str, path: &Path, file: &mut File, have: &mut u64, expected: &Expected,
-        progress: &dyn Fn(u64, u64),
-    ) -> Result<(), Failure> {
+    /// One request for the bytes from `have` on, into `file`; `have` counts them.
+    fn go_on(&self, wanted: &Wanted, file: &mut File, have: &mut u64) -> Result<(), Failure> {
+        let Wanted { url, path, expected, progress } = *wanted;
         if *have > 0 && expected.bytes == Some(*have) {
             return Ok(());
         }
@@ -350,30 +316,6 @@ fn sha256(file: &mut File) -> io::Result<String> {
 fn write_error(path: &Path, error: io::Error) -> Error {
     let hint = "check the free space and the permissions, or set HF_HOME to a folder on another disk";
     Error::from(error).context(format!("cannot write {}", path.display())).hint(hint)
-}
-
-fn misled(what: String) -> Failure {
-    Failure::Other(Error::new(what).hint("a proxy or a mirror may be at fault; try again later, or another address"))
-}
-
-fn broken(url: &str, what: String) -> Failure {
-    Failure::Network { what, url: url.to_owned(), again: true }
-}
-
-fn network(url: &str, error: &ureq::Error) -> Failure {
-    let refused = |e: &io::Error| e.kind() == ErrorKind::ConnectionRefused;
-    let (what, again) = match error {
-        ureq::Error::HostNotFound => ("the server's name is not known here".to_owned(), false),
-        ureq::Error::ConnectionFailed => ("no connection to the server".to_owned(), false),
-        ureq::Error::Io(e) if refused(e) => ("the server refuses connections".to_owned(), false),
-        // (Of a certificate, mostly.)
-        ureq::Error::Io(e) if e.kind() == ErrorKind::InvalidData => (format!("no safe connection: {e}"), false),
-        ureq::Error::Io(e) => (format!("the connection broke: {e}"), true),
-        ureq::Error::Timeout(_) => ("the server does not answer in time".to_owned(), true),
-        ureq::Error::BodyStalled => (error.to_string(), true),
-        other => (other.to_string(), false),
-    };
-    Failure::Network { what, url: url.to_owned(), again }
 }
 
 /// Mozilla's certificates, or those of the file that the environment names (a company's proxy needs its own).

@@ -46,11 +46,13 @@ pub enum Model<'a> {
 /// What is embedded, by whom and where to.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
+    /// Whose vectors they are.
     pub model: Model<'a>,
     /// Settings of the configuration given now.
     pub settings: Table,
-    /// A file of texts, one a line, and a folder or a list of images; - is standard input.
+    /// A file of texts, one a line; - is standard input.
     pub texts: Option<&'a Path>,
+    /// A folder or a list of images; - is standard input.
     pub images: Option<&'a Path>,
     /// The safetensors file to write.
     pub output: &'a Path,
@@ -58,6 +60,7 @@ pub struct Request<'a> {
     pub normalize: bool,
     /// Images embedded at once.
     pub batch_size: usize,
+    /// Where and with which operations they are computed.
     pub compute: Compute,
 }
 

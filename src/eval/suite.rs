@@ -20,14 +20,18 @@ const NO_ARTICLE: &str = "una imagen de {}";
 /// Which captions and prompts are asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Language {
+    /// For the student and the baseline.
     Spanish,
+    /// For the teacher.
     English,
 }
 
 /// Which sets are asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
+    /// XTD10: captions and MSCOCO images, both ways.
     pub retrieval: bool,
+    /// ImageNet, by the names of its classes.
     pub classification: bool,
     /// English texts too, for the teacher.
     pub english: bool,
@@ -35,7 +39,9 @@ pub struct Wanted {
 
 /// The sets that are asked for; all that they need was there when they were read.
 pub struct Suite {
+    /// XTD10, where it is wanted.
     pub retrieval: Option<RetrievalSet>,
+    /// ImageNet, where it is wanted.
     pub classification: Option<ClassificationSet>,
 }
 

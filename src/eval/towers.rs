@@ -26,19 +26,25 @@ pub struct StudentTexts<'a> {
 
 /// English texts through the teacher's own text tower.
 pub struct TeacherTexts<'a> {
+    /// The tokenizer of the tower.
     pub tokenizer: &'a TextTokenizer,
+    /// The text tower with its projection.
     pub teacher: &'a ClipText,
 }
 
 /// Texts in many languages through M-CLIP, the baseline.
 pub struct MclipTexts {
+    /// The text tower with its linear layer.
     pub mclip: Mclip,
+    /// Its tokenizer.
     pub tokenizer: TextTokenizer,
 }
 
 /// Images through the teacher's image tower.
 pub struct TeacherImages {
+    /// The image tower with its projection.
     pub vision: ClipVision,
+    /// How an image becomes its pixels.
     pub preprocess: Preprocess,
 }
 

@@ -27,14 +27,24 @@ pub struct ClipConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct TextConfig {
+    /// Tokens of the vocabulary.
     pub vocab_size: usize,
+    /// Width of the states.
     pub hidden_size: usize,
+    /// Width between the two linear layers of a feed-forward block.
     pub intermediate_size: usize,
+    /// How many layers.
     pub num_hidden_layers: usize,
+    /// Attention heads of a layer.
     pub num_attention_heads: usize,
+    /// Positions with an embedding: tokens of a text at most.
     pub max_position_embeddings: usize,
+    /// The name of the activation, see [`Activation::from_name`](crate::nn::Activation::from_name).
     pub hidden_act: String,
+    /// Added to the variance in layer norms.
     pub layer_norm_eps: f64,
+    /// The token whose state makes the vector of a text; 2, which old files have by mistake, stands for the token with
+    /// the highest id.
     pub eos_token_id: u32,
 }
 
@@ -42,14 +52,23 @@ pub struct TextConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct VisionConfig {
+    /// Width of the states.
     pub hidden_size: usize,
+    /// Width between the two linear layers of a feed-forward block.
     pub intermediate_size: usize,
+    /// How many layers.
     pub num_hidden_layers: usize,
+    /// Attention heads of a layer.
     pub num_attention_heads: usize,
+    /// Colours of a pixel.
     pub num_channels: usize,
+    /// Width and height of an image in pixels.
     pub image_size: usize,
+    /// Width and height of a patch in pixels.
     pub patch_size: usize,
+    /// The name of the activation, see [`Activation::from_name`](crate::nn::Activation::from_name).
     pub hidden_act: String,
+    /// Added to the variance in layer norms.
     pub layer_norm_eps: f64,
 }
 

@@ -19,12 +19,17 @@ const CONFIG: &str = "fetch the model's config.json again";
 /// The settings in which towers differ.
 #[derive(Clone, Copy, Debug)]
 pub struct EncoderConfig {
+    /// How many layers.
     pub layers: usize,
+    /// Width of the states, of which each head has `hidden / heads`.
     pub hidden: usize,
     /// Width of the embeddings; where it is not `hidden`, a linear layer follows the first norm (ELECTRA).
     pub embedding: usize,
+    /// Attention heads of a layer.
     pub heads: usize,
+    /// Width between the two linear layers of a feed-forward block.
     pub intermediate: usize,
+    /// What stands between them.
     pub activation: Activation,
     /// CLIP's order (the stream is not normalised) instead of BERT's.
     pub norm_first: bool,
@@ -58,10 +63,15 @@ pub struct Encoder {
     layers: Layers,
 }
 
-/// The layers, and before them the linear layer `[hidden, embedding]` of embeddings that are narrower than the states.
 enum Layers {
-    Trained(Option<Linear>, Vec<Layer>),
-    Frozen(Option<FrozenLinear>, Vec<FrozenLayer>),
+    Trained(Stack<Linear, Layer>),
+    Frozen(Stack<FrozenLinear, FrozenLayer>),
+}
+
+/// The layers, and before them the linear layer `[hidden, embedding]` of embeddings that are narrower than the states.
+struct Stack<W, L> {
+    widen: Option<W>,
+    layers: Vec<L>,
 }
 
 impl Encoder {
@@ -92,8 +102,8 @@ impl Encoder {
             if params.are_frozen() { frozen.push(layer.freeze()?) } else { trained.push(layer) }
         }
         let layers = match params.are_frozen() {
-            true => Layers::Frozen(widen.map(Linear::freeze).transpose()?, frozen),
-            false => Layers::Trained(widen, trained),
+            true => Layers::Frozen(Stack { widen: widen.map(Linear::freeze).transpose()?, layers: frozen }),
+            false => Layers::Trained(Stack { widen, layers: trained }),
         };
         Ok(Self { config, backend, first_norm, layers })
     }
@@ -112,8 +122,8 @@ impl Encoder {
     /// attention is computed for that token alone.
     pub fn forward_pooled(&self, embeddings: &Tensor, tokens: &Tokens, pooling: Pooling) -> Result<Tensor> {
         let layers = match &self.layers {
-            Layers::Trained(_, layers) => layers.len(),
-            Layers::Frozen(_, layers) => layers.len(),
+            Layers::Trained(stack) => stack.layers.len(),
+            Layers::Frozen(stack) => stack.layers.len(),
         };
         let single = if layers == 0 { None } else { pooling.single(&tokens.rows, embeddings.device())? };
         let states = on_pool(|| self.run(embeddings, Batch::plain(tokens), None, single.as_ref()))?;
@@ -125,18 +135,19 @@ impl Encoder {
         &self, embeddings: &Tensor, batch: Batch, tape: Option<&mut Tape>, single: Option<&Tensor>,
     ) -> Result<Tensor> {
         match &self.layers {
-            Layers::Trained(widen, layers) => self.run_trained(widen.as_ref(), layers, embeddings, batch, tape, single),
-            Layers::Frozen(widen, layers) if batch.dropout.is_none() && tape.is_none() => {
-                self.run_frozen(widen.as_ref(), layers, embeddings, batch.tokens, single)
+            Layers::Trained(stack) => self.run_trained(stack, embeddings, batch, tape, single),
+            Layers::Frozen(stack) if batch.dropout.is_none() && tape.is_none() => {
+                self.run_frozen(stack, embeddings, batch.tokens, single)
             }
             Layers::Frozen(..) => Err(Error::new("a frozen encoder takes no dropout and records nothing")),
         }
     }
 
     fn run_trained(
-        &self, widen: Option<&Linear>, layers: &[Layer], embeddings: &Tensor, batch: Batch,
-        mut tape: Option<&mut Tape>, single: Option<&Tensor>,
+        &self, stack: &Stack<Linear, Layer>, embeddings: &Tensor, batch: Batch, mut tape: Option<&mut Tape>,
+        single: Option<&Tensor>,
     ) -> Result<Tensor> {
+        let Stack { widen, layers } = stack;
         let first = self.first_norm.normed(None, embeddings, None)?;
         let mut input = match batch.mask(Site::Embeddings) {
             Some(mask) => mask.apply(&first.out)?,
@@ -163,9 +174,9 @@ impl Encoder {
     }
 
     fn run_frozen(
-        &self, widen: Option<&FrozenLinear>, layers: &[FrozenLayer], embeddings: &Tensor, tokens: &Tokens,
-        single: Option<&Tensor>,
+        &self, stack: &Stack<FrozenLinear, FrozenLayer>, embeddings: &Tensor, tokens: &Tokens, single: Option<&Tensor>,
     ) -> Result<Tensor> {
+        let Stack { widen, layers } = stack;
         let halves = !layers.is_empty() && layers.iter().all(FrozenLayer::has_halves);
         let mut normal = match halves && self.config.norm_first {
             true => self.first_norm.forward_halves(embeddings)?,
@@ -190,7 +201,7 @@ impl Encoder {
     pub fn backward(
         &self, tape: Tape, dstates: &Tensor, batch: Batch, grads: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let Layers::Trained(widen, layers) = &self.layers else {
+        let Layers::Trained(Stack { widen, layers }) = &self.layers else {
             return Err(Error::new("a frozen encoder has no backward pass"));
         };
         let mut dinput = dstates.clone();

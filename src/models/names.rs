@@ -4,11 +4,17 @@ use super::kinds::Names;
 
 /// The names of one encoder layer's modules; tensors are `NAME.weight` and `NAME.bias`.
 pub struct LayerNames {
+    /// The projections to queries, keys and values.
     pub qkv: [String; 3],
+    /// The projection of the heads' outputs.
     pub out: String,
+    /// The layer norm of the attention: after it (BERT) or before it (CLIP).
     pub norm_attention: String,
+    /// The linear layer from the states to the intermediate width.
     pub up: String,
+    /// The linear layer back.
     pub down: String,
+    /// The layer norm of the feed-forward block: after it (BERT) or before it (CLIP).
     pub norm_mlp: String,
 }
 

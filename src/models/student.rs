@@ -134,13 +134,13 @@ impl Student {
             head.expect(read_json(&folder.join(HEAD_FILE))?, folder)?;
         }
         let weights = open(folder, compute)?;
-        Self::build(folder, weights, head, trained, seed, compute, Params::new(compute.backend))
+        Self::build(folder, weights, head, (!trained).then_some(seed), compute, Params::new(compute.backend))
     }
 
     /// A trained student as its checkpoint folder describes it, frozen: it has no backward pass and lists no parameters.
     pub fn from_checkpoint(folder: &Path, compute: &Compute) -> Result<Self> {
         let (weights, head) = (open(folder, compute)?, read_json(&folder.join(HEAD_FILE))?);
-        Self::build(folder, weights, head, true, 0, compute, Params::frozen(compute.backend))
+        Self::build(folder, weights, head, None, compute, Params::frozen(compute.backend))
     }
 
     /// A student from a checkpoint of the Python Themo (a file of PyTorch Lightning, with `transformer.*` and
@@ -158,13 +158,14 @@ impl Student {
         let has = |name: &str| weights.has(&format!("{holder}{name}"));
         let (projection_bias, final_norm) = (has(PROJECTION_BIAS), has(NORM));
         let head = Head { projection_bias, final_norm, ..Head::new(pooling, dim) };
-        Self::build(bert, weights, head, true, 0, compute, Params::frozen(compute.backend))
+        Self::build(bert, weights, head, None, compute, Params::frozen(compute.backend))
     }
 
+    /// With the head in `weights`, or one that is drawn with `seed`.
     fn build(
-        folder: &Path, mut weights: Weights, head: Head, trained: bool, seed: u64, compute: &Compute,
-        mut params: Params,
+        folder: &Path, mut weights: Weights, head: Head, seed: Option<u64>, compute: &Compute, mut params: Params,
     ) -> Result<Self> {
+        let trained = seed.is_none();
         let failed = || format!("cannot load the student from {}", folder.display());
         let config = BertConfig::from_folder(folder).context(failed)?;
         let hidden = config.sizes.hidden_size;
@@ -187,7 +188,7 @@ impl Student {
             params.add(vec![name.into()], &value)
         };
         let (zeros, ones) = (|| vec![0.0; head.dim], || vec![1.0; head.dim]);
-        let draw = || head.init.draw(head.dim, hidden, rng::mix(0x7072_6f6a, seed));
+        let draw = || head.init.draw(head.dim, hidden, rng::mix(0x7072_6f6a, seed.unwrap_or_default()));
         let weight = add(PROJECTION, &matrix, weight, &draw)?;
         let bias = match head.projection_bias {
             true => Some(add(PROJECTION_BIAS, &vector, bias, &zeros)?),

@@ -9,7 +9,6 @@ use rayon::prelude::*;
 use super::names::{is_known, plain, prefix};
 use super::weight_file::{WeightFile, weight_files};
 use crate::error::{Error, Result, ResultExt, first_few};
-use crate::nn::memory::unfilled;
 use crate::nn::{LayerNorm, Linear, Param, Params};
 
 pub use super::names::{LayerNames, clip_layers, encoder_layers};
@@ -255,7 +254,7 @@ impl Weights {
 
 /// The numbers in `bytes`, copied on all threads: most of the time goes into memory that was never used before.
 fn from_little_endian(bytes: &[u8]) -> Vec<f32> {
-    let mut values = unfilled(bytes.len() / 4);
+    let mut values = vec![0.0; bytes.len() / 4]; // fresh memory is zero: nothing is written here
     let blocks = values.par_chunks_mut(1 << 18).zip(bytes.par_chunks(4 << 18));
     blocks.for_each(|(values, bytes)| {
         let (words, _) = bytes.as_chunks::<4>();

@@ -83,7 +83,8 @@ impl Activate {
             (Backend::Plain, Activation::QuickGelu) => Ok((z * candle_nn::ops::sigmoid(&(z * 1.702)?)?)?),
             _ => {
                 let x = Slice::new(z)?;
-                let mut out = unfilled(x.len());
+                // SAFETY: every block of `out` is written from that of `x`, which is as long.
+                let mut out = unsafe { unfilled(x.len()) };
                 out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, z)| {
                     out.copy_from_slice(z);
                     self.function.apply(out);
@@ -178,12 +179,17 @@ fn plain_two_u(x: &Tensor) -> Result<Tensor> {
     Ok(((x * ((x.sqr()? * f64::from(CUBIC))? + 1.0)?)? * f64::from(TWO_ROOT_TWO_OVER_PI))?)
 }
 
-/// Runs `work` on blocks of two tensors of one shape, in parallel, into two new tensors.
+/// Runs `work`, which writes all of its first two slices, on blocks of two tensors of one shape, in parallel, into two
+/// new tensors.
 fn blocks(
     x: &Tensor, y: &Tensor, work: impl Fn(&mut [f32], &mut [f32], &[f32], &[f32]) + Sync,
 ) -> Result<(Tensor, Tensor)> {
     let (a, b) = (Slice::new(x)?, Slice::new(y)?);
-    let (mut one, mut two) = (unfilled(a.len()), unfilled(a.len()));
+    if a.len() != b.len() {
+        return Err(Error::new("activation: the gradient does not fit the input"));
+    }
+    // SAFETY: all four are of one length, and `work` writes its blocks of both.
+    let (mut one, mut two) = unsafe { (unfilled(a.len()), unfilled(a.len())) };
     (one.par_chunks_mut(BLOCK), two.par_chunks_mut(BLOCK), a.par_chunks(BLOCK), b.par_chunks(BLOCK))
         .into_par_iter()
         .for_each(|(one, two, a, b)| work(one, two, a, b));
@@ -218,5 +224,7 @@ mod tests {
             }
         }
         assert!(Activation::from_name("relu").is_err());
+        let gelu = Activate { function: Activation::Gelu, backend: Backend::Fast };
+        assert!(gelu.backward(&random(1, (3, 1)), &random(2, (2, 1))).is_err());
     }
 }

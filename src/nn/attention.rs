@@ -75,12 +75,14 @@ impl Attention {
             if bf16_unit().is_none() {
                 return Err(Error::new("attention: no bf16 on this CPU"));
             }
-            let (qkv, mut out) = (Slice::halves(qkv)?, unfilled::<bf16>(n * hidden));
+            // SAFETY: `fast` writes all heads of all tokens of `out`.
+            let (qkv, mut out) = (Slice::halves(qkv)?, unsafe { unfilled::<bf16>(n * hidden) });
             let to = Out::Bf16(Shared(out.as_mut_ptr()));
             let log_sums = self.fast(Elements::Bf16(qkv.as_ptr()), true, rows, dropout, to);
             return Ok(Attended { out: tensor(out, (n, hidden))?, log_sums });
         }
-        let (qkv, mut out) = (Slice::new(qkv)?, unfilled::<f32>(n * hidden));
+        // SAFETY: as above.
+        let (qkv, mut out) = (Slice::new(qkv)?, unsafe { unfilled::<f32>(n * hidden) });
         let (elements, bf16) = (Elements::F32(qkv.as_ptr()), self.backend == Backend::Bf16);
         let log_sums = self.fast(elements, bf16, rows, dropout, Out::F32(Shared(out.as_mut_ptr())));
         Ok(Attended { out: tensor(out, (n, hidden))?, log_sums })
@@ -89,7 +91,8 @@ impl Attention {
     /// The forward pass from and to checked buffers; returns the log-sum-exp of every row of scores.
     fn fast(&self, qkv: Elements, bf16: bool, rows: &Rows, dropout: Option<&Dropout>, out: Out) -> Vec<f32> {
         let (hidden, tokens) = (self.hidden(), rows.tokens());
-        let mut log_sums = unfilled(self.heads * tokens);
+        // SAFETY: below every (sequence, head) writes its part.
+        let mut log_sums = unsafe { unfilled(self.heads * tokens) };
         let sums_ptr = Shared(log_sums.as_mut_ptr());
         let d = self.head_dim;
         self.each_head(rows).for_each_init(Default::default, |(memory, keys, values): &mut Memory, (i, head)| {
@@ -101,16 +104,18 @@ impl Attention {
             let offset = memory.as_ptr().align_offset(64).min(15);
             let (p, sums_of_values) = memory[offset..].split_at_mut(STRIP.min(length) * stride);
             let [q, k, v] = [0, 1, 2].map(|part| self.part(qkv, &range, head, part));
-            // SAFETY: `each_head` gives every (sequence, head) once; each writes its own rows and columns of `out` and
-            // its own part of `log_sums`, and all addresses lie within the checked buffers.
+            // SAFETY: `each_head` gives every (sequence, head) once, each with its own part of `log_sums`.
             let sums = unsafe { std::slice::from_raw_parts_mut(sums_ptr.at(head * tokens + range.start), length) };
+            // SAFETY: the keys lie within `qkv`, whose shape was checked, and in bf16 only where there is a unit for it;
+            // `keys` is left alone until the last product.
             let k = unsafe { Columns::prepare((length, length, d), bf16, transposed(k), keys) };
+            // SAFETY: as for the keys.
             let v = unsafe { Columns::prepare((length, d, length), bf16, v, values) };
             for start in (0..length).step_by(STRIP) {
                 let strip = STRIP.min(length - start);
                 let scores = RawMat { ptr: p.as_mut_ptr(), row_stride: stride, col_stride: 1 };
                 let q = RawMat { ptr: q.ptr.at(start * q.row_stride), ..q };
-                // SAFETY: as above, and the strip has room for its rows.
+                // SAFETY: the queries lie within `qkv`, too; `p` is this task's and has room for the rows of a strip.
                 unsafe { gemm_raw((strip, length, d), bf16, q, k, scores) };
                 let mut shares = [0.0; STRIP];
                 let rows_of_strip = p.chunks_exact_mut(stride).zip(&mut sums[start..][..strip]).zip(&mut shares);
@@ -122,7 +127,9 @@ impl Attention {
                     }
                 }
                 let at = (range.start + start) * hidden + head * d;
-                // SAFETY: as above.
+                // SAFETY: `p` holds the strip, and `to` has room for it: in `out`, which has a row for every token, or in this
+                // task's own memory. No other task writes these rows and columns of `out`. The product writes all of `to`
+                // before its rows are seen as slices.
                 unsafe {
                     let to = match out {
                         Out::F32(out) => RawMat { ptr: out.at(at), row_stride: hidden, col_stride: 1 },
@@ -155,7 +162,8 @@ impl Attention {
         if qkv.len() != tokens * 3 * hidden || dout.len() != tokens * hidden || log_sums.len() != self.heads * tokens {
             return Err(Error::new("attention: the gradient does not fit the batch"));
         }
-        let mut dqkv = unfilled(tokens * 3 * hidden);
+        // SAFETY: below every (sequence, head) writes its rows and columns of all three parts.
+        let mut dqkv = unsafe { unfilled(tokens * 3 * hidden) };
         let dqkv_ptr = Shared(dqkv.as_mut_ptr());
         self.each_head(rows).for_each_init(Vec::new, |scratch, (i, head)| {
             let (range, site) = (rows.range(i), Site::Attention { layer: self.layer, head });
@@ -173,7 +181,7 @@ impl Attention {
                 col_stride: 1,
             };
             let [q, k, v] = [0, 1, 2].map(|part| self.part(Elements::F32(qkv.as_ptr()), &range, head, part));
-            // SAFETY: as in the forward pass; every (sequence, head) writes its own rows and columns of `dqkv`.
+            // SAFETY: all parts lie within their slices, whose lengths were checked; `p` and `dp` are squares of this task's.
             unsafe {
                 gemm_raw((length, length, d), bf16, q, As(transposed(k)), square_mut(p, length));
                 gemm_raw((length, length, d), bf16, part(&dout), As(transposed(v)), square_mut(dp, length));
@@ -186,7 +194,7 @@ impl Attention {
                 let (out, dout) = (&out[at(row)..][..d], &dout[at(row)..][..d]);
                 probabilities_backward(p, dropped, dp, self.seen(row, length), self.scale(), log_sum, mask, out, dout);
             }
-            // SAFETY: as above.
+            // SAFETY: as above; no other task writes these rows and columns of `dqkv`, which has room for them.
             unsafe {
                 gemm_raw((length, d, length), bf16, square(dp, length), As(k), to(0));
                 gemm_raw((length, d, length), bf16, transposed(square(dp, length)), As(q), to(1));
@@ -280,15 +288,16 @@ enum Out {
 /// A buffer that tasks write disjoint parts of.
 #[derive(Clone, Copy)]
 struct Shared<T>(*mut T);
-// SAFETY: every use writes parts that no other task touches.
+// SAFETY: every task writes a part of its own, and the buffer is used again only when all tasks have ended.
 unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as for `Send`.
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
     /// # Safety
     /// `offset` must lie within the buffer.
     unsafe fn at(&self, offset: usize) -> *mut T {
-        // SAFETY: the caller's.
+        // SAFETY: the address stays within the buffer, as the caller promises.
         unsafe { self.0.add(offset) }
     }
 }

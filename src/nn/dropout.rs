@@ -9,7 +9,7 @@ use super::Rows;
 use super::math::simd;
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rng::mix;
 
 /// Where in the model a mask is applied.
@@ -18,11 +18,22 @@ pub enum Site {
     /// After the embeddings' norm.
     Embeddings,
     /// On the attention probabilities of a head of a layer.
-    Attention { layer: usize, head: usize },
+    Attention {
+        /// The layer, counted from 0.
+        layer: usize,
+        /// The head, counted from 0.
+        head: usize,
+    },
     /// On the output of a layer's attention.
-    AttentionOutput { layer: usize },
+    AttentionOutput {
+        /// The layer, counted from 0.
+        layer: usize,
+    },
     /// On the output of a layer's feed-forward block.
-    MlpOutput { layer: usize },
+    MlpOutput {
+        /// The layer, counted from 0.
+        layer: usize,
+    },
 }
 
 impl Site {
@@ -71,6 +82,7 @@ impl RowMask {
 }
 
 simd! {
+    /// `out = x` times `mask`, one row `[channels]` of the batch.
     pub fn masked(out: &mut [f32], x: &[f32], mask: RowMask) {
         for (c, (o, &v)) in out.iter_mut().zip(x).enumerate() {
             *o = v * mask.factor(c as u32);
@@ -127,8 +139,12 @@ impl Mask<'_> {
     fn apply_to_slices(self, x: &Tensor) -> Result<Tensor> {
         let (n, width) = x.dims2()?;
         let masks = self.each_row();
+        if masks.len() != n {
+            return Err(Error::new(format!("dropout: the masks of {} rows do not fit {n}", masks.len())));
+        }
         let x = Slice::new(x)?;
-        let mut out = unfilled(x.len());
+        // SAFETY: `out`, `x` and the masks have `n` rows each, all of which are written below.
+        let mut out = unsafe { unfilled(x.len()) };
         (out.par_chunks_mut(width), x.par_chunks(width), &masks)
             .into_par_iter()
             .with_min_len(16)

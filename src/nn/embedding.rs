@@ -23,7 +23,9 @@ impl Embedding {
 
 /// One table and the row that each token takes from it.
 pub struct Lookup<'a> {
+    /// The table, `[rows, hidden]`.
     pub embedding: &'a Embedding,
+    /// For each token its row, `[tokens]`, counted from 0.
     pub indices: &'a [u32],
 }
 

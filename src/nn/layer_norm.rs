@@ -11,13 +11,16 @@ use super::math::{add, simd, sum, sum2, sum3};
 use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Scale and shift `[hidden]` and the constant added to the variance.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
+    /// What the normalised values are multiplied by, `[hidden]`.
     pub weight: Param,
+    /// What is added to them then, `[hidden]`.
     pub bias: Param,
+    /// What is added to the variance.
     pub eps: f64,
     /// The operations it uses.
     pub backend: Backend,
@@ -79,18 +82,28 @@ impl LayerNorm {
         let (weight, bias) = (Slice::new(&self.weight.value)?, Slice::new(&self.bias.value)?);
         let (weight, bias): (&[f32], &[f32]) = (&weight, &bias);
         let branch = Slice::new(x)?;
-        let (mut out, mut mean, mut rstd) = (unfilled::<T>(n * width), unfilled(n), unfilled(n));
+        let masks = mask.map(Mask::each_row);
+        let is_fitting = weight.len() == width && bias.len() == width;
+        if !is_fitting
+            || residual.is_some_and(|residual| residual.dims() != x.dims())
+            || masks.as_ref().is_some_and(|masks| masks.len() != n)
+        {
+            return Err(misfit());
+        }
+        // SAFETY: all operands have `n` rows of `width` elements, and below every row writes its own `out`, mean and rstd.
+        let (mut out, mut mean, mut rstd) = unsafe { (unfilled::<T>(n * width), unfilled(n), unfilled(n)) };
         let rows = (out.par_chunks_mut(width), branch.par_chunks(width), &mut mean, &mut rstd);
         let rows = rows.into_par_iter().with_min_len(16);
         let eps = self.eps as f32;
         let sum = match residual {
             Some(residual) => {
                 let residual = Slice::new(residual)?;
-                let masks: Vec<Option<RowMask>> = match mask {
-                    Some(mask) => mask.each_row().into_iter().map(Some).collect(),
+                let masks: Vec<Option<RowMask>> = match masks {
+                    Some(masks) => masks.into_iter().map(Some).collect(),
                     None => vec![None; n],
                 };
-                let mut summed = unfilled(n * width);
+                // SAFETY: as for `out`: the sum of every row is written before it is normalised.
+                let mut summed = unsafe { unfilled(n * width) };
                 let sums = (summed.par_chunks_mut(width), residual.par_chunks(width), masks).into_par_iter();
                 rows.zip(sums).for_each(|((out, x, mean, rstd), (sum, residual, mask))| {
                     match mask {
@@ -137,8 +150,17 @@ impl LayerNorm {
         let (mean, rstd, weight): (&[f32], &[f32], &[f32]) = (&mean, &rstd, &weight);
         let dsum: Option<&[f32]> = dsum.as_deref();
         let masks = mask.map(Mask::each_row);
-        let mut dx = unfilled(n * width);
-        let mut dbranch = unfilled(if masks.is_some() { n * width } else { 0 });
+        let is_fitting = x.len() == dout.len() && weight.len() == width;
+        if !is_fitting
+            || dsum.is_some_and(|dsum| dsum.len() != dout.len())
+            || masks.as_ref().is_some_and(|masks| masks.len() != n)
+        {
+            return Err(misfit());
+        }
+        // SAFETY: all operands have `n` rows of `width` elements; below every row of `dx` is written, and every row of
+        // `dbranch` from it, where there are masks.
+        let (mut dx, mut dbranch) =
+            unsafe { (unfilled(n * width), unfilled(if masks.is_some() { n * width } else { 0 })) };
         let block = SUM_ROWS * width;
         let branches: Vec<&mut [f32]> = match masks {
             Some(_) => dbranch.chunks_mut(block).collect(),
@@ -177,6 +199,10 @@ impl LayerNorm {
         let dbranch = if mask.is_some() { tensor(dbranch, (n, width))? } else { dx.clone() };
         Ok((dx, dbranch))
     }
+}
+
+fn misfit() -> Error {
+    Error::new("layer norm: the operands do not fit each other")
 }
 
 /// The mean of a row and 1 / standard deviation.
@@ -276,5 +302,30 @@ mod tests {
                 assert_close(fast, plain, 2e-6);
             }
         }
+    }
+
+    /// Less would leave memory of the result unfilled.
+    #[test]
+    fn operands_of_other_shapes_are_refused() {
+        let mut params = super::super::Params::new(Backend::Fast);
+        let mut norm = |width| LayerNorm {
+            weight: params.add(vec![format!("w{width}")], &random(1, width)).unwrap(),
+            bias: params.add(vec![format!("b{width}")], &random(2, width)).unwrap(),
+            eps: 1e-5,
+            backend: Backend::Fast,
+        };
+        let (norm, narrow) = (norm(8), norm(7));
+        let mut grads = Gradients::zeros(&params).unwrap();
+        let (x, short) = (random(3, (4, 8)), random(4, (3, 8)));
+        let (dropout, rows) = (Dropout::new(1, 2, 0.3, 0.0), Rows::new([3], 0).unwrap());
+        let mask = dropout.at(Site::Embeddings, &rows);
+        assert!(narrow.normed(None, &x, None).is_err());
+        assert!(norm.normed(Some(&short), &x, None).is_err());
+        assert!(norm.normed(Some(&x), &x, mask).is_err() && norm.normed(None, &x, mask).is_err());
+        let saved = norm.normed(None, &x, None).unwrap();
+        assert!(norm.backward(&saved, &x, None, None, &mut grads).is_ok());
+        assert!(norm.backward(&saved, &short, None, None, &mut grads).is_err());
+        assert!(norm.backward(&saved, &x, Some(&short), None, &mut grads).is_err());
+        assert!(norm.backward(&saved, &x, None, mask, &mut grads).is_err());
     }
 }

@@ -58,7 +58,8 @@ fn matmul(backend: Backend, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) 
     }
     let ((n, inner), outer) = (x.dims2()?, weight.dim(0)?);
     let (x, w, bias) = (Slice::new(x)?, Slice::new(weight)?, bias.map(Slice::new).transpose()?);
-    let mut y = unfilled(n * outer);
+    // SAFETY: `gemm` writes all of `y`, and reads nothing of it without `Init::C`.
+    let mut y = unsafe { unfilled(n * outer) };
     let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
     gemm((n, outer, inner), backend == Backend::Bf16, Mat::rows(&x, inner), Mat::rows(&w, inner).t(), init, &mut y);
     tensor(y, (n, outer))
@@ -105,7 +106,8 @@ impl Linear {
         }
         let ((n, outer), inner) = (dy.dims2()?, w.dim(1)?);
         let (w, dy, other) = (Slice::new(w)?, Slice::new(dy)?, other.map(Slice::new).transpose()?);
-        let mut dx = unfilled(n * inner);
+        // SAFETY: as in `matmul`.
+        let mut dx = unsafe { unfilled(n * inner) };
         let init = other.as_deref().map_or(Init::Zero, Init::Other);
         let bf16 = self.backend == Backend::Bf16;
         gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
@@ -150,7 +152,8 @@ impl FrozenLinear {
             Weight::Packed(packed) => packed,
         };
         let (n, x, bias) = (x.dim(0)?, Input::new(x)?, self.bias()?);
-        let mut y = unfilled(n * packed.columns());
+        // SAFETY: as in `matmul`.
+        let mut y = unsafe { unfilled(n * packed.columns()) };
         packed.gemm(n, x.left(), bias.as_deref().map_or(Init::Zero, Init::Bias), To::F32(&mut y));
         tensor(y, (n, packed.columns()))
     }
@@ -165,7 +168,8 @@ impl FrozenLinear {
     pub fn forward_halves(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
         let (packed, n, bias) = (self.packed()?, x.dim(0)?, self.bias()?);
         let x = Input::new(x)?;
-        let mut y = unfilled::<bf16>(n * packed.columns());
+        // SAFETY: as in `matmul`.
+        let mut y = unsafe { unfilled::<bf16>(n * packed.columns()) };
         let finish = activation.map_or(nothing as fn(&mut [f32]), Activation::on_slices);
         let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
         packed.gemm(n, x.left(), init, To::Bf16(&mut y, finish));
@@ -177,7 +181,8 @@ impl FrozenLinear {
     pub fn forward_onto(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
         let (packed, n, bias, other) = (self.packed()?, x.dim(0)?, self.bias()?, Slice::new(other)?);
         let x = Input::new(x)?;
-        let mut y = unfilled::<f32>(n * packed.columns());
+        // SAFETY: as in `matmul`.
+        let mut y = unsafe { unfilled::<f32>(n * packed.columns()) };
         let init = match bias.as_deref() {
             Some(bias) => Init::BiasAndOther(bias, &other),
             None => Init::Other(&other),

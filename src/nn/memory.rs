@@ -39,7 +39,7 @@ struct Kept {
     used_bytes: usize,
     peak_bytes: usize,
 }
-// SAFETY: the addresses are of free blocks, which nobody but the owner of the lock touches.
+// SAFETY: the addresses are of free blocks, which only the holder of the lock touches.
 unsafe impl Send for Kept {}
 
 /// What stands before a block.
@@ -71,9 +71,9 @@ fn layout_of(class: usize) -> Option<Layout> {
 /// The header of a block.
 ///
 /// # Safety
-/// The block is one of ours.
+/// The block came from [`Reusing::take`].
 unsafe fn header(block: *mut u8) -> *mut Header {
-    // SAFETY: the caller's.
+    // SAFETY: a block of ours begins `HEAD` bytes after its header, within one allocation.
     unsafe { block.sub(HEAD) as *mut Header }
 }
 
@@ -150,7 +150,7 @@ impl<A: GlobalAlloc> Reusing<A> {
     /// It came from [`Self::take`], and nobody uses it any more.
     unsafe fn give_back(&self, block: *mut u8) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the caller's.
+        // SAFETY: the block came from `take`, so it has a header, which is ours to change once its user is gone.
         unsafe {
             let head = header(block);
             let class = (*head).class;
@@ -173,12 +173,8 @@ impl Kept {
 fn on_huge_pages(block: *mut u8, size: usize) {
     #[cfg(target_os = "linux")]
     if size >= HUGE {
-        unsafe extern "C" {
-            fn madvise(address: *mut u8, length: usize, advice: i32) -> i32; // libc, which std links anyway
-        }
-        const MADV_HUGEPAGE: i32 = 14;
         // SAFETY: a hint on memory of our own; whole huge pages only, so that nobody else's is touched.
-        unsafe { madvise(block, size / HUGE * HUGE, MADV_HUGEPAGE) };
+        unsafe { libc::madvise(block.cast(), size / HUGE * HUGE, libc::MADV_HUGEPAGE) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (block, size);
@@ -188,26 +184,27 @@ fn on_huge_pages(block: *mut u8, size: usize) {
 // its class says, which is what was asked for or more.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the layout is the caller's, whose contract is that of `inner`.
         if is_kept(&layout) { self.take(layout.size(), false) } else { unsafe { self.inner.alloc(layout) } }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if !is_kept(&layout) {
-            // SAFETY: the caller's.
+            // SAFETY: as in `alloc`.
             return unsafe { self.inner.alloc_zeroed(layout) };
         }
         self.take(layout.size(), true)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's; whether a block is one of ours follows from its layout.
+        // SAFETY: the block came from this allocator with this layout, as the caller promises; whether a block is one of ours follows from its layout.
         unsafe { if is_kept(&layout) { self.give_back(block) } else { self.inner.dealloc(block, layout) } }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return null_mut() };
-        // SAFETY: the caller's; the copy stays within both blocks.
+        // SAFETY: the block came from this allocator with this layout, as the caller promises, and `new_size` is not 0; the
+        // copy stays within both blocks.
         unsafe {
             match (is_kept(&layout), is_kept(&new)) {
                 (false, false) => self.inner.realloc(block, layout, new_size),
@@ -225,13 +222,19 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
     }
 }
 
-/// `len` numbers of any value, for an operation that writes every one of them.
-pub(crate) fn unfilled<T: WithDType>(len: usize) -> Vec<T> {
+/// Memory for `len` numbers, not initialised, for an operation that writes every one of them: filling it with zeros
+/// first would cost as much as many an operation.
+///
+/// # Safety
+/// Every element is written before any is read. (A number needs no drop, so an early return or a panic in between is
+/// harmless.)
+pub(super) unsafe fn unfilled<T: WithDType>(len: usize) -> Vec<T> {
     if len == 0 {
         return Vec::new();
     }
     let mut values = std::mem::ManuallyDrop::new(Vec::<std::mem::MaybeUninit<T>>::with_capacity(len));
-    // SAFETY: the capacity; every caller writes all elements before any of them is read.
+    // SAFETY: pointer and capacity are those of the vector that is given up, `MaybeUninit<T>` has the layout of `T`, and
+    // the caller writes all elements before any of them is read.
     unsafe { Vec::from_raw_parts(values.as_mut_ptr() as *mut T, len, values.capacity()) }
 }
 
@@ -244,15 +247,17 @@ mod tests {
     /// Counts what the system holds.
     struct Counting(AtomicUsize);
 
-    // SAFETY: passed on.
+    // SAFETY: all is passed on to the system's allocator.
     unsafe impl GlobalAlloc for &Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             self.0.fetch_add(layout.size(), Ordering::Relaxed);
+            // SAFETY: the caller's contract is the system allocator's.
             unsafe { System.alloc(layout) }
         }
 
         unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
             self.0.fetch_sub(layout.size(), Ordering::Relaxed);
+            // SAFETY: as in `alloc`.
             unsafe { System.dealloc(block, layout) }
         }
     }

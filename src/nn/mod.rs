@@ -61,7 +61,9 @@ pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 /// Where a model lives and which operations it uses there.
 #[derive(Clone, Debug)]
 pub struct Compute {
+    /// Where its tensors are.
     pub device: Device,
+    /// The operations it uses there.
     pub backend: Backend,
 }
 

@@ -26,7 +26,9 @@ pub struct Logged {
     pub epoch: usize,
     /// Optimizer steps done since the start of the run.
     pub step: usize,
+    /// The loss of this step, or the mean over the epoch at its end.
     pub train_loss: Option<f64>,
+    /// The loss of the validation pairs, at the end of an epoch.
     pub val_loss: Option<f64>,
     /// How often a caption of the probe finds its own first.
     pub val_recall: Option<f64>,

@@ -16,8 +16,10 @@ pub struct Published {
     pub images: &'static str,
     /// The language of captions and prompts.
     pub language: &'static str,
+    /// Accuracy@k of zero-shot ImageNet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classification: Option<AtK>,
+    /// Recall@k of XTD10, text to image.
     pub retrieval: AtK,
     /// Where the figures come from.
     pub source: &'static str,

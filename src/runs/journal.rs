@@ -26,8 +26,11 @@ pub struct Diverged {
     pub epoch: usize,
     /// Counted from 1.
     pub step: usize,
+    /// The learning rate of this step.
     pub learn_rate: f64,
+    /// The loss of its batch.
     pub loss: f64,
+    /// The length of the gradient of all parameters together.
     pub gradient_norm: f64,
 }
 

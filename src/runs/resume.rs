@@ -21,6 +21,7 @@ const OVERRIDABLE: [&str; 3] = ["learn-rate", "device", "precision"];
 
 /// A run to go on with, locked by this process.
 pub struct Resumed {
+    /// Its folder.
     pub run: RunDir,
     /// Its newest checkpoint; none if it was killed before the first.
     pub checkpoint: Option<PathBuf>,

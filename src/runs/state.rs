@@ -11,6 +11,7 @@ use crate::record::Position;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct State {
+    /// The seed of the run.
     pub seed: u64,
     /// Identifies the training pairs.
     pub data: String,
@@ -20,8 +21,9 @@ pub struct State {
     pub epoch: usize,
     /// Batches of this epoch that are done; if all are, the epoch's end is still to come.
     pub batches: usize,
-    /// Sum of the losses of this epoch's pairs so far, and how many pairs they were.
+    /// Sum of the losses of this epoch's pairs so far.
     pub loss_sum: f64,
+    /// How many pairs that sum is of.
     pub pairs: usize,
     /// Best value of the monitored metric and how long it has been waited for a better one.
     pub stopping: EarlyStopping,
@@ -43,9 +45,11 @@ pub struct Measured {
     pub epoch: usize,
     /// Mean loss over the epoch's pairs.
     pub train_loss: f64,
+    /// Loss of the validation pairs, where there are any.
     pub val_loss: Option<f64>,
-    /// The metric by which the best checkpoint is chosen, and its value.
+    /// The metric by which the best checkpoint is chosen.
     pub monitor: String,
+    /// Its value.
     pub value: f64,
     /// Whether more of it is better.
     pub maximise: bool,
@@ -66,8 +70,11 @@ impl Measured {
 /// Why a run has ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
+    /// `max-epochs` have ended.
     Epochs,
+    /// `max-steps` are done.
     Steps,
+    /// The monitored metric has not become better for `patience` epochs.
     Patience,
 }
 

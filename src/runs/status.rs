@@ -35,10 +35,13 @@ impl fmt::Display for RunState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
+    /// Whether the run goes on, and how it ended.
     pub state: RunState,
-    /// When the run began, and when it ended, in seconds since 1970.
+    /// When the run began, in seconds since 1970.
     pub started: u64,
+    /// When it ended, in seconds since 1970; none while it runs.
     pub ended: Option<u64>,
+    /// Why it failed.
     pub error: Option<String>,
 }
 

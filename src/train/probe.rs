@@ -1,14 +1,13 @@
 //! What `val/recall@1` is measured on while a student trains.
 
-use std::path::Path;
-
 use candle_core::Tensor;
 
 use super::Dataset;
+use super::teacher::Teacher;
 use crate::config::Config;
 use crate::config::recipe::Monitor;
 use crate::data::image::settings_file;
-use crate::data::targets::{Key, Targets};
+use crate::data::targets::Targets;
 use crate::data::tokens::TextTokenizer;
 use crate::data::xtd10::{self, Retrieval};
 use crate::error::{Error, Result};
@@ -16,7 +15,6 @@ use crate::eval::ImageEmbedder;
 use crate::eval::probe::Probe;
 use crate::eval::retrieval::embed_all_images;
 use crate::eval::towers::TeacherImages;
-use crate::nn::Compute;
 use crate::ui::console::progress;
 
 /// Images embedded between two writes to the cache.
@@ -44,22 +42,24 @@ pub fn check(config: &Config, has_val: bool) -> Result<()> {
 
 /// The probe, where one is asked for: the images of `--probe`, else the English captions of the validation pairs.
 pub fn load(
-    config: &Config, val: Option<&Dataset>, tokenizer: &TextTokenizer, teacher: &Path, key: &Key, compute: &Compute,
+    config: &Config, val: Option<&Dataset>, tokenizer: &TextTokenizer, teacher: &Teacher,
     text_projection: impl FnOnce() -> Result<Tensor>,
 ) -> Result<Option<Probe>> {
+    let (folder, compute) = (teacher.folder(), teacher.compute());
     match (&config.recipe.probe, config.recipe.monitor, val) {
         (Some(dir), ..) => {
             let Retrieval { captions, images, image_of } = xtd10::load(dir, "es")?;
             // The towers' files and the images: the vectors depend on their names and contents, and on how pixels are made.
-            let mut files = vec![settings_file(teacher)];
+            let mut files = vec![settings_file(folder)];
             files.extend(images.iter().cloned());
-            let key = key.and_files(&files)?.of_captions(&["image embeddings", &config.transparency.pixels()]);
+            let key =
+                teacher.key().and_files(&files)?.of_captions(&["image embeddings", &config.transparency.pixels()]);
             let projection = text_projection()?;
             let (dim, mut tower) = (projection.dim(0)?, None);
             let bar = progress(images.len() as u64, "probe images");
             let cached = Targets::open_or_compute(&config.cache_dir, &key, images.len(), dim, |start| {
                 if tower.is_none() {
-                    tower = Some(TeacherImages::load(teacher, config.transparency, compute)?);
+                    tower = Some(TeacherImages::load(folder, config.transparency, compute)?);
                 }
                 let tower: &dyn ImageEmbedder = tower.as_ref().ok_or_else(|| Error::new("no image tower"))?;
                 let part = &images[start..images.len().min(start + IMAGES_AT_ONCE)];

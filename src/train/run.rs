@@ -193,7 +193,7 @@ impl Plan {
             false => Some(dataset(config, self.val_pairs, &tokenizer, &mut teacher)?),
         };
         let projection = || text_projection(&teacher_dir, &compute.device);
-        let probe = probe::load(config, val.as_ref(), &tokenizer, &teacher_dir, teacher.key(), &compute, projection)?;
+        let probe = probe::load(config, val.as_ref(), &tokenizer, &teacher, projection)?;
         drop(teacher);
         let recall = probe.as_ref().map(|probe| |student: &Student| probe.recall_at_1(student));
         let recall = recall.as_ref().map(|recall| recall as &Measure);

@@ -11,41 +11,6 @@ use crate::error::Result;
 use crate::models::Student;
 use crate::nn::{Batch, Dropout, Gradients, Tokens};
 
-/// Adds the gradient of the batch's loss to `grads` and returns the loss.
-///
-/// The batch is cut into even micro-batches of at most `micro_batch_tokens` tokens. Their dropout masks are those of their
-/// place in the whole batch, so the cut changes nothing but the memory needed: each micro-batch brings its share of
-/// the loss and the gradient. Where the loss needs the whole batch, the outputs of all micro-batches come first and
-/// the loss of them together, and a second forward pass of each, equal to the first, goes with its backward pass.
-pub fn loss_and_gradients(
-    student: &Student, objective: &Objective, data: &Dataset, batch: &[usize], dropout: Option<&Dropout>,
-    micro_batch_tokens: usize, grads: &mut Gradients,
-) -> Result<f64> {
-    let parts = MicroBatches::new(student, data, batch, micro_batch_tokens);
-    let whole = if objective.needs_whole_batch() && parts.cuts.len() > 1 {
-        let (outputs, targets) = parts.outputs(dropout)?;
-        Some(objective.with_gradient(&outputs, &targets, batch.len())?)
-    } else {
-        None
-    };
-    let mut total = 0.0;
-    for cut in &parts.cuts {
-        let tokens = parts.tokens(cut)?;
-        let micro_batch = Batch { tokens: &tokens, dropout };
-        let (outputs, tape) = student.forward_train(micro_batch)?;
-        let doutputs = match &whole {
-            Some((_, doutputs)) => doutputs.narrow(0, cut.start, cut.len())?,
-            None => {
-                let (value, doutputs) = objective.with_gradient(&outputs, &parts.targets(cut)?, batch.len())?;
-                total += value;
-                doutputs
-            }
-        };
-        student.backward(micro_batch, tape, &doutputs, grads)?;
-    }
-    Ok(whole.map_or(total, |(value, _)| value))
-}
-
 /// The loss over a whole data set, without dropout; where it needs whole batches, the mean over those of `batch_size`
 /// pairs in the order of the set, each counting with its size. None once `should_stop` says so.
 pub fn validate(
@@ -76,8 +41,8 @@ pub fn validate(
     Ok(Some(total))
 }
 
-/// A batch and how it is cut.
-struct MicroBatches<'a> {
+/// A batch for a student, cut into even micro-batches.
+pub struct MicroBatches<'a> {
     student: &'a Student,
     data: &'a Dataset,
     batch: &'a [usize],
@@ -85,10 +50,44 @@ struct MicroBatches<'a> {
 }
 
 impl<'a> MicroBatches<'a> {
-    fn new(student: &'a Student, data: &'a Dataset, batch: &'a [usize], micro_batch_tokens: usize) -> Self {
+    /// The pairs `batch` of `data`, in micro-batches of at most `micro_batch_tokens` tokens.
+    pub fn new(student: &'a Student, data: &'a Dataset, batch: &'a [usize], micro_batch_tokens: usize) -> Self {
         let lengths: Vec<usize> = batch.iter().map(|i| data.tokens[*i].len()).collect();
         let cuts = cut_evenly(&lengths, micro_batch_tokens);
         Self { student, data, batch, cuts }
+    }
+
+    /// Adds the gradient of the batch's loss to `grads` and returns the loss.
+    ///
+    /// Dropout masks are those of a sequence's place in the whole batch, so the cut changes nothing but the memory needed:
+    /// each micro-batch brings its share of the loss and the gradient. Where the loss needs the whole batch, the outputs of
+    /// all micro-batches come first and the loss of them together, and a second forward pass of each, equal to the first,
+    /// goes with its backward pass.
+    pub fn loss_and_gradients(
+        &self, objective: &Objective, dropout: Option<&Dropout>, grads: &mut Gradients,
+    ) -> Result<f64> {
+        let whole = if objective.needs_whole_batch() && self.cuts.len() > 1 {
+            let (outputs, targets) = self.outputs(dropout)?;
+            Some(objective.with_gradient(&outputs, &targets, self.batch.len())?)
+        } else {
+            None
+        };
+        let mut total = 0.0;
+        for cut in &self.cuts {
+            let tokens = self.tokens(cut)?;
+            let micro_batch = Batch { tokens: &tokens, dropout };
+            let (outputs, tape) = self.student.forward_train(micro_batch)?;
+            let doutputs = match &whole {
+                Some((_, doutputs)) => doutputs.narrow(0, cut.start, cut.len())?,
+                None => {
+                    let (value, doutputs) = objective.with_gradient(&outputs, &self.targets(cut)?, self.batch.len())?;
+                    total += value;
+                    doutputs
+                }
+            };
+            self.student.backward(micro_batch, tape, &doutputs, grads)?;
+        }
+        Ok(whole.map_or(total, |(value, _)| value))
     }
 
     fn tokens(&self, cut: &Range<usize>) -> Result<Tokens> {

@@ -41,6 +41,16 @@ impl<'a> Teacher<'a> {
         &self.key
     }
 
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder
+    }
+
+    /// Where and with which operations it computes.
+    pub fn compute(&self) -> &Compute {
+        self.compute
+    }
+
     fn get(&mut self) -> Result<&(ClipText, TextTokenizer)> {
         if self.loaded.is_none() {
             let clip = ClipText::load(self.folder, self.compute).hint(|| "--teacher takes the folder of a CLIP")?;

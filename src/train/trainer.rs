@@ -7,7 +7,7 @@ use super::Dataset;
 use super::loss::Objective;
 use super::optimizer::Optimizer;
 use super::schedule::{factor, total_steps};
-use super::step::{loss_and_gradients, validate};
+use super::step::{MicroBatches, validate};
 use crate::config::Config;
 use crate::config::recipe::Monitor;
 use crate::error::{Error, Result};
@@ -26,8 +26,9 @@ pub struct Summary {
     pub best: Option<f64>,
     /// The checkpoint to test; none if the run wrote nothing.
     pub checkpoint: Option<PathBuf>,
-    /// Epochs (one that was not finished counts) and steps done.
+    /// Epochs done; one that was not finished counts.
     pub epochs: usize,
+    /// Optimizer steps done.
     pub steps: usize,
     /// Time spent in training steps.
     pub training_secs: f64,
@@ -41,9 +42,13 @@ pub type Measure<'a> = dyn Fn(&Student) -> Result<f64> + 'a;
 /// What is learned, by whom and from what.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
+    /// Who learns.
     pub student: &'a Student,
+    /// The loss.
     pub objective: &'a Objective,
+    /// The pairs to learn from.
     pub train: &'a Dataset,
+    /// The pairs to validate on, where there are any.
     pub val: Option<&'a Dataset>,
     /// Measures val/recall@1, where that is wanted.
     pub recall: Option<&'a Measure<'a>>,
@@ -179,7 +184,8 @@ impl<'a> Trainer<'a> {
         let (grads, optimizer) = (&mut self.grads, &mut self.optimizer);
         let (loss, norm) = on_pool(|| {
             grads.clear()?;
-            let loss = loss_and_gradients(student, objective, train, batch, Some(&dropout), micro_batch_tokens, grads)?;
+            let parts = MicroBatches::new(student, train, batch, micro_batch_tokens);
+            let loss = parts.loss_and_gradients(objective, Some(&dropout), grads)?;
             if is_first {
                 audit(student, grads)?;
             }

@@ -96,6 +96,23 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
     Ok(turned(pixels, orientation))
 }
 
+/// What the `beyond` samples after the colours are, from their kinds `extra` (tag 338), as PIL takes them; none where it
+/// does not.
+fn alpha(photometric: u64, bits: u64, beyond: u64, extra: &[u64]) -> Option<Alpha> {
+    let listed = extra.len() as u64 == beyond && extra.iter().skip(1).all(|&kind| kind == 0);
+    // (PIL takes a fourth sample without a meaning for alpha.)
+    Some(match (photometric, beyond, extra) {
+        (_, 0, []) => Alpha::None,
+        (2, 1, [] | [2]) | (1 | 3, 1, [2]) => Alpha::Plain,
+        (2, 1, [999]) if bits == 8 => Alpha::Plain,
+        (1..=3, 1, [0]) => Alpha::None,
+        (2, 1..=3, [1, 0, ..] | [1]) if listed && bits == 8 => Alpha::Associated,
+        (2, 1..=3, [2, 0, ..]) if listed && bits == 8 => Alpha::Plain,
+        (2, 1..=3, _) | (5, 1..=2, _) if listed && bits == 8 && extra[0] == 0 => Alpha::None,
+        _ => return None,
+    })
+}
+
 impl Layout {
     fn new(tags: &Tags) -> Result<Self> {
         let refuse = |what: String| Err(Error::new(format!("a TIFF with {what} is not read")));
@@ -138,22 +155,8 @@ impl Layout {
             (5, 8 | 16) => 4,
             _ => return refuse(format!("colours {photometric} (tag 262) of {bits} bits")),
         };
-        let listed = extra.len() as u64 == samples.wrapping_sub(colours) && extra.iter().skip(1).all(|&kind| kind == 0);
-        // (PIL takes a fourth sample without a meaning for alpha.)
-        let alpha = match (photometric, samples.wrapping_sub(colours), &extra[..]) {
-            (_, 0, []) => Alpha::None,
-            (2, 1, [] | [2]) | (1 | 3, 1, [2]) => Alpha::Plain,
-            (2, 1, [999]) if bits == 8 => Alpha::Plain,
-            (1..=3, 1, [0]) => Alpha::None,
-            (2, 1..=3, [first @ (1 | 2), 0, ..] | [first @ 1]) if listed && bits == 8 => {
-                if *first == 1 {
-                    Alpha::Associated
-                } else {
-                    Alpha::Plain
-                }
-            }
-            (2, 1..=3, _) | (5, 1..=2, _) if listed && bits == 8 && extra[0] == 0 => Alpha::None,
-            _ => return refuse(format!("{samples} samples a pixel, extra ones {extra:?} (tag 338)")),
+        let Some(alpha) = alpha(photometric, bits, samples.wrapping_sub(colours), &extra) else {
+            return refuse(format!("{samples} samples a pixel, extra ones {extra:?} (tag 338)"));
         };
         if (samples > colours && bits < 8) || (colours == 1 && samples > 1 && bits != 8) {
             return refuse(format!("{samples} samples of {bits} bits"));

@@ -1,5 +1,7 @@
 //! What must hold of a `tokenizer.json` before the tokenizers crate reads it, which would panic else.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use serde_json::Value;
 use tokenizers::normalizers::Precompiled;
 
@@ -39,7 +41,7 @@ pub(super) fn check_merges(longest: usize, merges: &[(String, String)], prefix: 
 }
 
 /// The normalisation rules of a SentencePiece model that a `tokenizer.json` was made from.
-pub(super) fn charsmap(json: &Value) -> Option<Vec<u8>> {
+pub(super) fn charsmap(json: &Value) -> Result<Option<Vec<u8>>> {
     let normalizer = &json["normalizer"];
     let all = match normalizer["normalizers"].as_array().filter(|_| normalizer["type"] == "Sequence") {
         Some(all) => all.iter().collect(),
@@ -48,6 +50,7 @@ pub(super) fn charsmap(json: &Value) -> Option<Vec<u8>> {
     all.into_iter()
         .find_map(|one| one["precompiled_charsmap"].as_str().filter(|_| one["type"] == "Precompiled"))
         .map(base64)
+        .transpose()
 }
 
 /// Refuses a `tokenizer.json`'s vocabulary with pieces that are too long for a tree.
@@ -70,7 +73,7 @@ fn check_normalizer(normalizer: &Value) -> Result<()> {
         };
     };
     serde_json::from_str::<Precompiled>(&normalizer.to_string()).context(|| "its normalisation rules")?;
-    check_charsmap(&base64(charsmap)).context(|| "its normalisation rules")
+    check_charsmap(&base64(charsmap)?).context(|| "its normalisation rules")
 }
 
 /// Refuses a template that names tokens which it does not describe, or a second text.
@@ -88,23 +91,22 @@ fn check_processor(processor: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The bytes of valid base64.
-fn base64(text: &str) -> Vec<u8> {
-    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0);
-    for byte in text.bytes() {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => break, // padding
-        };
-        (bits, held) = (bits << 6 | u32::from(digit), held + 6);
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
+/// The bytes that `text` stands for, with or without padding, as the tokenizers crate takes it.
+fn base64(text: &str) -> Result<Vec<u8>> {
+    let bytes = STANDARD_PAD_INDIFFERENT.decode(text);
+    bytes.map_err(|e| Error::new(format!("its normalisation rules are no base64 ({e})")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Python's `base64.b64encode` makes of the bytes; padding may be missing.
+    #[test]
+    fn base64_is_read_with_and_without_padding_and_nothing_else_is() {
+        assert_eq!(base64("AAH+/w==").unwrap(), [0u8, 1, 254, 255]);
+        assert_eq!(base64("AAH+/w").unwrap(), [0u8, 1, 254, 255]);
+        assert!(base64("").unwrap().is_empty());
+        assert!(base64("AAH-_w==").is_err() && base64("AA H+/w==").is_err());
     }
-    bytes
 }

@@ -248,7 +248,7 @@ impl Files<'_> {
             let pieces = json["model"]["vocab"].as_array().ok_or_else(|| no_vocabulary(&json["model"]["type"]))?;
             let piece = |piece: &Value| Some((piece[0].as_str()?.to_owned(), piece[1].as_f64()?));
             let pieces: Result<_> = pieces.iter().map(|one| piece(one).ok_or_else(|| no_vocabulary(one))).collect();
-            return Ok((Pieces::Whole(pieces?), json::charsmap(json).unwrap_or_default()));
+            return Ok((Pieces::Whole(pieces?), json::charsmap(json)?.unwrap_or_default()));
         }
         let file = self.bytes(name)?;
         let (pieces, charsmap) = sentencepiece::parse(&file)?;

@@ -30,6 +30,7 @@ const ZIP: &[u8] = b"PK\x03\x04";
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
 #[rustfmt::skip]
 pub enum Kind { F32, F16, BF16, F64, I64, I32, U8, Bool, I16, I8 }
 
@@ -57,8 +58,11 @@ impl Kind {
 /// A tensor of the state dict.
 #[derive(Clone, Debug)]
 pub struct Entry {
+    /// Its key in the state dict.
     pub name: String,
+    /// The type of its elements.
     pub kind: Kind,
+    /// Its dimensions; none for a scalar.
     pub shape: Vec<usize>,
     strides: Vec<usize>,
     offset: usize,

@@ -45,14 +45,10 @@ fn xcr0() -> u64 {
 
 #[cfg(target_os = "linux")]
 fn is_granted() -> bool {
-    unsafe extern "C" {
-        fn syscall(number: i64, ...) -> i64; // libc, which std links anyway
-    }
-    const SYS_ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
-    const XFEATURE_XTILEDATA: i64 = 18;
-    // SAFETY: it only changes what this process may do.
-    unsafe { syscall(SYS_ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: two numbers and no address are passed; the call only changes what this process may do.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -73,13 +69,13 @@ pub fn is_right() -> bool {
         let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
         let [by_amx, by_avx] = [true, false].map(|by_amx| {
             let mut c = vec![0.0; m * n];
-            let out = Out { ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
+            let out = Out { init: Init::Bias(&bias), ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
             let (a, b) = (Mat::rows(&a, k).raw(), Columns::As(Mat::rows(&b, n).raw()));
-            // SAFETY: both features were found, the operands lie within their vectors, and C is ours.
+            // SAFETY: both features were found, the operands lie within their vectors, the bias is `n` long, and C is ours.
             unsafe {
                 match by_amx {
-                    true => blocked::product::<blocked::Amx>((m, n, k), a, b, Init::Bias(&bias), out, false),
-                    false => blocked::product::<blocked::Bf16>((m, n, k), a, b, Init::Bias(&bias), out, false),
+                    true => blocked::product::<blocked::Amx>((m, n, k), a, b, out, false),
+                    false => blocked::product::<blocked::Bf16>((m, n, k), a, b, out, false),
                 }
             }
             c
@@ -111,7 +107,7 @@ static CONFIGURATION: Configuration = {
 /// # Safety
 /// AMX is supported.
 pub unsafe fn begin() {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has AMX; the configuration is 64 bytes of palette 1.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly)) };
 }
 
@@ -120,19 +116,20 @@ pub unsafe fn begin() {
 /// # Safety
 /// As for [`begin`].
 pub unsafe fn end() {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has AMX.
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
 /// The block on pairs of bf16; words beyond `steps`, up to a multiple of 16, are zero in both operands.
 ///
 /// # Safety
-/// Between [`begin`] and [`end`]; all addresses of the block are valid.
+/// Between [`begin`] and [`end`] on this thread. `block.steps` is not 0, and the addresses of the block are valid for
+/// [`ROWS`] rows (of A in whole tiles of 16 words).
 pub unsafe fn bf16_block(block: &Block) {
     let Block { steps, a, a_row, b, b_step, init, init_row, c, c_row, .. } = *block;
     let init_below = init.wrapping_byte_add(16 * init_row);
     let c_below = c.wrapping_byte_add(16 * c_row);
-    // SAFETY: the caller's.
+    // SAFETY: the tiles are configured, and the caller vouches for all addresses; each is declared as an operand.
     unsafe {
         asm!(
             "tileloadd tmm0, [{i} + {i_row}*1]",

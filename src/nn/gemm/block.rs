@@ -18,18 +18,18 @@ struct Spare(#[expect(dead_code, reason = "only its address is used")] [f32; MOS
 /// The sums over `steps` words for the block (`row`, `panel`) of C `m x n`.
 ///
 /// # Safety
-/// Between the kernel's `begin` and `end`; the operands are those packed for the block, `init` fits C, and nobody else
-/// uses C.
+/// Between the kernel's `begin` and `end` on this thread. `steps` is not empty; `a` holds all rows of A and `b` the panel
+/// of B, both packed for these steps. C is valid for `m x n`, its `init` fits it ([`Init::C`] only where C is
+/// initialised), and nobody else uses this block of C.
 pub unsafe fn block<K: Kernel>(
-    (m, n): (usize, usize), (row, panel): (usize, usize), steps: std::ops::Range<usize>, a: Rows, b: *const u32,
-    init: Init, c: Out,
+    (m, n): (usize, usize), (row, panel): (usize, usize), steps: std::ops::Range<usize>, a: Rows, b: *const u32, c: Out,
 ) {
     let (first_row, first_col) = (row * K::ROWS, panel * COLS);
     let (rows, cols) = (K::ROWS.min(m - first_row), COLS.min(n - first_col));
     let is_whole = (rows, cols) == (K::ROWS, COLS);
     let at = first_row * c.row_stride + first_col;
     let other = |x: &[f32]| (x[first_row * n + first_col..].as_ptr(), n);
-    let (bias, from) = match (init, c.ptr) {
+    let (bias, from) = match (c.init, c.ptr) {
         (Init::Bias(bias), _) => (Some(bias[first_col..].as_ptr()), None),
         (Init::Other(x), _) => (None, Some(other(x))),
         (Init::BiasAndOther(bias, x), _) => (Some(bias[first_col..].as_ptr()), Some(other(x))),
@@ -38,7 +38,8 @@ pub unsafe fn block<K: Kernel>(
     };
     let mut spare = MaybeUninit::<Spare>::uninit();
     let spare = spare.as_mut_ptr() as *mut f32;
-    // SAFETY: the caller's.
+    // SAFETY: the operands and C are as the caller promises. What reaches over the edge of C goes through `spare`, which
+    // has room for the largest block and is written before it is read.
     unsafe {
         let (start, start_stride) = match (bias, from) {
             (None, None) => (ZEROS.as_ptr(), 0),
@@ -93,7 +94,7 @@ unsafe fn gather(
 ) {
     for half in [0, TILE] {
         let mask = first(cols.saturating_sub(half));
-        // SAFETY: masked loads touch valid elements only.
+        // SAFETY: the masked loads touch the first `cols` columns only, and `spare` has room for 32.
         unsafe {
             let load = |ptr: *const f32| _mm512_maskz_loadu_ps(mask, ptr.wrapping_add(half));
             let bias = bias.map_or(_mm512_setzero_ps(), load);
@@ -111,13 +112,13 @@ unsafe fn gather(
 /// Rows of 32 to C.
 ///
 /// # Safety
-/// As for [`gather`].
+/// The CPU has AVX-512; `spare` holds the rows, and `to` may be written for `cols` columns of each.
 #[target_feature(enable = "avx512f")]
 unsafe fn scatter(spare: *const f32, (rows, cols): (usize, usize), to: *mut f32, stride: usize) {
     for row in 0..rows {
         for half in [0, TILE] {
             let to = to.wrapping_add(row * stride + half);
-            // SAFETY: the masked store touches valid elements only.
+            // SAFETY: the load is of a row of `spare`; the masked store touches the first `cols` columns only.
             unsafe {
                 let sums = _mm512_loadu_ps(spare.add(row * COLS + half));
                 _mm512_mask_storeu_ps(to, first(cols.saturating_sub(half)), sums);
@@ -129,12 +130,12 @@ unsafe fn scatter(spare: *const f32, (rows, cols): (usize, usize), to: *mut f32,
 /// Rows of 32 to C in bf16.
 ///
 /// # Safety
-/// As for [`gather`], and the CPU has the bf16 instructions.
+/// As for [`scatter`], and the CPU has the bf16 instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn scatter_halves(spare: *const f32, (rows, cols): (usize, usize), to: *mut bf16, stride: usize) {
     let mask = if cols >= COLS { u32::MAX } else { (1 << cols) - 1 };
     for row in 0..rows {
-        // SAFETY: as above.
+        // SAFETY: as in `scatter`.
         unsafe {
             let (low, high) = (_mm512_loadu_ps(spare.add(row * COLS)), _mm512_loadu_ps(spare.add(row * COLS + TILE)));
             _mm512_mask_storeu_epi16(to.wrapping_add(row * stride) as *mut i16, mask, rounded(low, high));

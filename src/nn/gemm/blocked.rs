@@ -46,7 +46,8 @@ pub trait Kernel {
     /// One block.
     ///
     /// # Safety
-    /// Between [`Self::begin`] and [`Self::end`], and all addresses of the block are valid.
+    /// Between [`Self::begin`] and [`Self::end`] on this thread. `block.steps` is not 0, and the addresses of the block
+    /// are valid for [`Self::ROWS`] rows and [`COLS`] columns.
     unsafe fn block(block: &Block);
 }
 
@@ -62,7 +63,7 @@ impl Kernel for F32 {
     const ROWS: usize = kernel::ROWS;
 
     unsafe fn block(block: &Block) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's, who owes the same to the kernel.
         unsafe { kernel::f32_block(block) }
     }
 }
@@ -72,7 +73,7 @@ impl Kernel for Bf16 {
     const ROWS: usize = kernel::ROWS;
 
     unsafe fn block(block: &Block) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's, who owes the same to the kernel.
         unsafe { kernel::bf16_block(block) }
     }
 }
@@ -82,17 +83,17 @@ impl Kernel for Amx {
     const ROWS: usize = amx::ROWS;
 
     unsafe fn begin() {
-        // SAFETY: the caller's.
+        // SAFETY: AMX is this kernel's instructions, which the caller has.
         unsafe { amx::begin() }
     }
 
     unsafe fn end() {
-        // SAFETY: the caller's.
+        // SAFETY: as for `begin`.
         unsafe { amx::end() }
     }
 
     unsafe fn block(block: &Block) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's, who owes the same to the kernel.
         unsafe { amx::bf16_block(block) }
     }
 }
@@ -100,14 +101,18 @@ impl Kernel for Amx {
 /// A as the kernel reads it.
 #[derive(Clone, Copy)]
 pub struct Rows {
+    /// The first word of the first row.
     pub ptr: *const u32,
+    /// Words from one row to the next.
     pub row_words: usize,
-    /// Where rows that do not fill a block are found, beyond `ptr`.
+    /// The first of the rows that do not fill a block, which need not follow those at `ptr`.
     pub rest: *const u32,
+    /// Words from one of these rows to the next.
     pub rest_words: usize,
 }
-// SAFETY: read only.
+// SAFETY: it is made in `product` only, which keeps the words valid and unchanged until all tasks have ended.
 unsafe impl Send for Rows {}
+// SAFETY: as for `Send`; nothing is written through it.
 unsafe impl Sync for Rows {}
 
 /// Whether `k` elements are worked on at once.
@@ -118,8 +123,9 @@ pub fn is_one_part(bf16: bool, k: usize) -> bool {
 /// A block of memory of which tasks write disjoint parts.
 #[derive(Clone, Copy)]
 struct Shared(*mut u32);
-// SAFETY: see above.
+// SAFETY: every task writes a part of its own, and nothing is read before all tasks have ended.
 unsafe impl Send for Shared {}
+// SAFETY: as for `Send`.
 unsafe impl Sync for Shared {}
 
 /// How many words of k are worked on at a time.
@@ -144,7 +150,7 @@ pub unsafe fn pack<K: Kernel>(b: Lines, to: *mut u32, parallel: bool) {
     for start in (0..words).step_by(part) {
         let one = |panel: usize| {
             let to = { to };
-            // SAFETY: every panel has its own place.
+            // SAFETY: every panel has its own place within the caller's room, and the caller has the instructions.
             unsafe {
                 let to = to.0.add((start / part * panels + panel) * part * COLS);
                 pack_panels(K::BF16, to, part * COLS, &b, panel..panel + 1, start..words.min(start + part));
@@ -154,12 +160,14 @@ pub unsafe fn pack<K: Kernel>(b: Lines, to: *mut u32, parallel: bool) {
     }
 }
 
-/// `C = init + A B` for the rows of A and the columns of B.
+/// `C = init + A B` for the rows of A and the columns of B; every element of C is written.
 ///
 /// # Safety
-/// The CPU has what the kernel needs; the operands are valid, nobody else uses C, and `init` fits C.
+/// The CPU has what the kernel needs; `k` is not 0. A and B are valid for their shapes, a packed B for this `n`, `k` and
+/// kind of word. C is valid for `m x n`, its `init` fits it ([`Init::C`] only where C is initialised), and nobody else
+/// uses C. C in bf16 only where [`is_one_part`].
 pub unsafe fn product<K: Kernel>(
-    (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: Columns, init: Init, c: Out, parallel: bool,
+    (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: Columns, c: Out, parallel: bool,
 ) {
     let a = Lines::rows(a, m, k);
     let parallel = parallel && m * n * k >= ALONE;
@@ -176,7 +184,8 @@ pub unsafe fn product<K: Kernel>(
     let direct = direct.filter(|_| a.k_stride == 1);
     let packed_rows = if direct.is_some() { 0 } else { m };
     scratch::with(&scratch::A, (packed_rows + MOST_ROWS) * row_words, |packed| {
-        // SAFETY: `packed` has room for the rows in whole tiles, and for the kernel to read a block past the last one.
+        // SAFETY: `packed` has room for the rows in whole tiles, and for the kernel to read a block past the last one; the
+        // rest is the caller's.
         unsafe {
             let rows = if let Some((ptr, direct_words)) = direct {
                 let whole = m / K::ROWS * K::ROWS;
@@ -198,7 +207,7 @@ pub unsafe fn product<K: Kernel>(
                 let rest = packed.add(m / K::ROWS * K::ROWS * row_words);
                 Rows { ptr: packed, row_words, rest, rest_words: row_words }
             };
-            multiply::<K>((m, n, k), rows, b, init, c, parallel);
+            multiply::<K>((m, n, k), rows, b, c, parallel);
         }
     });
 }
@@ -212,9 +221,11 @@ fn each(count: usize, parallel: bool, task: impl Fn(usize) + Sync + Send) {
     }
 }
 
-unsafe fn multiply<K: Kernel>(
-    (m, n, k): (usize, usize, usize), a: Rows, b: Columns, init: Init, c: Out, parallel: bool,
-) {
+/// [`product`] with A as the kernel reads it.
+///
+/// # Safety
+/// As for [`product`]; `a` holds the `m` rows, and may be read to the end of a block of rows.
+unsafe fn multiply<K: Kernel>((m, n, k): (usize, usize, usize), a: Rows, b: Columns, c: Out, parallel: bool) {
     let words = k.div_ceil(word(K::BF16));
     let (row_blocks, panels, part) = (m.div_ceil(K::ROWS), n.div_ceil(COLS), part(words));
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
@@ -233,9 +244,9 @@ unsafe fn multiply<K: Kernel>(
         scratch::with(&scratch::B, room, |memory| {
             for start in (0..words).step_by(part) {
                 let steps = start..words.min(start + part);
-                let init = if start == 0 { init } else { Init::C };
+                let c = if start == 0 { c } else { Out { init: Init::C, ..c } };
                 let packed = match *b {
-                    // SAFETY: there is room for a chunk of panels.
+                    // SAFETY: there is room for a chunk of panels; B is valid, and the CPU has the instructions.
                     Columns::As(b) => unsafe {
                         let b = Lines::columns(b, n, k);
                         pack_panels(K::BF16, memory, part * COLS, &b, columns.clone(), steps.clone());
@@ -248,14 +259,15 @@ unsafe fn multiply<K: Kernel>(
                 unsafe { K::begin() };
                 for row in rows.clone() {
                     for (i, panel) in columns.clone().enumerate() {
-                        // SAFETY: the block lies within C, its operands are those that were packed for it.
+                        // SAFETY: the block lies within C and is this task's alone; its operands were packed for it,
+                        // and from the second part on C holds the sums of the parts before.
                         unsafe {
                             let b = packed.add(i * part * COLS);
-                            block::<K>((m, n), (row, panel), steps.clone(), a, b, init, c);
+                            block::<K>((m, n), (row, panel), steps.clone(), a, b, c);
                         }
                     }
                 }
-                // SAFETY: as above.
+                // SAFETY: as for `begin`.
                 unsafe { K::end() };
             }
         });

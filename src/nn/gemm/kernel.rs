@@ -16,18 +16,23 @@ pub const COLS: usize = 32;
 pub struct Block {
     /// How many words of k.
     pub steps: usize,
-    /// The first word of A, and from it to the next row and the next step.
+    /// The first word of A.
     pub a: *const u8,
+    /// From one row of A to the next.
     pub a_row: usize,
+    /// From one word of A to that of the next step.
     pub a_step: usize,
-    /// The first 32 words of B, and from them to those of the next step.
+    /// The first 32 words of B.
     pub b: *const u8,
+    /// From them to those of the next step.
     pub b_step: usize,
-    /// What the products are added to, and from one row of it to the next (0: the same for all rows).
+    /// What the products are added to.
     pub init: *const f32,
+    /// From one row of it to the next (0: the same for all rows).
     pub init_row: usize,
     /// Where the result goes; may be `init`.
     pub c: *mut f32,
+    /// From one row of it to the next.
     pub c_row: usize,
 }
 
@@ -57,11 +62,12 @@ macro_rules! kernel {
         $(#[$doc])*
         ///
         /// # Safety
-        /// The CPU has the instructions, and all addresses of the block are valid.
+        /// The CPU has the instructions. `block.steps` is not 0, and the addresses of the block are valid for [`ROWS`]
+        /// rows and [`COLS`] columns.
         #[target_feature(enable = $features)]
         pub unsafe fn $name(block: &Block) {
             let Block { steps, a, a_row, a_step, b, b_step, init, init_row, c, c_row } = *block;
-            // SAFETY: the caller's.
+            // SAFETY: the caller vouches for the instructions and all addresses; what is changed is declared.
             unsafe {
                 asm!(
                     // C is written at the end only: ask for its lines now.

@@ -22,7 +22,8 @@ use gemm::Parallelism;
 use half::bf16;
 use rayon::prelude::*;
 
-pub use operands::{Elements, Init, Left, Mat, RawMat, To};
+pub(super) use operands::{Elements, RawMat};
+pub use operands::{Init, Left, Mat, To};
 use operands::{Out, Target};
 
 use super::math::add;
@@ -44,7 +45,8 @@ fn fits(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usi
 }
 
 /// `C = init + A B`; A is `m x k`, B `k x n`, C `m x n` with rows of `n` elements. With `bf16`, the elements of A and B
-/// are first rounded to bf16. Uses all threads of the rayon pool; the result does not depend on their number.
+/// are first rounded to bf16. Every element of C is written, and none is read but for [`Init::C`]. Uses all threads of the
+/// rayon pool; the result does not depend on their number.
 ///
 /// # Panics
 /// If a matrix does not fit its slice (a mistake in the calling operation, never in user input).
@@ -59,9 +61,9 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     if k == 0 && matches!(init, Init::Zero) {
         return c.fill(0.0);
     }
-    let to = Out { ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
-    // SAFETY: the matrices lie within their slices, and C is borrowed mutably.
-    if unsafe { through_kernels((m, n, k), bf16, a.raw(), Columns::As(b.raw()), init, to, true) } {
+    let to = Out { init, ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
+    // SAFETY: the matrices lie within their slices, `init` fits C, and C is borrowed mutably.
+    if unsafe { through_kernels((m, n, k), bf16, a.raw(), Columns::As(b.raw()), to, true) } {
         return;
     }
     let accumulate = match init {
@@ -84,7 +86,7 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     let (rounded_a, rounded_b) = if bf16 { (rounded(a.data), rounded(b.data)) } else { (Vec::new(), Vec::new()) };
     let (a, b) = if bf16 { (Mat { data: &rounded_a, ..a }, Mat { data: &rounded_b, ..b }) } else { (a, b) };
     let c = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
-    // SAFETY: the three matrices lie within their slices, and C is borrowed mutably.
+    // SAFETY: the three matrices lie within their slices, A and B in f32, and C is borrowed mutably.
     unsafe { through_crate((m, n, k), a.raw(), b.raw(), accumulate, c, Parallelism::Rayon(0)) };
 }
 
@@ -104,28 +106,30 @@ const SMALL: usize = 1 << 15;
 
 /// B of several products: as it lies in memory, or packed.
 #[derive(Clone, Copy)]
-pub enum Columns {
+pub(super) enum Columns {
     /// As it is.
     As(RawMat<Elements>),
     /// As the kernels read it.
     Packed(*const u32),
 }
-// SAFETY: read only, by those who keep it valid.
+// SAFETY: only unsafe functions read through the address, whose callers keep it valid and unchanged meanwhile.
 unsafe impl Send for Columns {}
+// SAFETY: as for `Send`; nothing is written through it.
 unsafe impl Sync for Columns {}
 
 impl Columns {
     /// B `k x n` for products of `m` rows altogether; packed into `memory` where that is of use.
     ///
     /// # Safety
-    /// `b` must be valid for its shape, and stay so, as `memory` must, until the last product with it.
+    /// `b` must be valid for its shape (in bf16 only for products in bf16 on a CPU that has a [`bf16_unit`]), and stay so, as
+    /// `memory` must unchanged, until the last product with it.
     pub unsafe fn prepare(
         (m, n, k): (usize, usize, usize), bf16: bool, b: RawMat<Elements>, memory: &mut Vec<u32>,
     ) -> Self {
         #[cfg(target_arch = "x86_64")]
         if (m * n * k >= SMALL || k > 0 && matches!(b.ptr, Elements::Bf16(_))) && has_kernels(bf16) {
             let to = room(memory, blocked::packed_words(bf16, n, k));
-            // SAFETY: there is room, the rest is the caller's.
+            // SAFETY: there are kernels and room; B is valid by the caller's word.
             unsafe { pack_columns((n, k), bf16, b, to, false) };
             return Self::Packed(to);
         }
@@ -138,17 +142,18 @@ impl Columns {
 /// even with `bf16`.
 ///
 /// # Safety
-/// The operands must be valid for their shapes and strides, in bf16 only for products in bf16 on a CPU that has a
-/// [`bf16_unit`], and nobody else may use C meanwhile.
-pub unsafe fn gemm_raw(
+/// A and B must be valid for their shapes and strides, in bf16 only for products in bf16 on a CPU that has a
+/// [`bf16_unit`]; a packed B must come from [`Columns::prepare`] with this `n`, `k` and `bf16`. C must be valid for
+/// `m x n` with a `col_stride` of 1 (it need not be initialised), and nobody else may use it meanwhile.
+pub(super) unsafe fn gemm_raw(
     (m, n, k): (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, c: RawMat<*mut f32>,
 ) {
-    let out = Out { ptr: Target::F32(c.ptr), row_stride: c.row_stride };
-    // SAFETY: passed on to the caller.
+    let out = Out { init: Init::Zero, ptr: Target::F32(c.ptr), row_stride: c.row_stride };
+    // SAFETY: the caller's, who owes the same to both; without kernels B is in f32.
     unsafe {
         match b {
             Columns::As(b) if m * n * k < SMALL => through_crate((m, n, k), a, b, false, c, Parallelism::None),
-            _ if through_kernels((m, n, k), bf16, a, b, Init::Zero, out, false) => {}
+            _ if through_kernels((m, n, k), bf16, a, b, out, false) => {}
             Columns::As(b) => through_crate((m, n, k), a, b, false, c, Parallelism::None),
             Columns::Packed(_) => {} // only kernels have packed it
         }
@@ -172,8 +177,9 @@ pub struct Packed {
     bf16: bool,
 }
 
-// SAFETY: the memory is its own, and only read once it is made.
+// SAFETY: `start` points into its own memory, which moves with it.
 unsafe impl Send for Packed {}
+// SAFETY: the memory is only read once it is made.
 unsafe impl Sync for Packed {}
 
 impl Packed {
@@ -187,7 +193,7 @@ impl Packed {
         if n > 0 && k > 0 && has_kernels(bf16) {
             let mut memory = Vec::new();
             let start = room(&mut memory, blocked::packed_words(bf16, n, k));
-            // SAFETY: there is room, and the matrix lies within its slice.
+            // SAFETY: there are kernels and room, and the matrix lies within its slice.
             unsafe { pack_columns((n, k), bf16, b.raw(), start, true) };
             return Some(Self { _memory: memory, start, shape: (n, k), bf16 });
         }
@@ -208,7 +214,7 @@ impl Packed {
         false
     }
 
-    /// [`gemm()`] with this B.
+    /// [`gemm()`] with this B, into C `m x n`, which is written as there.
     ///
     /// # Panics
     /// If a matrix does not fit its slice, or is in bf16 where that cannot be.
@@ -228,9 +234,9 @@ impl Packed {
         assert!(may_be_bf16 || matches!(target, Target::F32(_)), "bf16 of a sum in parts");
         init.expect(m, n);
         let a = RawMat { ptr: elements, row_stride: k, col_stride: 1 };
-        let (b, c) = (Columns::Packed(self.start), Out { ptr: target, row_stride: n });
-        // SAFETY: A lies within its slice, C is borrowed mutably, and `new` has packed B for this CPU.
-        unsafe { through_kernels((m, n, k), self.bf16, a, b, init, c, true) };
+        let (b, c) = (Columns::Packed(self.start), Out { init, ptr: target, row_stride: n });
+        // SAFETY: A lies within its slice, `init` fits C, C is borrowed mutably, and `new` has packed B for this CPU.
+        unsafe { through_kernels((m, n, k), self.bf16, a, b, c, true) };
     }
 }
 
@@ -240,12 +246,14 @@ fn has_kernels(bf16: bool) -> bool {
     bf16_unit().is_some() || !bf16 && is_x86_feature_detected!("avx512f")
 }
 
+/// Packs B `k x n` to `to`.
+///
 /// # Safety
-/// There are kernels, B is valid, and `to` has room for what `blocked::packed_words` says.
+/// The CPU [`has_kernels`] for `bf16`, B is valid, and `to` has room for what `blocked::packed_words` says.
 #[cfg(target_arch = "x86_64")]
 unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<Elements>, to: *mut u32, parallel: bool) {
     let b = pack::Lines::columns(b, n, k);
-    // SAFETY: the caller's. (AMX reads the same panels.)
+    // SAFETY: the caller's, who owes the same to both. (AMX reads the same panels.)
     unsafe {
         match bf16 {
             true => blocked::pack::<blocked::Bf16>(b, to, parallel),
@@ -257,27 +265,36 @@ unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<Elements>, 
 /// [`gemm()`] through our own kernels by address, into C with columns next to each other; false if this CPU cannot.
 ///
 /// # Safety
-/// As for [`gemm_raw`].
+/// A and B as for [`gemm_raw`]. C is valid for `m x n`, its `init` fits it ([`Init::C`] only where C is initialised), it is
+/// in bf16 only where k is worked on in one part, and nobody else uses it.
 unsafe fn through_kernels(
-    shape: (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, init: Init, c: Out, parallel: bool,
+    shape: (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, c: Out, parallel: bool,
 ) -> bool {
     #[cfg(target_arch = "x86_64")]
     if shape.2 > 0 && has_kernels(bf16) {
         use blocked::{Amx, Bf16, F32, product};
-        // SAFETY: the features were found, the rest is the caller's.
+        // SAFETY: the features were found and k is not 0; the rest is the caller's.
         unsafe {
             match bf16 {
-                false => product::<F32>(shape, a, b, init, c, parallel),
-                true if amx::is_right() => product::<Amx>(shape, a, b, init, c, parallel),
-                true => product::<Bf16>(shape, a, b, init, c, parallel),
+                false => product::<F32>(shape, a, b, c, parallel),
+                true if amx::is_right() => product::<Amx>(shape, a, b, c, parallel),
+                true => product::<Bf16>(shape, a, b, c, parallel),
             }
         };
         return true;
     }
-    let _ = (shape, bf16, a, b, init, c, parallel);
+    let _ = (shape, bf16, a, b, c, parallel);
     false
 }
 
+/// `C = A B`, or `C += A B` with `accumulate`, through the `gemm` crate.
+///
+/// # Safety
+/// A (`m x k`), B (`k x n`) and C (`m x n`) are valid for their strides, C initialised if `accumulate`, and nobody else
+/// uses C.
+///
+/// # Panics
+/// If A or B is in bf16.
 unsafe fn through_crate(
     (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: RawMat<Elements>, accumulate: bool, c: RawMat<*mut f32>,
     parallelism: Parallelism,
@@ -285,7 +302,7 @@ unsafe fn through_crate(
     let (Elements::F32(a_ptr), Elements::F32(b_ptr)) = (a.ptr, b.ptr) else {
         unreachable!("only our own kernels read bf16");
     };
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller's; the crate asks for the same.
     unsafe {
         gemm::gemm(
             m,

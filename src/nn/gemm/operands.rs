@@ -40,12 +40,14 @@ pub struct RawMat<T> {
 /// Where the elements of an operand lie.
 #[derive(Clone, Copy)]
 pub enum Elements {
+    /// In f32.
     F32(*const f32),
-    /// For products in bf16 through our own kernels only.
+    /// In bf16, for products in bf16 through our own kernels only.
     Bf16(*const bf16),
 }
-// SAFETY: read only, by those who hold the borrow they were made from.
+// SAFETY: only unsafe functions read through the address, whose callers keep the elements valid and unchanged meanwhile.
 unsafe impl Send for Elements {}
+// SAFETY: as for `Send`; nothing is written through it.
 unsafe impl Sync for Elements {}
 
 impl Elements {
@@ -58,9 +60,11 @@ impl Elements {
     }
 }
 
-/// Rows of a left operand, one after another.
+/// Rows of a left operand `[m, k]`, one after another.
 pub enum Left<'a> {
+    /// In f32.
     F32(&'a [f32]),
+    /// In bf16, for products in bf16 only.
     Bf16(&'a [bf16]),
 }
 
@@ -73,17 +77,21 @@ pub enum To<'a> {
     Bf16(&'a mut [bf16], fn(&mut [f32])),
 }
 
-/// The result of a product by address: element (0, 0), and elements from one row to the next; columns lie next to each
-/// other.
+/// The result C of a product by address; its columns lie next to each other.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for our own kernels"))]
-pub(super) struct Out {
+pub(super) struct Out<'a> {
+    /// What the products are added to.
+    pub init: Init<'a>,
+    /// Element (0, 0).
     pub ptr: Target,
+    /// Elements from one row to the next.
     pub row_stride: usize,
 }
-// SAFETY: tasks write disjoint parts.
-unsafe impl Send for Out {}
-unsafe impl Sync for Out {}
+// SAFETY: only `block` writes through the address; its callers give each block of C to one task.
+unsafe impl Send for Out<'_> {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Out<'_> {}
 
 /// What the elements of a result are; see [`To`].
 #[derive(Clone, Copy)]

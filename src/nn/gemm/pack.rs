@@ -16,17 +16,17 @@ use super::operands::{Elements, RawMat};
 /// One operand as a set of lines along k: the rows of A, or the columns of B.
 #[derive(Clone, Copy)]
 pub struct Lines {
+    /// The first element of the first line.
     pub from: Elements,
+    /// How many lines.
     pub count: usize,
+    /// Elements of a line.
     pub k: usize,
-    /// Elements from one line to the next, and from one k to the next.
+    /// Elements from one line to the next.
     pub line_stride: usize,
+    /// Elements from one k to the next.
     pub k_stride: usize,
 }
-// SAFETY: read only, by those who hold the borrow it was made from.
-unsafe impl Send for Lines {}
-unsafe impl Sync for Lines {}
-
 impl Lines {
     /// The rows of A `m x k`.
     pub fn rows(a: RawMat<Elements>, m: usize, k: usize) -> Self {
@@ -54,12 +54,13 @@ pub const MOST_WORDS: usize = 1024;
 /// [`MOST_WORDS`]) of B to `to`, with 32 words a step and `panel_words` from one panel to the next.
 ///
 /// # Safety
-/// The CPU has AVX-512 (and its bf16 instructions, if asked for); a panel has room for the words, rounded up to 16.
+/// The CPU has AVX-512 (and its bf16 instructions, if asked for). The lines are valid for their `count` and `k`, and `to`
+/// has room for the panels with their words, rounded up to 16.
 pub unsafe fn pack_panels(
     bf16: bool, to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>,
 ) {
     let words = words.start..words.end.next_multiple_of(TILE);
-    // SAFETY: the caller's.
+    // SAFETY: the caller's, who owes the same to each of these.
     unsafe {
         match (bf16, lines.from) {
             (true, Elements::Bf16(from)) => half_panels(to, panel_words, (lines, from), panels, words),
@@ -74,10 +75,10 @@ pub unsafe fn pack_panels(
 /// the first of these rows goes.
 ///
 /// # Safety
-/// As for [`pack_panels`].
+/// As for [`pack_panels`]; `to` has room for the rows of whole tiles.
 pub unsafe fn pack_rows(bf16: bool, to: *mut u32, row_words: usize, lines: &Lines, tiles: Range<usize>) {
     let range = tiles.start * TILE..tiles.end * TILE;
-    // SAFETY: the caller's.
+    // SAFETY: the caller's, who owes the same to each of these.
     unsafe {
         match (bf16, lines.from) {
             (true, Elements::Bf16(from)) => half_rows(to, row_words, (lines, from), range, 0..row_words),
@@ -94,6 +95,9 @@ const SPARE_ROW: usize = MOST_WORDS + TILE;
 macro_rules! packing {
     ($rows:ident, $panels:ident, $element:ty, $features:literal, $line:ident, $word:ident, $per_word:literal) => {
         /// Lines as rows of words.
+        ///
+        /// # Safety
+        /// The CPU has the instructions; `at` is valid for the lines, and `to` has room for the rows of `range`.
         #[target_feature(enable = $features)]
         unsafe fn $rows(
             to: *mut u32, row_words: usize, (lines, at): (&Lines, *const $element), range: Range<usize>,
@@ -104,7 +108,7 @@ macro_rules! packing {
                 at.wrapping_add(line * lines.line_stride + word * $per_word * lines.k_stride)
             };
             let left = |word: usize| lines.k.saturating_sub(word * $per_word);
-            // SAFETY: only elements of the `count` lines and of their `k` are read; the rows are the caller's.
+            // SAFETY: only elements of the `count` lines and of their `k` are read; `to` has room for what is written.
             unsafe {
                 if lines.k_stride == 1 {
                     let ahead = (AHEAD / lines.k.max(1)).max(1);
@@ -151,12 +155,17 @@ macro_rules! packing {
         }
 
         /// Lines as panels.
+        ///
+        /// # Safety
+        /// The CPU has the instructions; `at` is valid for the lines, and `to` has room for the panels. At most
+        /// [`MOST_WORDS`] words.
         #[target_feature(enable = $features)]
         unsafe fn $panels(
             to: *mut u32, panel_words: usize, (lines, at): (&Lines, *const $element), panels: Range<usize>,
             words: Range<usize>,
         ) {
-            // SAFETY: as above.
+            // SAFETY: only elements of the `count` lines and of their `k` are read; `to` has room for what is written, and
+            // `spare` for 16 rows of `MOST_WORDS` words, of which those are read that were written.
             unsafe {
                 if lines.line_stride == 1 {
                     // All panels of a step before the next step: as the elements lie in memory.
@@ -215,12 +224,14 @@ fn prefetch<T>(address: *const T) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address as *const i8) }
 }
 
+/// 16 words to memory of any alignment.
+///
 /// # Safety
-/// 16 words may be written.
+/// The CPU has AVX-512, and 16 words may be written.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn store(to: *mut u32, words: __m512i) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the 16 words; the store needs no alignment.
     unsafe { _mm512_storeu_si512(to as *mut __m512i, words) }
 }
 
@@ -230,35 +241,49 @@ pub fn first(n: usize) -> u16 {
     if n >= 16 { u16::MAX } else { (1 << n) - 1 }
 }
 
-/// 16 words of a line of which `left` elements are left.
+/// 16 words of a line of which `left` elements are left, with zeros after them.
+///
+/// # Safety
+/// The CPU has AVX-512, and `left` elements may be read, or as many as 16 words hold.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn f32_line(from: *const f32, left: usize) -> __m512i {
-    // SAFETY: the masked load touches valid elements only.
+    // SAFETY: the masked load touches the first `left` elements only.
     _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(first(left), from) })
 }
 
+/// As [`f32_line`], rounded to pairs of bf16.
+///
+/// # Safety
+/// As for [`f32_line`], and the CPU has the bf16 instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn bf16_line(from: *const f32, left: usize) -> __m512i {
     let (low, high) = (first(left), first(left.saturating_sub(16)));
-    // SAFETY: the masked loads touch valid elements only.
+    // SAFETY: the masked loads touch the first `left` elements only.
     unsafe { rounded(_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16))) }
 }
 
-/// One word of `count` lines that lie side by side, where `left` elements of k are left.
+/// One word of `count` (at most 16) lines that lie side by side, where `left` elements of k are left; zeros beyond.
+///
+/// # Safety
+/// The CPU has AVX-512, and `count` elements may be read at each of the `left` k, or as many k as a word holds.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn f32_word(from: *const f32, _: usize, count: usize, left: usize) -> __m512i {
-    // SAFETY: the masked load touches valid elements only.
+    // SAFETY: the masked load touches the first `count` elements, and none without an element of k left.
     _mm512_castps_si512(unsafe { _mm512_maskz_loadu_ps(if left > 0 { first(count) } else { 0 }, from) })
 }
 
+/// As [`f32_word`], rounded to pairs of bf16.
+///
+/// # Safety
+/// As for [`f32_word`], and the CPU has the bf16 instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn bf16_word(from: *const f32, k_stride: usize, count: usize, left: usize) -> __m512i {
     let mask = |there: bool| if there { first(count) } else { 0 };
-    // SAFETY: the masked loads touch valid elements only.
+    // SAFETY: the masked loads touch the first `count` elements of each k that is left.
     unsafe {
         let even = _mm512_maskz_loadu_ps(mask(left > 0), from);
         let odd = _mm512_maskz_loadu_ps(mask(left > 1), from.wrapping_add(k_stride));
@@ -266,19 +291,27 @@ unsafe fn bf16_word(from: *const f32, k_stride: usize, count: usize, left: usize
     }
 }
 
+/// As [`f32_line`], of elements that are bf16.
+///
+/// # Safety
+/// As for [`f32_line`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn half_line(from: *const bf16, left: usize) -> __m512i {
     let mask = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
-    // SAFETY: the masked load touches valid elements only.
+    // SAFETY: the masked load touches the first `left` elements only.
     unsafe { _mm512_maskz_loadu_epi16(mask, from as *const i16) }
 }
 
+/// As [`f32_word`], of elements that are bf16.
+///
+/// # Safety
+/// As for [`f32_word`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn half_word(from: *const bf16, k_stride: usize, count: usize, left: usize) -> __m512i {
     let mask = |there: bool| if there { u32::from(first(count)) } else { 0 };
-    // SAFETY: the masked loads touch valid elements only.
+    // SAFETY: the masked loads touch the first `count` elements of each k that is left.
     unsafe {
         let even = _mm512_maskz_loadu_epi16(mask(left > 0), from as *const i16);
         let odd = _mm512_maskz_loadu_epi16(mask(left > 1), from.wrapping_add(k_stride) as *const i16);
