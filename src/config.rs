@@ -60,7 +60,7 @@ pub struct Config {
     pub pooling: Pooling,
     /// `auto`, `cpu`, `cuda[:N]` or `metal`, see [`device::select`].
     pub device: String,
-    /// Of matrix products.
+    /// Precision of matrix multiplications.
     pub precision: Precision,
     /// Whether the pairs are shuffled each epoch.
     pub shuffle: bool,
@@ -81,7 +81,7 @@ pub struct Config {
     /// Only the first pairs of the training set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train_pairs: Option<usize>,
-    /// Only as many pairs as fill so many batches, to see whether the student can learn them by heart.
+    /// Trains on as many pairs as fill this many batches, to see whether the student can overfit them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overfit_batches: Option<usize>,
     /// Whether metrics.csv has tokens/s. TensorBoard always does, but a reading of the clock would make the

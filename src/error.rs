@@ -7,7 +7,7 @@ use std::fmt;
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure told for a person: the innermost cause first, then what was being done, outermost last.
+/// A failure for a person to read: the innermost cause first, then what was being done, outermost last.
 #[derive(Debug)]
 pub struct Error {
     layers: Vec<String>,

@@ -1,4 +1,4 @@
-//! How often something happens in a run: every so many steps, or after so much time.
+//! How often something happens in a run: after a number of steps, or after some time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use crate::error::{Error, Result};
 /// Steps, written as a number, or a time, written as `30s`, `10m` or `1h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interval {
-    /// So many steps.
+    /// This many steps.
     Steps(usize),
-    /// So much time.
+    /// This much time.
     Time(Duration),
 }
 

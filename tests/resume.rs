@@ -1,4 +1,4 @@
-//! A run that is killed, stopped or short of disk goes on as if nothing had been: the real binary on the demo.
+//! A run that is killed, stopped or short of disk continues as if nothing had been: the real binary on the demo.
 #![cfg(unix)]
 
 use std::fs;
@@ -373,20 +373,20 @@ fn a_disk_that_is_full_for_a_while_costs_only_checkpoints() {
     fs::rename(run.join("checkpoints"), run.join("aside")).unwrap();
     fs::write(run.join("checkpoints"), "").unwrap();
     let there = rows(&run);
-    assert!(wait(&mut child, || rows(&run) > there + 4), "the run does not go on");
+    assert!(wait(&mut child, || rows(&run) > there + 4), "the run does not continue");
     fs::remove_file(run.join("checkpoints")).unwrap();
     fs::rename(run.join("aside"), run.join("checkpoints")).unwrap();
     assert!(child.wait().unwrap().success());
     let csv = |run: &Path| fs::read_to_string(run.join("metrics.csv")).unwrap();
     assert_eq!(csv(&run), csv(&reference));
-    assert!(fs::read_to_string(run.join("train.log")).unwrap().contains("the run goes on"));
+    assert!(fs::read_to_string(run.join("train.log")).unwrap().contains("the run continues"));
 
     // Files of at most 2.5 or 5 MB (shells differ): no checkpoint can be written, the last one neither.
     let mut limited = Command::new("sh");
     limited.current_dir(env!("CARGO_MANIFEST_DIR")).args(["-c", "trap '' XFSZ; ulimit -f 5000; exec \"$0\" \"$@\""]);
     let command = scratch.command("b", &[]);
     limited.arg(command.get_program()).args(command.get_args());
-    fails(&mut limited, 1, &["cannot write the checkpoint", "the run goes on", "free space"]);
+    fails(&mut limited, 1, &["cannot write the checkpoint", "the run continues", "free space"]);
     let run = scratch.run("b");
     assert_eq!((csv(&run), names(&run.join("checkpoints")).len()), (csv(&reference), 0));
     assert_eq!(state_of(&scratch, "b"), "failed");

@@ -74,7 +74,7 @@ pub struct EmbedArgs {
     /// this build supports and that can be opened, else the CPU.
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// Precision of matrix products
+    /// Precision of matrix multiplications
     ///
     /// bf16 rounds their operands to bf16; sums, weights and everything else stay f32. It is faster on CPUs with
     /// AVX512-BF16 or AMX. auto chooses bf16 on such CPUs and f32 elsewhere.

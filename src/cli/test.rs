@@ -134,7 +134,7 @@ pub struct TestArgs {
     /// this build supports and that can be opened, else the CPU.
     #[arg(long, default_value = "auto", help_heading = "Computing")]
     device: String,
-    /// Precision of matrix products
+    /// Precision of matrix multiplications
     ///
     /// bf16 rounds their operands to bf16; sums, weights and everything else stay f32. It is faster on CPUs with
     /// AVX512-BF16 or AMX. auto chooses bf16 on such CPUs and f32 elsewhere.

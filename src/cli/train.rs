@@ -74,7 +74,7 @@ pub struct TrainArgs {
     /// this build supports and that can be opened, else the CPU.
     #[arg(long, help_heading = "Run")]
     device: Option<String>,
-    /// Precision of matrix products [default: f32]
+    /// Precision of matrix multiplications [default: f32]
     ///
     /// bf16 rounds their operands to bf16; sums, weights and everything else stay f32. It is faster on CPUs with
     /// AVX512-BF16 or AMX. auto chooses bf16 on such CPUs and f32 elsewhere.

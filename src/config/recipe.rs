@@ -24,7 +24,7 @@ pub struct Recipe {
     pub betas: [f64; 2],
     /// No weight decay for biases and norms.
     pub no_decay_bias_norm: bool,
-    /// How the learning rate goes on after the warm-up.
+    /// The shape of the learning rate after the warm-up.
     pub schedule: Schedule,
     /// Steps in which the learning rate rises from 0.
     pub warmup_steps: usize,
@@ -33,7 +33,7 @@ pub struct Recipe {
     /// The longest that the gradient of all parameters together may be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_clip: Option<f64>,
-    /// The embeddings and so many layers are not trained.
+    /// The embeddings and this many of the first layers are not trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freeze_layers: Option<usize>,
     /// A layer norm after the projection.
@@ -131,7 +131,7 @@ pub enum OptimizerKind {
     Adam,
 }
 
-/// How the learning rate goes on after the warm-up.
+/// The shape of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {

@@ -40,7 +40,7 @@ pub fn load(data_dir: &Path) -> Result<ImageNet> {
     }
     let Tree { flat, folders } = Tree::find(&root).hint(hint)?;
     let missing = |what: &str| {
-        let mapping = if has_mapping { "" } else { "; LOC_synset_mapping.txt is not there" };
+        let mapping = if has_mapping { "" } else { "; LOC_synset_mapping.txt is missing" };
         Error::new(format!("{what} in {}{mapping}; {}", root.display(), found(data_dir))).hint(hint())
     };
     if flat.is_empty() && folders.is_empty() {
@@ -61,7 +61,7 @@ pub fn load(data_dir: &Path) -> Result<ImageNet> {
         tracing::warn!("left out {in_folders} folders of images beside ImageNet images that have labels");
     }
     if !has_mapping {
-        tracing::info!("{} is not there: the classes are ImageNet's 1000, in Spanish only", mapping.display());
+        tracing::info!("{} is missing: the classes are ImageNet's 1000, in Spanish only", mapping.display());
     }
     Ok(ImageNet { images, classes })
 }

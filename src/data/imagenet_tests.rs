@@ -120,7 +120,7 @@ fn without_the_mapping_the_classes_are_the_bundled_ones() -> Result<()> {
     assert_eq!(labels, [[134], [517]]); // torchvision's indices
     let error = crate::data::class_names::english(&set.classes).expect_err("no English names");
     assert!(error.to_string().contains("LOC_synset_mapping.txt") && error.advice().is_some(), "{error}");
-    fails(&[("val/n00000001/a.JPEG", "")], &["no labelled image", "LOC_synset_mapping.txt is not there"]);
+    fails(&[("val/n00000001/a.JPEG", "")], &["no labelled image", "LOC_synset_mapping.txt is missing"]);
     Ok(())
 }
 
@@ -143,7 +143,7 @@ fn a_list_in_another_encoding_is_told() {
 
 #[test]
 fn wrong_layouts_are_told_with_those_that_are_wanted() {
-    fails(&[], &["no image in ILSVRC/Data/CLS-LOC/val or val", "LOC_synset_mapping.txt is not there", "nothing of it"]);
+    fails(&[], &["no image in ILSVRC/Data/CLS-LOC/val or val", "LOC_synset_mapping.txt is missing", "nothing of it"]);
     fails(&[("LOC_synset_mapping.txt", "n1 crane\nn2\n")], &["line 2: not `wnid names`"]);
     fails(&[("LOC_synset_mapping.txt", "n1 crane\nn1 bird\n")], &["names a wnid twice"]);
     fails(&[MAPPING], &["no image in ILSVRC/Data/CLS-LOC/val or val", "found: ", "imagenet/LOC_synset_mapping.txt"]);

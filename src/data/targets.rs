@@ -1,7 +1,7 @@
 //! Teacher features: computed once, written to disk, memory-mapped, found again by content.
 //!
 //! The file is a safetensors file `targets` `[captions, dim]` in f32. While it is being computed it grows under
-//! another name; a run that was stopped goes on where it was, as long as the content (captions, teacher, tokenizer)
+//! another name; a run that was stopped resumes where it was, as long as the content (captions, teacher, tokenizer)
 //! is the same.
 
 use std::fs::{File, OpenOptions};
@@ -36,7 +36,7 @@ impl Key {
         Ok(Self(hasher))
     }
 
-    /// The key where products are rounded to bf16 is another one.
+    /// With operands rounded to bf16, the key is another one.
     pub fn in_bf16(mut self, bf16: bool) -> Self {
         if bf16 {
             self.0.update(b"bf16, attention too");
@@ -64,8 +64,8 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Opens `dir/KEY.safetensors`, first computing what is not there: `embed` is asked, from row `start` on, for the
-    /// features of a few more captions, as rows of `dim` numbers, and returns an empty vector never.
+    /// Opens `dir/KEY.safetensors`, first computing the rows it lacks: `embed(start)` returns the features of at
+    /// least one more caption from row `start` on, as rows of `dim` numbers.
     pub fn open_or_compute(
         dir: &Path, key: &str, captions: usize, dim: usize, mut embed: impl FnMut(usize) -> Result<Vec<f32>>,
     ) -> Result<Self> {

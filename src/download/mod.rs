@@ -108,8 +108,8 @@ impl Client {
         })
     }
 
-    /// Writes `url` into `file`, which becomes exactly what is `expected` or stays behind as a beginning that a later
-    /// call goes on with. `progress(done, total)` is told of the bytes.
+    /// Writes `url` into `file`, which becomes exactly what is `expected` or stays behind as a part that a later call
+    /// continues. `progress(done, total)` is called with the bytes.
     pub fn fetch(
         &self, url: &str, path: &Path, expected: &Expected, progress: &dyn Fn(u64, u64),
     ) -> Result<(), Failure> {

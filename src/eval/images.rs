@@ -19,7 +19,7 @@ pub struct Embedded {
     pub failed: Vec<Error>,
 }
 
-/// Decodes every image once: where all are needed, one that cannot be used should be told before a model starts.
+/// Decodes every image once: where all are needed, one that cannot be used should be reported before a model starts.
 pub fn check_all(paths: &[PathBuf]) -> Result<()> {
     let failed: Vec<Error> = paths.par_iter().filter_map(|path| image::check(path).err()).collect();
     refuse(&failed, paths.len())

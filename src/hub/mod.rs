@@ -23,7 +23,7 @@ use self::files::{complete, is_plain_name, needed, optional, shards};
 use crate::download::{Client, Expected, Failure, Patience, header, human_bytes, is_offline};
 use crate::error::{Error, Result};
 
-/// Told of a download: file, bytes done, bytes in all.
+/// Called during a download with the file, the bytes done and the bytes in all.
 pub type Progress<'a> = &'a dyn Fn(&str, u64, u64);
 
 /// A hub, and the cache of what came from it.

@@ -130,7 +130,7 @@ impl Encoder {
         if single.is_some() { Ok(states) } else { pooling.forward(self.backend, &tokens.rows, &states) }
     }
 
-    /// With `single`, the last layer goes on with these tokens only.
+    /// With `single`, the last layer computes only these tokens after its attention.
     fn run(
         &self, embeddings: &Tensor, batch: Batch, tape: Option<&mut Tape>, single: Option<&Tensor>,
     ) -> Result<Tensor> {

@@ -85,7 +85,7 @@ impl Layer {
     }
 
     /// From the input `[tokens, hidden]` and the stream to those of the next layer; with `keeps`, also what
-    /// [`Self::backward`] needs. With `single`, only these tokens go on after the attention.
+    /// [`Self::backward`] needs. With `single`, only these tokens are computed after the attention.
     pub(super) fn forward(
         &self, input: Tensor, mut stream: Tensor, batch: Batch, single: Option<&Tensor>, keeps: bool,
     ) -> Result<(Tensor, Tensor, Option<SavedLayer>)> {

@@ -13,7 +13,7 @@ use crate::nn::{LayerNorm, Linear, Param, Params};
 
 pub use super::names::{LayerNames, clip_layers, encoder_layers};
 
-/// The tensors of a checkpoint, taken by name; what is missing or left over is told at the end, all at once.
+/// The tensors of a checkpoint, taken by name; what is missing or left over is reported at the end, all at once.
 pub struct Weights {
     path: PathBuf,
     files: Vec<WeightFile>,
@@ -155,7 +155,7 @@ impl Weights {
         let file = &self.files[place.file];
         let failed = |what: String| Error::new(what).context(file.path.display().to_string());
         let read = file.read(&place.name).context(|| file.path.display().to_string())?;
-        let (found, dtype, data) = read.ok_or_else(|| failed(format!("the tensor `{name}` is not there")))?;
+        let (found, dtype, data) = read.ok_or_else(|| failed(format!("the tensor `{name}` is missing")))?;
         if found != shape {
             let what = format!("the tensor `{name}` has the shape {found:?}, its configuration asks for {shape:?}");
             return Err(

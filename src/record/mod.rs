@@ -106,7 +106,7 @@ impl Recorder {
         match self.flush() {
             Ok(()) => self.warned = false,
             Err(error) if !self.warned => {
-                tracing::warn!("{error}; the run goes on and tries again");
+                tracing::warn!("{error}; the run continues and tries again");
                 self.warned = true;
             }
             Err(_) => {}

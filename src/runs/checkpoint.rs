@@ -1,4 +1,4 @@
-//! Checkpoints: folders that hold a student and all it takes to go on, written whole or not at all.
+//! Checkpoints: folders that hold a student and all it takes to resume, written whole or not at all.
 //!
 //! `checkpoints/epoch=E_train-loss=L` is one of the best (the original's names), `checkpoints/last` the newest. Each
 //! holds the student (see `Student::save`: a folder that transformers' AutoModel loads, with a head beside it), its

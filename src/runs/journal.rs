@@ -120,7 +120,7 @@ impl Journal {
     fn note(&mut self, saved: Result<()>) {
         self.unsaved = saved.err();
         if let Some(error) = &self.unsaved {
-            tracing::warn!("{error}; the run goes on");
+            tracing::warn!("{error}; the run continues");
         }
     }
 

@@ -19,7 +19,7 @@ const FREE: [&str; 6] = ["max-epochs", "max-steps", "patience", "checkpoint-ever
 /// Settings that it may change with `--override`.
 const OVERRIDABLE: [&str; 3] = ["learn-rate", "device", "precision"];
 
-/// A run to go on with, locked by this process.
+/// A run to resume, locked by this process.
 pub struct Resumed {
     /// Its folder.
     pub run: RunDir,
@@ -87,13 +87,13 @@ impl Resumed {
         Some(format!(
             "{run} is finished: {} epochs, {} steps\n\
              test it with    themo test --version-path {run}\n\
-             go on with      themo train --resume {run} --max-epochs N (or --max-steps, --patience)",
+             resume it with  themo train --resume {run} --max-epochs N (or --max-steps, --patience)",
             state.epochs(),
             state.steps
         ))
     }
 
-    /// The state to go on from; fails if the run was about other training pairs than those of the fingerprint `data`.
+    /// The state to resume from; fails if the run was about other training pairs than those of the fingerprint `data`.
     pub fn state(&self, seed: u64, data: String) -> Result<State> {
         let Some(state) = self.found.clone() else { return Ok(State::new(seed, data)) };
         if state.data != data {
@@ -101,7 +101,7 @@ impl Resumed {
                 .context(format!("cannot resume {}", self.run.path().display()))
                 .hint("put the files back as they were; checkpoints/last can start a new run with --student"));
         }
-        tracing::info!("going on after step {} in epoch {}", state.steps, state.epoch);
+        tracing::info!("resuming after step {} in epoch {}", state.steps, state.epoch);
         Ok(state)
     }
 }

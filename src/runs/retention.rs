@@ -11,7 +11,7 @@ pub struct Decision {
     pub drop: Vec<String>,
 }
 
-/// Keeps the best `most` of the checkpoints there are and the new one; of equals the older.
+/// Keeps the best `most` of the checkpoints there are and the new one; of two equal ones the older.
 pub fn keep_best(there: &[(String, Measured)], new: &Measured, most: usize) -> Decision {
     let better = there.iter().filter(|(_, old)| !new.better_than(old)).count();
     let mut ranked: Vec<&(String, Measured)> = there.iter().collect();

@@ -35,7 +35,7 @@ impl fmt::Display for RunState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
-    /// Whether the run goes on, and how it ended.
+    /// Whether the run is in progress, or how it ended.
     pub state: RunState,
     /// When the run began, in seconds since 1970.
     pub started: u64,

@@ -291,7 +291,7 @@ fn ending(summary: &Summary, monitor: &str, run: Option<&RunDir>) -> String {
 
 fn how_to_resume(stopped: String, run: Option<&RunDir>) -> String {
     match run.map(|run| run.path().display()) {
-        Some(run) => format!("{stopped}\nrun folder      {run}\ngo on with      themo train --resume {run}"),
+        Some(run) => format!("{stopped}\nrun folder      {run}\nresume it with  themo train --resume {run}"),
         None => stopped,
     }
 }

@@ -140,8 +140,8 @@ fn direct(bytes: &[u8], start: usize, header: &Header) -> Result<Pixels> {
     Ok(Pixels { width: header.width, height: header.height, rgb: pixels.flat_map(colour).collect(), alpha })
 }
 
-/// The rows of an image without compression, from the top, in so many `bits` a pixel. They lie at distances for the bits
-/// that the header says.
+/// The rows of an image without compression, from the top, of `bits` bits a pixel. Their distance in the file follows
+/// from the bits a pixel of the header.
 fn rows<'a>(
     bytes: &'a [u8], start: usize, header: &Header, bits: usize,
 ) -> Result<impl Iterator<Item = &'a [u8]> + Clone + 'a> {

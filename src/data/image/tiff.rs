@@ -198,7 +198,7 @@ impl Layout {
         (self.tile.0 * self.bits * if self.planar { 1 } else { self.samples }).div_ceil(8)
     }
 
-    /// A strip or tile, unpacked: so many rows of it.
+    /// The first `rows` rows of a strip or tile, unpacked.
     fn chunk<'a>(
         &self, bytes: &'a [u8], at: usize, stored: Option<u64>, rows: usize, little: bool,
     ) -> Result<Cow<'a, [u8]>> {

@@ -97,7 +97,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// From `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and `tokenizer.json`; null stands for
-    /// a file that is not there.
+    /// a missing file.
     pub(super) fn read(config: Value, special: Value, added: Value, tokenizer: &Value) -> Result<Self> {
         let mut settings = Self { values: object("tokenizer_config.json", config)?, ..Self::default() };
         let values = &mut settings.values;
@@ -329,7 +329,7 @@ fn truthy(value: &Value) -> bool {
     }
 }
 
-/// The fields of a JSON object; none for null, which stands for a file that is not there.
+/// The fields of a JSON object; none for null, which stands for a missing file.
 fn object(what: &str, value: Value) -> Result<Map<String, Value>> {
     match value {
         Value::Null => Ok(Map::new()),
