@@ -69,6 +69,46 @@ fn arrows_point_down_only() {
     assert!(seen > 200, "only {seen} uses were found");
 }
 
+/// The names that follow each `super::` of `code`, of which `super::{a, b::c}` has several.
+fn siblings(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices("super::").filter(|(at, _)| !code[..*at].ends_with("super::")) {
+        let rest = &code[at + "super::".len()..];
+        let group = rest.strip_prefix('{').map(|group| group.split(';').next().unwrap());
+        for part in group.map_or(vec![rest], |group| group.split(',').collect()) {
+            names.push(part.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    names
+}
+
+/// Files of one folder may use each other, but not in a circle.
+#[test]
+fn no_files_of_a_folder_use_each_other_in_a_circle() {
+    let (mut files, mut folders) = (Vec::new(), BTreeMap::<PathBuf, BTreeMap<String, Vec<String>>>::new());
+    rust_files(&source(), &mut files);
+    let is_own = |path: &PathBuf| {
+        !["mod", "lib", "main", "tests", "testing"].iter().any(|name| path.ends_with(format!("{name}.rs")))
+    };
+    for file in files.iter().filter(|path| is_own(path)) {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        folders.entry(file.parent().unwrap().to_owned()).or_default().insert(name, siblings(&code(file)));
+    }
+    let mut seen = 0;
+    for (folder, mut uses) in folders {
+        seen += uses.values().flatten().filter(|used| uses.contains_key(*used)).count();
+        // What uses none of those that are left is in no circle.
+        while let Some(leaf) =
+            uses.iter().find(|(own, used)| !used.iter().any(|used| used != *own && uses.contains_key(used)))
+        {
+            let leaf = leaf.0.clone();
+            uses.remove(&leaf);
+        }
+        assert!(uses.is_empty(), "{} has a circle among {:?}", folder.display(), uses.keys());
+    }
+    assert!(seen > 50, "only {seen} uses were found");
+}
+
 #[test]
 fn only_the_shell_knows_clap() {
     let mut files = Vec::new();

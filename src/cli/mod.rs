@@ -88,6 +88,16 @@ fn positive(text: &str) -> Result<usize> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| Error::usage("it must be a whole number, 1 or more"))
 }
 
+/// Whether a flag is not set, so that the configuration does not hold it.
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// A flag `--no-x` as the value of `x`.
+fn negated<S: serde::Serializer>(flag: &bool, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_bool(!flag)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::train::is_false;
+use super::is_false;
 use crate::data::image::Transparency;
 
 /// Each under the key of the configuration that it sets.

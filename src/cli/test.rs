@@ -6,8 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use toml::Table;
 
-use super::positive;
-use super::train::{is_false, negated};
+use super::{is_false, negated, positive};
 use crate::data::image::Transparency;
 use crate::error::{Error, Result};
 use crate::nn::Precision;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use toml::Table;
 
 use super::recipe::RecipeArgs;
+use super::{is_false, negated};
 use crate::error::{Error, Result};
 use crate::interval::Interval;
 use crate::nn::Precision;
@@ -206,12 +207,4 @@ impl TrainArgs {
     pub fn settings(&self) -> Result<Table> {
         Table::try_from(self).map_err(|e| Error::usage(e.to_string()).context("cannot use the options"))
     }
-}
-
-pub(super) fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-pub(super) fn negated<S: Serializer>(flag: &bool, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bool(!flag)
 }

@@ -9,6 +9,7 @@ mod bmp;
 mod decode;
 mod gif;
 mod jpeg;
+mod pixels;
 mod png;
 mod resize;
 mod settings;
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use settings::settings_file;
 
 use crate::error::{Error, Result, ResultExt};
-use decode::MAX_PIXELS;
+use pixels::MAX_PIXELS;
 use settings::{Resize, Settings};
 
 const HINT: &str = "give a whole JPEG, PNG, WebP, GIF, BMP or TIFF file";

@@ -7,8 +7,9 @@ use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::encoder::{Encoder, EncoderConfig, Tape};
+use super::encoder::{Encoder, Tape};
 use super::kinds::{FirstPosition, Kind, Role, TokenTypes};
+use super::layer::EncoderConfig;
 use super::weights::{Weights, encoder_layers, read_json};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::embedding::{self, Lookup};

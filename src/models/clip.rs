@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::encoder::EncoderConfig;
 use super::kinds::{Kind, Role};
+use super::layer::EncoderConfig;
 use super::weights::{Leftover, Weights, read_json};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::Activation;

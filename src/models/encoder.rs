@@ -6,38 +6,13 @@
 
 use candle_core::Tensor;
 
-use super::layer::{FrozenLayer, Layer, SavedLayer};
+use super::layer::{EncoderConfig, FrozenLayer, Layer, SavedLayer};
 use super::weights::{LayerNames, Weights};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
-use crate::nn::{
-    Activation, Backend, Batch, FrozenLinear, Gradients, LayerNorm, Linear, Params, Pooling, Site, Tokens, on_pool,
-};
+use crate::nn::{Backend, Batch, FrozenLinear, Gradients, LayerNorm, Linear, Params, Pooling, Site, Tokens, on_pool};
 
 const CONFIG: &str = "fetch the model's config.json again";
-
-/// The settings in which towers differ.
-#[derive(Clone, Copy, Debug)]
-pub struct EncoderConfig {
-    /// How many layers.
-    pub layers: usize,
-    /// Width of the states, of which each head has `hidden / heads`.
-    pub hidden: usize,
-    /// Width of the embeddings; where it is not `hidden`, a linear layer follows the first norm (ELECTRA).
-    pub embedding: usize,
-    /// Attention heads of a layer.
-    pub heads: usize,
-    /// Width between the two linear layers of a feed-forward block.
-    pub intermediate: usize,
-    /// What stands between them.
-    pub activation: Activation,
-    /// CLIP's order (the stream is not normalised) instead of BERT's.
-    pub norm_first: bool,
-    /// A token sees itself and those before it only.
-    pub causal: bool,
-    /// Added to the variance in layer norms.
-    pub eps: f64,
-}
 
 /// What a training forward keeps for its backward.
 #[derive(Default)]

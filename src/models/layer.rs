@@ -5,12 +5,34 @@
 
 use candle_core::Tensor;
 
-use super::encoder::EncoderConfig;
 use super::weights::{LayerNames, Weights};
 use crate::error::Result;
 use crate::nn::attention::{Attended, Attention};
 use crate::nn::layer_norm::Normed;
-use crate::nn::{Activate, Batch, FrozenLinear, Gradients, LayerNorm, Linear, Params, Site, Tokens};
+use crate::nn::{Activate, Activation, Batch, FrozenLinear, Gradients, LayerNorm, Linear, Params, Site, Tokens};
+
+/// The settings in which towers differ.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderConfig {
+    /// How many layers.
+    pub layers: usize,
+    /// Width of the states, of which each head has `hidden / heads`.
+    pub hidden: usize,
+    /// Width of the embeddings; where it is not `hidden`, a linear layer follows the first norm (ELECTRA).
+    pub embedding: usize,
+    /// Attention heads of a layer.
+    pub heads: usize,
+    /// Width between the two linear layers of a feed-forward block.
+    pub intermediate: usize,
+    /// What stands between them.
+    pub activation: Activation,
+    /// CLIP's order (the stream is not normalised) instead of BERT's.
+    pub norm_first: bool,
+    /// A token sees itself and those before it only.
+    pub causal: bool,
+    /// Added to the variance in layer norms.
+    pub eps: f64,
+}
 
 /// A layer that can be trained.
 pub(super) struct Layer {

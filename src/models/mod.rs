@@ -17,7 +17,8 @@ pub mod weights;
 
 pub use clip_text::ClipText;
 pub use clip_vision::ClipVision;
-pub use encoder::{Encoder, EncoderConfig, Tape};
+pub use encoder::{Encoder, Tape};
+pub use layer::EncoderConfig;
 pub use mclip::{Mclip, MclipConfig};
 pub use padded::Padded;
 pub use student::{Student, TokenizerFacts};

@@ -2,7 +2,7 @@
 //! and fills what a run leaves out otherwise.
 //! Source: Pillow, `BmpImagePlugin.py`, `Unpack.c`.
 
-use super::decode::{Pixels, check_size, palette, slice};
+use super::pixels::{Pixels, check_size, palette, slice};
 use crate::error::{Error, Result};
 
 /// What the header says.

@@ -4,7 +4,7 @@
 use weezl::BitOrder;
 use weezl::decode::Configuration;
 
-use super::decode::{Pixels, check_size, palette, slice, unpack_lzw};
+use super::pixels::{Pixels, check_size, palette, slice, unpack_lzw};
 use crate::error::{Error, Result};
 
 /// A frame before its pixels.

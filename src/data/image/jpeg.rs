@@ -20,7 +20,7 @@ use libjpeg_turbo_rs::DecodeWarning::{ExtraneousData, TruncatedData};
 use libjpeg_turbo_rs::common::types::ComponentInfo;
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, Image, JpegError, PixelFormat};
 
-use super::decode::{MAX_PIXELS, Pixels, check_size, shade, slice};
+use super::pixels::{MAX_PIXELS, Pixels, check_size, shade, slice};
 use crate::error::{Error, Result};
 
 /// Scans of a progressive JPEG; real ones have about ten, and each costs a pass over the image.

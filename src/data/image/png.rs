@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read};
 
 use flate2::read::ZlibDecoder;
 
-use super::decode::{Pixels, check_size, palette, slice};
+use super::pixels::{Pixels, check_size, palette, slice};
 use crate::error::{Error, Result};
 
 /// PIL's limit on an inflated text or colour profile.

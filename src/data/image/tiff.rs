@@ -9,7 +9,7 @@ use std::io::Read;
 use weezl::BitOrder;
 use weezl::decode::Configuration;
 
-use super::decode::{Pixels, check_size, palette, shade, slice, unpack_lzw};
+use super::pixels::{Pixels, check_size, palette, shade, slice, unpack_lzw};
 use super::tiff_tags::Tags;
 use crate::error::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::decode::slice;
+use super::pixels::slice;
 use crate::error::{Error, Result};
 
 /// Values of one tag at most: strips or tiles of the largest image.

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, Limits};
 
-use super::decode::{MAX_DECODED_BYTES, Pixels, check_size, slice};
+use super::pixels::{MAX_DECODED_BYTES, Pixels, check_size, slice};
 use crate::error::{Error, Result};
 
 pub(super) fn decode(mut bytes: Vec<u8>) -> Result<Pixels> {

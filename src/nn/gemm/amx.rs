@@ -4,15 +4,14 @@
 //! tile of A, 16 steps of 16 words a tile of B, with the distance between lines as the stride of the load.
 //!
 //! The system grants the tiles per process (`arch_prctl`); their configuration belongs to a thread. A task loads it,
-//! runs no code of others but what is made of a block's sums (no rayon call, no product), and releases it, which also keeps later context switches cheap.
+//! runs no code of others but what is made of a block's sums (no rayon call, no product),
+//! and releases it, which also keeps later context switches cheap.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-use super::kernel::Block;
-use super::operands::{Init, Mat, Out, Target};
-use super::{Columns, blocked};
+use super::kernel::{Block, Kernel};
 
 /// Rows of C in a block.
 pub const ROWS: usize = 32;
@@ -54,37 +53,6 @@ fn is_granted() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_granted() -> bool {
     false
-}
-
-/// Whether AMX is there and gives what AVX512-BF16 gives; asked once. So far its loop has run in an emulated CPU only, so
-/// it has to show first that it is right: on small whole numbers, whose sums are exact in any order.
-pub fn is_right() -> bool {
-    static RIGHT: OnceLock<bool> = OnceLock::new();
-    *RIGHT.get_or_init(|| {
-        if !is_supported() {
-            return false;
-        }
-        let (m, n, k) = (45, 70, 75);
-        let whole = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
-        let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
-        let [by_amx, by_avx] = [true, false].map(|by_amx| {
-            let mut c = vec![0.0; m * n];
-            let out = Out { init: Init::Bias(&bias), ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
-            let (a, b) = (Mat::rows(&a, k).raw(), Columns::As(Mat::rows(&b, n).raw()));
-            // SAFETY: both features were found, the operands lie within their vectors, the bias is `n` long, and C is ours.
-            unsafe {
-                match by_amx {
-                    true => blocked::product::<blocked::Amx>((m, n, k), a, b, out, false),
-                    false => blocked::product::<blocked::Bf16>((m, n, k), a, b, out, false),
-                }
-            }
-            c
-        });
-        if by_amx != by_avx {
-            tracing::warn!("this CPU's AMX gives other products than its AVX512-BF16, so it is not used");
-        }
-        by_amx == by_avx
-    })
 }
 
 /// Palette 1, all eight tiles 16 lines x 64 bytes.
@@ -170,5 +138,28 @@ pub unsafe fn bf16_block(block: &Block) {
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
+    }
+}
+
+/// AMX.
+pub struct Amx;
+
+impl Kernel for Amx {
+    const BF16: bool = true;
+    const ROWS: usize = ROWS;
+
+    unsafe fn begin() {
+        // SAFETY: AMX is this kernel's instructions, which the caller has.
+        unsafe { begin() }
+    }
+
+    unsafe fn end() {
+        // SAFETY: as for `begin`.
+        unsafe { end() }
+    }
+
+    unsafe fn block(block: &Block) {
+        // SAFETY: the caller's, who owes the same to the kernel.
+        unsafe { bf16_block(block) }
     }
 }

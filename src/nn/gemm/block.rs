@@ -6,8 +6,7 @@ use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::blocked::{Kernel, MOST_ROWS, Rows};
-use super::kernel::{Block, COLS, ZEROS};
+use super::kernel::{Block, COLS, Kernel, MOST_ROWS, Rows, ZEROS};
 use super::operands::{Init, Out, Target};
 use super::pack::{TILE, first, rounded};
 

@@ -5,14 +5,17 @@
 //! by them. An element of C is summed in the same order whatever the tasks are, so the result does not depend on the
 //! number of threads.
 
+use std::sync::OnceLock;
+
 use rayon::prelude::*;
 
-use super::amx;
+use super::amx::{self, Amx};
+use super::avx512::Bf16;
 use super::block::block;
-use super::kernel::{self, Block, COLS};
-use super::operands::{Elements, Init, Out, RawMat};
+use super::kernel::{COLS, Kernel, MOST_ROWS, Rows};
+use super::operands::{Columns, Elements, Init, Mat, Out, RawMat, Target};
 use super::pack::{Lines, MOST_WORDS, TILE, pack_panels, pack_rows, word};
-use super::{Columns, scratch};
+use super::scratch;
 
 /// Words of packed B that a task works with at a time.
 const B_WORDS: usize = 128 * 1024;
@@ -21,99 +24,36 @@ const GROUP: usize = 8;
 /// Products of fewer multiplications run on the calling thread.
 const ALONE: usize = 1 << 19;
 
-/// The largest block of any kernel.
-pub const MOST_ROWS: usize = 32;
-
-/// An innermost loop.
-pub trait Kernel {
-    /// Whether operands are rounded to bf16.
-    const BF16: bool;
-    /// Rows of C in a block.
-    const ROWS: usize;
-
-    /// What a thread does before its blocks.
-    ///
-    /// # Safety
-    /// The CPU has the kernel's instructions.
-    unsafe fn begin() {}
-
-    /// And after them.
-    ///
-    /// # Safety
-    /// As for [`Self::begin`].
-    unsafe fn end() {}
-
-    /// One block.
-    ///
-    /// # Safety
-    /// Between [`Self::begin`] and [`Self::end`] on this thread. `block.steps` is not 0, and the addresses of the block
-    /// are valid for [`Self::ROWS`] rows and [`COLS`] columns.
-    unsafe fn block(block: &Block);
+/// Whether AMX is there and gives what AVX512-BF16 gives; asked once. So far its loop has run in an emulated CPU only, so
+/// it has to show first that it is right: on small whole numbers, whose sums are exact in any order.
+pub fn amx_is_right() -> bool {
+    static RIGHT: OnceLock<bool> = OnceLock::new();
+    *RIGHT.get_or_init(|| {
+        if !amx::is_supported() {
+            return false;
+        }
+        let (m, n, k) = (45, 70, 75);
+        let whole = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
+        let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
+        let [by_amx, by_avx] = [true, false].map(|by_amx| {
+            let mut c = vec![0.0; m * n];
+            let out = Out { init: Init::Bias(&bias), ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
+            let (a, b) = (Mat::rows(&a, k).raw(), Columns::As(Mat::rows(&b, n).raw()));
+            // SAFETY: both features were found, the operands lie within their vectors, the bias is `n` long, and C is ours.
+            unsafe {
+                match by_amx {
+                    true => product::<Amx>((m, n, k), a, b, out, false),
+                    false => product::<Bf16>((m, n, k), a, b, out, false),
+                }
+            }
+            c
+        });
+        if by_amx != by_avx {
+            tracing::warn!("this CPU's AMX gives other products than its AVX512-BF16, so it is not used");
+        }
+        by_amx == by_avx
+    })
 }
-
-/// AVX-512 on f32.
-pub struct F32;
-/// AVX-512 with its bf16 instructions.
-pub struct Bf16;
-/// AMX.
-pub struct Amx;
-
-impl Kernel for F32 {
-    const BF16: bool = false;
-    const ROWS: usize = kernel::ROWS;
-
-    unsafe fn block(block: &Block) {
-        // SAFETY: the caller's, who owes the same to the kernel.
-        unsafe { kernel::f32_block(block) }
-    }
-}
-
-impl Kernel for Bf16 {
-    const BF16: bool = true;
-    const ROWS: usize = kernel::ROWS;
-
-    unsafe fn block(block: &Block) {
-        // SAFETY: the caller's, who owes the same to the kernel.
-        unsafe { kernel::bf16_block(block) }
-    }
-}
-
-impl Kernel for Amx {
-    const BF16: bool = true;
-    const ROWS: usize = amx::ROWS;
-
-    unsafe fn begin() {
-        // SAFETY: AMX is this kernel's instructions, which the caller has.
-        unsafe { amx::begin() }
-    }
-
-    unsafe fn end() {
-        // SAFETY: as for `begin`.
-        unsafe { amx::end() }
-    }
-
-    unsafe fn block(block: &Block) {
-        // SAFETY: the caller's, who owes the same to the kernel.
-        unsafe { amx::bf16_block(block) }
-    }
-}
-
-/// A as the kernel reads it.
-#[derive(Clone, Copy)]
-pub struct Rows {
-    /// The first word of the first row.
-    pub ptr: *const u32,
-    /// Words from one row to the next.
-    pub row_words: usize,
-    /// The first of the rows that do not fill a block, which need not follow those at `ptr`.
-    pub rest: *const u32,
-    /// Words from one of these rows to the next.
-    pub rest_words: usize,
-}
-// SAFETY: it is made in `product` only, which keeps the words valid and unchanged until all tasks have ended.
-unsafe impl Send for Rows {}
-// SAFETY: as for `Send`; nothing is written through it.
-unsafe impl Sync for Rows {}
 
 /// Whether `k` elements are worked on at once.
 pub fn is_one_part(bf16: bool, k: usize) -> bool {

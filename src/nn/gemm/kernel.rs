@@ -1,15 +1,54 @@
-//! The innermost loop: a block of 12 x 32 of C held in 24 registers of AVX-512.
-//!
-//! A step takes two registers of B and broadcasts one 32-bit word of each of 12 rows of A: 24 multiplications for 14
-//! loads, which keeps both multipliers of a core busy. A word is an f32 (`vfmadd231ps`) or a pair of bf16 that follow
-//! each other along k (`vdpbf16ps`, two steps of k at once); all else is the same.
+//! What an innermost loop is: the block of C that it computes, the packed operands that it reads, and the constants that
+//! all of them share.
 
-use std::arch::asm;
-
-/// Rows of C in a block.
-pub const ROWS: usize = 12;
 /// Columns of C in a block.
 pub const COLS: usize = 32;
+/// The largest block of any kernel.
+pub const MOST_ROWS: usize = 32;
+
+/// An innermost loop.
+pub trait Kernel {
+    /// Whether operands are rounded to bf16.
+    const BF16: bool;
+    /// Rows of C in a block.
+    const ROWS: usize;
+
+    /// What a thread does before its blocks.
+    ///
+    /// # Safety
+    /// The CPU has the kernel's instructions.
+    unsafe fn begin() {}
+
+    /// And after them.
+    ///
+    /// # Safety
+    /// As for [`Self::begin`].
+    unsafe fn end() {}
+
+    /// One block.
+    ///
+    /// # Safety
+    /// Between [`Self::begin`] and [`Self::end`] on this thread. `block.steps` is not 0, and the addresses of the block
+    /// are valid for [`Self::ROWS`] rows and [`COLS`] columns.
+    unsafe fn block(block: &Block);
+}
+
+/// A as the kernel reads it.
+#[derive(Clone, Copy)]
+pub struct Rows {
+    /// The first word of the first row.
+    pub ptr: *const u32,
+    /// Words from one row to the next.
+    pub row_words: usize,
+    /// The first of the rows that do not fill a block, which need not follow those at `ptr`.
+    pub rest: *const u32,
+    /// Words from one of these rows to the next.
+    pub rest_words: usize,
+}
+// SAFETY: it is made in `product` only, which keeps the words valid and unchanged until all tasks have ended.
+unsafe impl Send for Rows {}
+// SAFETY: as for `Send`; nothing is written through it.
+unsafe impl Sync for Rows {}
 
 /// What the kernel multiplies; all distances in bytes.
 #[derive(Clone, Copy)]
@@ -38,124 +77,3 @@ pub struct Block {
 
 /// 32 zeros for [`Block::init`].
 pub static ZEROS: [f32; COLS] = [0.0; COLS];
-
-macro_rules! row {
-    ($mul:literal, $at:literal, $left:literal, $right:literal) => {
-        concat!(
-            "vbroadcastss zmm2, dword ptr [",
-            $at,
-            "]\n",
-            $mul,
-            " zmm",
-            $left,
-            ", zmm2, zmm0\n",
-            $mul,
-            " zmm",
-            $right,
-            ", zmm2, zmm1\n",
-        )
-    };
-}
-
-macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $mul:literal, $features:literal) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// The CPU has the instructions. `block.steps` is not 0, and the addresses of the block are valid for [`ROWS`]
-        /// rows and [`COLS`] columns.
-        #[target_feature(enable = $features)]
-        pub unsafe fn $name(block: &Block) {
-            let Block { steps, a, a_row, a_step, b, b_step, init, init_row, c, c_row } = *block;
-            // SAFETY: the caller vouches for the instructions and all addresses; what is changed is declared.
-            unsafe {
-                asm!(
-                    // C is written at the end only: ask for its lines now.
-                    "mov {a9}, {c}",
-                    ".rept 12",
-                    "prefetchw byte ptr [{a9}]",
-                    "prefetchw byte ptr [{a9} + 64]",
-                    "add {a9}, {c_row}",
-                    ".endr",
-                    "vmovups zmm8, [{a6}]", "vmovups zmm9, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm10, [{a6}]", "vmovups zmm11, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm12, [{a6}]", "vmovups zmm13, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm14, [{a6}]", "vmovups zmm15, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm16, [{a6}]", "vmovups zmm17, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm18, [{a6}]", "vmovups zmm19, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm20, [{a6}]", "vmovups zmm21, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm22, [{a6}]", "vmovups zmm23, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm24, [{a6}]", "vmovups zmm25, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm26, [{a6}]", "vmovups zmm27, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm28, [{a6}]", "vmovups zmm29, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm30, [{a6}]", "vmovups zmm31, [{a6} + 64]",
-                    "lea {a3}, [{row} + {row}*2]",
-                    "lea {a6}, [{a0} + {a3}*2]",
-                    "lea {a9}, [{a6} + {a3}]",
-                    "add {a3}, {a0}",
-                    "2:",
-                    "vmovups zmm0, [{b}]",
-                    "vmovups zmm1, [{b} + 64]",
-                    "add {b}, {b_step}",
-                    row!($mul, "{a0}", "8", "9"),
-                    row!($mul, "{a0} + {row}", "10", "11"),
-                    row!($mul, "{a0} + {row}*2", "12", "13"),
-                    "add {a0}, {a_step}",
-                    row!($mul, "{a3}", "14", "15"),
-                    row!($mul, "{a3} + {row}", "16", "17"),
-                    row!($mul, "{a3} + {row}*2", "18", "19"),
-                    "add {a3}, {a_step}",
-                    row!($mul, "{a6}", "20", "21"),
-                    row!($mul, "{a6} + {row}", "22", "23"),
-                    row!($mul, "{a6} + {row}*2", "24", "25"),
-                    "add {a6}, {a_step}",
-                    row!($mul, "{a9}", "26", "27"),
-                    row!($mul, "{a9} + {row}", "28", "29"),
-                    row!($mul, "{a9} + {row}*2", "30", "31"),
-                    "add {a9}, {a_step}",
-                    "dec {n}",
-                    "jnz 2b",
-                    "vmovups [{c}], zmm8", "vmovups [{c} + 64], zmm9", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm10", "vmovups [{c} + 64], zmm11", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm12", "vmovups [{c} + 64], zmm13", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm14", "vmovups [{c} + 64], zmm15", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm16", "vmovups [{c} + 64], zmm17", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm18", "vmovups [{c} + 64], zmm19", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm20", "vmovups [{c} + 64], zmm21", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm22", "vmovups [{c} + 64], zmm23", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm24", "vmovups [{c} + 64], zmm25", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm26", "vmovups [{c} + 64], zmm27", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm28", "vmovups [{c} + 64], zmm29", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm30", "vmovups [{c} + 64], zmm31",
-                    n = inout(reg) steps => _,
-                    a0 = inout(reg) a => _,
-                    // Before the loop these two hold what C starts from.
-                    a3 = inout(reg) init_row => _,
-                    a6 = inout(reg) init => _,
-                    a9 = out(reg) _,
-                    row = in(reg) a_row,
-                    a_step = in(reg) a_step,
-                    b = inout(reg) b => _,
-                    b_step = in(reg) b_step,
-                    c = inout(reg) c => _,
-                    c_row = in(reg) c_row,
-                    out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm8") _, out("zmm9") _, out("zmm10") _,
-                    out("zmm11") _, out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm16") _,
-                    out("zmm17") _, out("zmm18") _, out("zmm19") _, out("zmm20") _, out("zmm21") _, out("zmm22") _,
-                    out("zmm23") _, out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _, out("zmm28") _,
-                    out("zmm29") _, out("zmm30") _, out("zmm31") _,
-                    options(nostack),
-                );
-            }
-        }
-    };
-}
-
-kernel!(
-    /// The block on f32.
-    f32_block, "vfmadd231ps", "avx512f"
-);
-kernel!(
-    /// The block on pairs of bf16.
-    bf16_block, "vdpbf16ps", "avx512f"
-);

@@ -7,6 +7,8 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod block;
 #[cfg(target_arch = "x86_64")]
 mod blocked;
@@ -22,7 +24,7 @@ use gemm::Parallelism;
 use half::bf16;
 use rayon::prelude::*;
 
-pub(super) use operands::{Elements, RawMat};
+pub(super) use operands::{Columns, Elements, RawMat};
 pub use operands::{Init, Left, Mat, To};
 use operands::{Out, Target};
 
@@ -35,7 +37,7 @@ pub fn bf16_unit() -> Option<&'static str> {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
     {
-        return Some(if amx::is_right() { "AMX" } else { "AVX512-BF16" });
+        return Some(if blocked::amx_is_right() { "AMX" } else { "AVX512-BF16" });
     }
     None
 }
@@ -103,19 +105,6 @@ pub fn round_to_bf16(x: f32) -> f32 {
 /// Products of f32 with fewer multiplications go through the `gemm` crate when they are part of a larger work: they would
 /// mostly be packing.
 const SMALL: usize = 1 << 15;
-
-/// B of several products: as it lies in memory, or packed.
-#[derive(Clone, Copy)]
-pub(super) enum Columns {
-    /// As it is.
-    As(RawMat<Elements>),
-    /// As the kernels read it.
-    Packed(*const u32),
-}
-// SAFETY: only unsafe functions read through the address, whose callers keep it valid and unchanged meanwhile.
-unsafe impl Send for Columns {}
-// SAFETY: as for `Send`; nothing is written through it.
-unsafe impl Sync for Columns {}
 
 impl Columns {
     /// B `k x n` for products of `m` rows altogether; packed into `memory` where that is of use.
@@ -256,8 +245,8 @@ unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<Elements>, 
     // SAFETY: the caller's, who owes the same to both. (AMX reads the same panels.)
     unsafe {
         match bf16 {
-            true => blocked::pack::<blocked::Bf16>(b, to, parallel),
-            false => blocked::pack::<blocked::F32>(b, to, parallel),
+            true => blocked::pack::<avx512::Bf16>(b, to, parallel),
+            false => blocked::pack::<avx512::F32>(b, to, parallel),
         }
     }
 }
@@ -272,12 +261,14 @@ unsafe fn through_kernels(
 ) -> bool {
     #[cfg(target_arch = "x86_64")]
     if shape.2 > 0 && has_kernels(bf16) {
-        use blocked::{Amx, Bf16, F32, product};
+        use amx::Amx;
+        use avx512::{Bf16, F32};
+        use blocked::product;
         // SAFETY: the features were found and k is not 0; the rest is the caller's.
         unsafe {
             match bf16 {
                 false => product::<F32>(shape, a, b, c, parallel),
-                true if amx::is_right() => product::<Amx>(shape, a, b, c, parallel),
+                true if blocked::amx_is_right() => product::<Amx>(shape, a, b, c, parallel),
                 true => product::<Bf16>(shape, a, b, c, parallel),
             }
         };

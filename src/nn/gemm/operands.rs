@@ -77,6 +77,19 @@ pub enum To<'a> {
     Bf16(&'a mut [bf16], fn(&mut [f32])),
 }
 
+/// B of several products: as it lies in memory, or packed.
+#[derive(Clone, Copy)]
+pub(in super::super) enum Columns {
+    /// As it is.
+    As(RawMat<Elements>),
+    /// As the kernels read it.
+    Packed(*const u32),
+}
+// SAFETY: only unsafe functions read through the address, whose callers keep it valid and unchanged meanwhile.
+unsafe impl Send for Columns {}
+// SAFETY: as for `Send`; nothing is written through it.
+unsafe impl Sync for Columns {}
+
 /// The result C of a product by address; its columns lie next to each other.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for our own kernels"))]
