@@ -16,7 +16,7 @@ use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::interval::Interval;
 use crate::nn::{Pooling, Precision};
-use recipe::{LossTerm, Recipe};
+use recipe::Recipe;
 
 /// Everything that decides what a training run does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub struct Config {
     /// Steps at most, over all epochs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<usize>,
-    /// Epochs without a better training loss before the run stops.
+    /// Epochs without a better value of `monitor` before the run stops.
     pub patience: usize,
     /// How the student makes one vector of the states of a caption.
     pub pooling: Pooling,
@@ -173,8 +173,7 @@ impl Config {
             let why = if least == 3 { " (two special tokens and one of text)" } else { "" };
             require(value >= least, key, value, || format!("it must be {least} or more{why}"))?;
         }
-        let compares = |term: &LossTerm| matches!(term, LossTerm::Similarity | LossTerm::Clip);
-        let alone = self.batch_size == 1 && self.recipe.loss.0.iter().any(|(_, term)| compares(term));
+        let alone = self.batch_size == 1 && self.recipe.loss.needs_whole_batch();
         require(!alone, "batch-size", self.batch_size, || {
             "the losses similarity and clip compare the pairs of a batch: give 2 or more".into()
         })?;

@@ -52,15 +52,15 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 pub fn write_error(path: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "the disk is full: free some space, or choose another disk with --log-dir or --cache-dir"
+            "the disk is full: free some space, or choose another disk (for a run, with --log-dir or --cache-dir)"
         }
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
-            "choose a folder you may write to with --log-dir or --cache-dir"
+            "choose a folder that you may write to (for a run, with --log-dir or --cache-dir)"
         }
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists | ErrorKind::IsADirectory => {
-            "part of this path exists as something else; choose another with --log-dir or --cache-dir"
+            "part of this path exists as something else; choose another (for a run, with --log-dir or --cache-dir)"
         }
-        _ => "choose another folder with --log-dir or --cache-dir",
+        _ => "choose another folder (for a run, with --log-dir or --cache-dir)",
     };
     Error::from(error).context(format!("cannot write {}", path.display())).hint(hint)
 }

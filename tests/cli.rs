@@ -9,7 +9,7 @@ use themo::data::tokens::TextTokenizer;
 
 mod common;
 
-use common::{copy_tree, demo, stderr};
+use common::{assert_fails, copy_tree, demo, stderr};
 
 /// A scratch folder with its own logs and cache.
 struct Scratch(TempDir);
@@ -48,18 +48,6 @@ impl Scratch {
     fn assert_no_run(&self) {
         assert!(!self.path("logs").exists(), "a run folder was made");
     }
-}
-
-/// The run failed with this exit code, its message holds `parts` and ends with a hint.
-#[track_caller]
-fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
-    let text = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in: {text}");
-    }
-    assert!(text.contains("error: ") && text.contains("\nhint: "), "{text}");
-    assert!(!text.contains("panicked"), "{text}");
 }
 
 #[test]

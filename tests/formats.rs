@@ -245,15 +245,31 @@ fn the_encoder_is_found_below_any_prefix_and_heads_are_left_out() {
     refused(folder.path(), "relative_key_query");
 }
 
+/// A student with the tensors that it writes.
+struct Saved {
+    folder: tempfile::TempDir,
+    student: Student,
+    bert: Tensors,
+    projection: Tensor,
+}
+
+fn saved() -> Saved {
+    let student = Student::load(&golden("tiny-bert"), head(), 7, &compute()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    student.save(folder.path(), TokenizerFacts::default()).unwrap();
+    let bert = tensors(&folder.path().join("model.safetensors"));
+    let projection = tensors(&folder.path().join("head.safetensors"))["projection.weight"].clone();
+    Saved { folder, student, bert, projection }
+}
+
+fn embed(student: &Student) -> Vec<Vec<f32>> {
+    let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
+    student.embed(&tokens).unwrap().to_vec2().unwrap()
+}
+
 #[test]
 fn lightning_files_hold_other_modules_too() {
-    let student = Student::load(&golden("tiny-bert"), head(), 7, &compute()).unwrap();
-    let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
-    let embed = |student: &Student| student.embed(&tokens).unwrap().to_vec2::<f32>().unwrap();
-    let saved = tempfile::tempdir().unwrap();
-    student.save(saved.path(), TokenizerFacts::default()).unwrap();
-    let bert = tensors(&saved.path().join("model.safetensors"));
-    let projection = &tensors(&saved.path().join("head.safetensors"))["projection.weight"];
+    let Saved { folder: saved, student, bert, projection } = &saved();
     let others =
         ["clip.text_model.embeddings.token_embedding.weight", "clip.visual_projection.weight", "accuracy.total"];
     for (outer, inner, at) in [
@@ -269,19 +285,13 @@ fn lightning_files_hold_other_modules_too() {
         let file = saved.path().join("lightning.safetensors");
         candle_core::safetensors::save(&all, &file).unwrap();
         let loaded = Student::from_lightning(&file, &golden("tiny-bert"), Pooling::Mean, &compute()).unwrap();
-        assert_eq!(embed(&loaded), embed(&student), "{outer}{inner}");
+        assert_eq!(embed(&loaded), embed(student), "{outer}{inner}");
     }
 }
 
 #[test]
 fn the_head_of_another_module_is_not_the_students() {
-    let student = Student::load(&golden("tiny-bert"), head(), 7, &compute()).unwrap();
-    let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
-    let embed = |student: &Student| student.embed(&tokens).unwrap().to_vec2::<f32>().unwrap();
-    let saved = tempfile::tempdir().unwrap();
-    student.save(saved.path(), TokenizerFacts::default()).unwrap();
-    let bert = tensors(&saved.path().join("model.safetensors"));
-    let projection = &tensors(&saved.path().join("head.safetensors"))["projection.weight"];
+    let Saved { folder: saved, student, bert, projection } = &saved();
     let load = |others: &[(&str, &Tensor)]| {
         let mut all: Tensors = bert.iter().map(|(name, t)| (format!("transformer.{name}"), t.clone())).collect();
         all.extend(others.iter().map(|(name, tensor)| ((*name).to_owned(), (*tensor).clone())));
@@ -292,7 +302,7 @@ fn the_head_of_another_module_is_not_the_students() {
     let vector = Tensor::ones(20, DType::F32, &Device::Cpu).unwrap();
     for other in ["teacher.projection.bias", "clip.visual.final_norm.weight", "text_model.final_norm.bias"] {
         let loaded = load(&[("projection.weight", projection), (other, &vector)]).unwrap();
-        assert_eq!(embed(&loaded), embed(&student), "{other}");
+        assert_eq!(embed(&loaded), embed(student), "{other}");
     }
     let error = load(&[("clip.projection.weight", projection)]).err().unwrap().to_string();
     assert!(error.contains("has no projection.weight"), "{error}");
@@ -325,8 +335,6 @@ fn old_checkpoints_of_themo_still_load() {
     candle_core::safetensors::save(&all, folder.path().join("model.safetensors")).unwrap();
     fs::remove_file(folder.path().join("head.safetensors")).unwrap();
     fs::copy(golden("tiny-bert/config.json"), folder.path().join("config.json")).unwrap();
-    let tokens = Tokens::pack(&[vec![4u32, 20, 30, 5], vec![4, 5]], 0).unwrap();
-    let embed = |student: &Student| student.embed(&tokens).unwrap().to_vec2::<f32>().unwrap();
     assert_eq!(embed(&Student::load(folder.path(), with_all, 0, &compute()).unwrap()), embed(&student));
     assert_eq!(embed(&Student::from_checkpoint(folder.path(), &compute()).unwrap()), embed(&student));
 }

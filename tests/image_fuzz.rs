@@ -13,6 +13,7 @@ use themo::data::image::{Transparency, decode};
 mod common;
 
 use common::counting::{Counting, LIVE, PEAK};
+use common::random::Random;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -21,17 +22,6 @@ static ALLOCATOR: Counting = Counting;
 const MUTATIONS: usize = 200;
 /// What decoding may take: three times the RGBA of the largest image that is read (179 million pixels).
 const MOST_BYTES: usize = 3 * 4 * 178_956_970;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n.max(1)
-    }
-}
 
 /// Damages a file in one to three ways, half of them where its structure is.
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 mod common;
 
-use common::{copy_tree, stderr};
+use common::{assert_fails, copy_tree, stderr};
 
 struct Scratch(tempfile::TempDir);
 
@@ -59,16 +59,6 @@ fn run_of(output: &Output) -> PathBuf {
     succeeds(output).lines().find_map(|line| line.strip_prefix("run folder")).unwrap().trim().into()
 }
 
-#[track_caller]
-fn fails(output: &Output, code: i32, parts: &[&str]) {
-    let text = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in: {text}");
-    }
-    assert!(text.contains("error: ") && text.contains("\nhint: "), "{text}");
-}
-
 fn pairs() -> String {
     (0..20).map(|k| format!("un círculo rojo {k}\ta red circle {k}\r\n")).collect()
 }
@@ -91,13 +81,13 @@ fn packed_and_piped_pairs_train_as_plain_ones() {
     // A resumed run needs them again.
     let resume =
         |stdin: &[u8]| scratch.themo(&["train", "--resume", piped.to_str().unwrap(), "--max-steps", "5"], stdin);
-    fails(&resume(b""), 1, &["no caption pair in standard input"]);
-    fails(&resume(b"uno\tone\n"), 1, &["not those that the run began with"]);
+    assert_fails(&resume(b""), 1, &["no caption pair in standard input"]);
+    assert_fails(&resume(b"uno\tone\n"), 1, &["not those that the run began with"]);
     succeeds(&resume(text.as_bytes()));
     assert!(metrics(&piped).lines().count() > plain.lines().count());
-    fails(&scratch.train(&["--pairs", "-", "--val-pairs", "-"], &packed), 2, &["pairs cannot be - twice"]);
+    assert_fails(&scratch.train(&["--pairs", "-", "--val-pairs", "-"], &packed), 2, &["pairs cannot be - twice"]);
     let truncated = scratch.write("cut.zst", &packed[..packed.len() / 2]);
-    fails(&scratch.train(&["--pairs", &truncated], b""), 1, &["cut.zst", "zstd", "truncated or corrupt after"]);
+    assert_fails(&scratch.train(&["--pairs", &truncated], b""), 1, &["cut.zst", "zstd", "truncated or corrupt after"]);
 }
 
 #[test]
@@ -105,7 +95,7 @@ fn other_encodings_are_refused_by_name() {
     let scratch = Scratch::new();
     for (name, bytes) in [("u16.tsv", utf16(&format!("\u{feff}{}", pairs()))), ("bare.tsv", utf16(&pairs()))] {
         let pairs = scratch.write(name, &bytes);
-        fails(&scratch.train(&["--pairs", &pairs], b""), 1, &["pairs", name, "UTF-16LE", "iconv -f UTF-16LE"]);
+        assert_fails(&scratch.train(&["--pairs", &pairs], b""), 1, &["pairs", name, "UTF-16LE", "iconv -f UTF-16LE"]);
     }
     assert!(!Path::new(&scratch.path("logs")).exists());
     let embed = |kind: &str, list: &str| {
@@ -114,11 +104,11 @@ fn other_encodings_are_refused_by_name() {
     };
     for kind in ["--texts", "--images"] {
         let list = scratch.write("list", utf16("a red circle\n"));
-        fails(&embed(kind, &list), 1, &["list", "UTF-16LE"]);
+        assert_fails(&embed(kind, &list), 1, &["list", "UTF-16LE"]);
         let list = scratch.write("list", b"a red circle\na \0red circle\n");
-        fails(&embed(kind, &list), 1, &["list, line 2: NUL bytes"]);
+        assert_fails(&embed(kind, &list), 1, &["list, line 2: NUL bytes"]);
         let list = scratch.write("list", b"un ni\xf1o\n");
-        fails(&embed(kind, &list), 1, &["list, line 1: not UTF-8", "Windows-1252"]);
+        assert_fails(&embed(kind, &list), 1, &["list, line 1: not UTF-8", "Windows-1252"]);
     }
     assert!(!Path::new(&scratch.path("out.safetensors")).exists());
 }
@@ -169,7 +159,7 @@ fn lists_begin_with_a_mark_or_come_packed_or_piped() {
     assert!(written[0] == written[1] && written[0] == written[2]);
     let texts = scratch.write("t", "\u{feff}a red circle\n\na blue moon\n");
     assert!(succeeds(&embed(&["--texts", &texts], b"")).starts_with("3 texts to "));
-    fails(&embed(&["--texts", "-", "--images", "-"], b"x\n"), 2, &["standard input"]);
+    assert_fails(&embed(&["--texts", "-", "--images", "-"], b"x\n"), 2, &["standard input"]);
 }
 
 #[test]

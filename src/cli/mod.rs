@@ -50,7 +50,7 @@ pub enum Command {
     /// text tower, gives its English translation. The run is written to LOG_DIR/NAME/version_N; Ctrl-C stops it, and
     /// --resume continues it.
     ///
-    /// Every option is also a key of the --config file, without the dashes (`batch-size = 256`; --no-shuffle is
+    /// Every setting of the run is also a key of the --config file, without the dashes (`batch-size = 256`; --no-shuffle is
     /// `shuffle = false`). Options take precedence over the file, and the file over the defaults. The run folder keeps the
     /// result in config.toml.
     #[command(args_override_self = true, after_help = train::EXAMPLES)]

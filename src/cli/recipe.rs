@@ -67,7 +67,7 @@ pub struct RecipeArgs {
     /// mse, cosine, similarity, clip or a weighted sum of them, such as mse+0.1*clip [default: mse]
     ///
     /// mse: mean squared difference of the vectors. cosine: mean of 1 - cosine. similarity: mean squared difference
-    /// of the two matrices of cosines within the batch; it needs mse beside it. clip: CLIP's symmetric cross-entropy
+    /// of the two matrices of cosines within the batch; alone it does not learn the task. clip: CLIP's symmetric cross-entropy
     /// within the batch.
     #[arg(long, value_name = "LOSS", help_heading = "Loss")]
     loss: Option<String>,

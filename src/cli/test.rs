@@ -57,7 +57,7 @@ pub struct TestArgs {
     #[arg(long, help_heading = "What")]
     #[serde(skip)]
     pub baseline: bool,
-    /// Print published figures and their sources; needs no data
+    /// With --baseline, print published figures and their sources instead; needs no data
     #[arg(long, requires = "baseline", conflicts_with = "version_path", help_heading = "What")]
     #[serde(skip)]
     pub published: bool,
@@ -100,7 +100,7 @@ pub struct TestArgs {
     /// CLIP in whose space the student was trained [default: the run's]
     ///
     /// A folder, or the name of a model on the hub (owner/name or owner/name@revision).
-    #[arg(long, value_name = "MODEL", help_heading = "Computing")]
+    #[arg(long, value_name = "MODEL", requires = "version_path", help_heading = "Computing")]
     teacher: Option<String>,
     /// BERT from which a checkpoint of the Python Themo was trained [default:
     /// dccuchile/bert-base-spanish-wwm-uncased]

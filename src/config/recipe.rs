@@ -212,6 +212,13 @@ impl LossTerm {
     }
 }
 
+impl Loss {
+    /// Whether the loss of a batch is more than the sum of its samples' losses.
+    pub fn needs_whole_batch(&self) -> bool {
+        self.0.iter().any(|(_, term)| matches!(term, LossTerm::Similarity | LossTerm::Clip))
+    }
+}
+
 impl FromStr for Loss {
     type Err = Error;
 

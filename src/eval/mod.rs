@@ -1,4 +1,4 @@
-//! How good a text encoder is: retrieval over images, zero-shot classification, and the report of both.
+//! How good a text encoder is: retrieval over images, zero-shot classification, and their results.
 //!
 //! | file | holds |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | [`retrieval`] | XTD10: captions against images, both ways |
 //! | [`classification`] | ImageNet: images against prompts with class names |
 //! | [`probe`] | recall@1 while a student trains |
-//! | [`towers`] | the student, the teacher's towers and the baseline behind those traits |
+//! | [`towers`] | the student, the teacher's towers and the baseline behind the traits below |
 //! | [`suite`] | the sets that are measured on, and texts scored on them |
 //! | [`baseline`] | M-CLIP, measured once and kept |
 //! | [`student`] | a trained student, and its teacher |

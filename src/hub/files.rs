@@ -80,9 +80,10 @@ pub fn needed(parts: &[Part], has: &dyn Fn(&str) -> bool) -> std::result::Result
     if missing.is_empty() { Ok(files) } else { Err(missing) }
 }
 
-/// The files that `parts` can do without, but that decide about token ids where the model has them.
+/// The files that `parts` can do without, but that decide about token ids or pixels where the model has them.
 pub fn optional(parts: &[Part]) -> impl Iterator<Item = &'static str> {
-    SETTINGS.into_iter().chain([TOKENIZERS[0][0]]).filter(|_| wants_tokenizer(parts))
+    let of_texts = SETTINGS.into_iter().chain([TOKENIZERS[0][0]]).filter(|_| wants_tokenizer(parts));
+    of_texts.chain(parts.contains(&Part::Images).then_some(PROCESSOR))
 }
 
 fn wants_tokenizer(parts: &[Part]) -> bool {

@@ -43,8 +43,8 @@ pub struct TextConfig {
     pub hidden_act: String,
     /// Added to the variance in layer norms.
     pub layer_norm_eps: f64,
-    /// The token whose state makes the vector of a text; 2, which old files have by mistake, stands for the token with
-    /// the highest id.
+    /// The token whose state makes the vector of a text. In a `clip`, 2 (which transformers before 4.31 wrote by
+    /// mistake) stands for the token with the highest id; see [`EndOfText`](super::kinds::EndOfText).
     pub eos_token_id: u32,
 }
 

@@ -20,7 +20,7 @@ pub enum Role {
     ClipVision,
 }
 
-/// How a kind names its parameters; see `models::weights`.
+/// How a kind names its parameters; see `models::names`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
     /// `encoder.layer.0.attention.self.query`
@@ -141,11 +141,6 @@ impl Kind {
     /// The row of `model_type`.
     pub fn of_type(model_type: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.model_type == model_type)
-    }
-
-    /// Whether `role` is a CLIP's.
-    pub fn is_clip(&self) -> bool {
-        self.role != Role::Student
     }
 
     /// The row of a `config.json` with one of `roles`. Configurations from before 2020 may lack `model_type`: then the
@@ -304,7 +299,7 @@ mod tests {
     fn every_type_and_class_is_there_once() {
         for (i, kind) in KINDS.iter().enumerate() {
             assert!(!KINDS[..i].iter().any(|k| k.model_type == kind.model_type || k.class == kind.class));
-            assert_eq!(kind.is_clip(), kind.norm_first);
+            assert_eq!(kind.role != Role::Student, kind.norm_first);
         }
     }
 }

@@ -47,7 +47,13 @@ impl MclipConfig {
     fn encoder(&self) -> Result<BertConfig> {
         let named = self.model_base.to_lowercase();
         let mut settings = self.other.clone();
-        settings.insert("model_type".into(), kind_of_base(&named).into());
+        if let Some(kind) = self.kind_of_base(&named) {
+            settings.insert("model_type".into(), kind.into());
+        } else {
+            // These are the M-CLIP's own. Without them it is a BERT, or refused if its sizes are a RoBERTa's.
+            settings.remove("model_type");
+            settings.remove("architectures");
+        }
         if !settings.contains_key("hidden_size") {
             settings.extend(known_base(&named).ok_or_else(|| {
                 Error::new(format!("the sizes of `{}`, which this M-CLIP is built on, are not known", self.model_base))
@@ -64,12 +70,16 @@ impl MclipConfig {
         }
         Ok(config)
     }
-}
 
-/// The kind of the model named `name`: the longest `model_type` that the name holds, else BERT.
-fn kind_of_base(name: &str) -> &'static str {
-    let students = KINDS.iter().filter(|kind| kind.role == Role::Student).map(|kind| kind.model_type);
-    students.filter(|kind| name.contains(kind)).max_by_key(|kind| kind.len()).unwrap_or("bert")
+    /// The `model_type` of the encoder `named` so: that of config.json, else the longest which the name holds. A mere
+    /// "bert" in a name says nothing (`xlm-r-bert-base-nli-...` is an XLM-R).
+    fn kind_of_base(&self, named: &str) -> Option<&'static str> {
+        let own = self.other.get("model_type").and_then(Value::as_str);
+        let students = || KINDS.iter().filter(|kind| kind.role == Role::Student).map(|kind| kind.model_type);
+        let of_name =
+            || students().filter(|kind| *kind != "bert" && named.contains(kind)).max_by_key(|kind| kind.len());
+        students().find(|kind| Some(*kind) == own).or_else(of_name)
+    }
 }
 
 /// The sizes in the config.json of the models that M-CLIPs are built on, by their lower-case names.
@@ -146,7 +156,28 @@ mod tests {
         for (name, eps) in [("labse", 1e-12), ("sentence-transformers/labse", 1e-12), ("xlm-roberta-large", 1e-5)] {
             assert_eq!(known_base(name).unwrap()["layer_norm_eps"], eps, "{name}");
         }
-        assert_eq!(kind_of_base("m/xlm-roberta-base"), "xlm-roberta");
-        assert_eq!(kind_of_base("sentence-transformers/labse"), "bert");
+    }
+
+    #[test]
+    fn an_xlm_r_under_another_name_is_not_taken_for_a_bert() {
+        let encoder = |base: &str, model_type: &str, positions: u64| {
+            let mut config: MclipConfig = serde_json::from_value(serde_json::json!({
+                "modelBase": base, "transformerDimensions": 20, "numDims": 8, "architectures": ["MultilingualCLIP"],
+                "model_type": model_type, "vocab_size": 50, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "intermediate_size": 30, "max_position_embeddings": positions, "type_vocab_size": 2, "hidden_size": 20,
+            }))
+            .unwrap();
+            if positions == 514 {
+                config.other.insert("type_vocab_size".into(), 1.into());
+            }
+            config.encoder().map(|encoder| encoder.kind.model_type)
+        };
+        assert_eq!(encoder("m/xlm-roberta-base", "M-CLIP", 514).unwrap(), "xlm-roberta");
+        assert_eq!(encoder("sentence-transformers/LaBSE", "M-CLIP", 512).unwrap(), "bert");
+        for name in ["BAAI/bge-m3", "sentence-transformers/xlm-r-100langs-bert-base-nli-mean-tokens"] {
+            assert_eq!(encoder(name, "xlm-roberta", 514).unwrap(), "xlm-roberta");
+            let error = format!("{:?}", encoder(name, "M-CLIP", 514).unwrap_err());
+            assert!(error.contains("may be a RoBERTa"), "{error}");
+        }
     }
 }

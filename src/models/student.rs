@@ -41,7 +41,7 @@ impl Head {
     }
 
     /// Refuses a head that is not the one `found` in the checkpoint `folder`.
-    fn expect(self, found: Self, folder: &Path) -> Result<()> {
+    fn require_same(self, found: Self, folder: &Path) -> Result<()> {
         let folder = folder.display();
         if found.dim != self.dim {
             return Err(Error::new(format!(
@@ -131,7 +131,7 @@ impl Student {
     pub fn load(folder: &Path, head: Head, seed: u64, compute: &Compute) -> Result<Self> {
         let trained = folder.join(HEAD_FILE).exists();
         if trained {
-            head.expect(read_json(&folder.join(HEAD_FILE))?, folder)?;
+            head.require_same(read_json(&folder.join(HEAD_FILE))?, folder)?;
         }
         let weights = open(folder, compute)?;
         Self::build(folder, weights, head, (!trained).then_some(seed), compute, Params::new(compute.backend))

@@ -1,4 +1,4 @@
-//! Checkpoints: reading safetensors and PyTorch's files, writing safetensors, and the names that parameters have in each format.
+//! Checkpoints: reading safetensors and PyTorch's files, writing safetensors.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use super::retention::keep_best;
 use super::state::{Measured, State};
 use crate::data::tokens::TOKENIZER_FILES;
 use crate::error::{Error, Result, ResultExt};
+use crate::fs::sync_dir;
 use crate::models::student::HEAD_FILE;
 use crate::models::weights::{read_json, write_tensors};
 use crate::models::{Student, TokenizerFacts};
@@ -153,7 +154,7 @@ impl Checkpoints {
             }
             return Err(error.into());
         }
-        File::open(&self.dir)?.sync_all()?;
+        sync_dir(&self.dir)?;
         if aside.exists() {
             fs::remove_dir_all(&aside)?;
         }

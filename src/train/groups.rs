@@ -8,7 +8,7 @@ use crate::nn::Params;
 pub struct Group {
     /// Its share of the learning rate.
     pub rate: f64,
-    /// What its values are multiplied by and AdamW takes off, times the learning rate, or Adam adds to the gradient.
+    /// AdamW subtracts `learn_rate * weight_decay * value`; Adam adds `weight_decay * value` to the gradient.
     pub weight_decay: f64,
 }
 

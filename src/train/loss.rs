@@ -30,7 +30,7 @@ impl Objective {
 
     /// Whether the loss of a batch is more than the sum of its samples' losses.
     pub fn needs_whole_batch(&self) -> bool {
-        self.loss.0.iter().any(|(_, term)| matches!(term, LossTerm::Similarity | LossTerm::Clip))
+        self.loss.needs_whole_batch()
     }
 
     /// The share of the loss of a batch of `batch` rows that these rows `[rows, dim]` bring; all rows where the loss

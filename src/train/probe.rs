@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::Dataset;
-use super::teacher::Teacher;
+use super::teacher::{STOPPED, Teacher};
 use crate::config::Config;
 use crate::config::recipe::Monitor;
 use crate::data::image::settings_file;
@@ -58,6 +58,9 @@ pub fn load(
             let (dim, mut tower) = (projection.dim(0)?, None);
             let bar = progress(images.len() as u64, "probe images");
             let cached = Targets::open_or_compute(&config.cache_dir, &key, images.len(), dim, |start| {
+                if (teacher.should_stop)() {
+                    return Err(Error::stopped(STOPPED));
+                }
                 if tower.is_none() {
                     tower = Some(TeacherImages::load(folder, config.transparency, compute)?);
                 }

@@ -23,11 +23,11 @@ pub struct Teacher<'a> {
     compute: &'a Compute,
     key: Key,
     loaded: Option<(ClipText, TextTokenizer)>,
-    should_stop: &'a dyn Fn() -> bool,
+    pub(super) should_stop: &'a dyn Fn() -> bool,
 }
 
 /// What a run says that a signal ended while the teacher's features were computed.
-pub(super) const STOPPED: &str = "stopped before the first step";
+pub(super) const STOPPED: &str = "stopped while the teacher's features were computed";
 
 impl<'a> Teacher<'a> {
     /// The CLIP in `folder`; its work ends once `should_stop` says so.

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod counting;
+pub mod random;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,18 @@ pub fn demo(path: &str) -> PathBuf {
 /// What a program wrote to its standard error.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The program failed with this exit code; its message holds `parts`, ends with a hint, and is not a panic's.
+#[track_caller]
+pub fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    assert!(text.contains("error: ") && text.contains("\nhint: "), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
 }
 
 /// Copies a folder and all that is in it.

@@ -64,15 +64,7 @@ pub(super) fn bert(vocab: Vocab, settings: &Settings) -> Result<Tokenizer> {
 
 /// RobertaTokenizer, byte-level BPE.
 pub(super) fn roberta(vocab: Vocab, merges: Vec<(String, String)>, settings: &Settings) -> Result<Tokenizer> {
-    let named = settings.named(&plain(&[
-        ("bos_token", "<s>"),
-        ("eos_token", "</s>"),
-        ("sep_token", "</s>"),
-        ("cls_token", "<s>"),
-        ("unk_token", "<unk>"),
-        ("pad_token", "<pad>"),
-        ("mask_token", "<mask>"),
-    ]))?;
+    let named = settings.named(&roberta_tokens(Token::Plain("<mask>".to_owned())))?;
     let mut tokenizer = Tokenizer::new(bpe(vocab, merges, "", None)?);
     let prefix = settings.flag("add_prefix_space", false)?;
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix, true, true)));
@@ -114,7 +106,7 @@ pub(super) enum Pieces {
 
 /// XLMRobertaTokenizer, unigram pieces.
 pub(super) fn xlm_roberta(pieces: Pieces, charsmap: &[u8], settings: &Settings) -> Result<Tokenizer> {
-    let named = settings.named(&xlm_roberta_tokens(Token::Plain("<mask>".to_owned())))?;
+    let named = settings.named(&roberta_tokens(Token::Plain("<mask>".to_owned())))?;
     let text = |key: &str| named.get(key).map(|token| token.text().to_owned());
     let (vocab, own) = match pieces {
         Pieces::Whole(vocab) => (vocab, None),
@@ -137,7 +129,7 @@ pub(super) fn xlm_roberta(pieces: Pieces, charsmap: &[u8], settings: &Settings) 
 /// CamembertTokenizer, unigram pieces.
 pub(super) fn camembert(pieces: Pieces, charsmap: &[u8], settings: &Settings) -> Result<Tokenizer> {
     let mask = |text: &str| Token::Added(AddedToken::from(text, true).lstrip(true));
-    let mut named = settings.named(&xlm_roberta_tokens(mask("<mask>")))?;
+    let mut named = settings.named(&roberta_tokens(mask("<mask>")))?;
     for (key, token) in &mut named.0 {
         if key == "mask_token"
             && let Token::Plain(text) = token
@@ -173,7 +165,8 @@ pub(super) fn camembert(pieces: Pieces, charsmap: &[u8], settings: &Settings) ->
     Ok(tokenizer)
 }
 
-fn xlm_roberta_tokens(mask: Token) -> Vec<(&'static str, Token)> {
+/// The special tokens of RoBERTa and of those that took them over.
+fn roberta_tokens(mask: Token) -> Vec<(&'static str, Token)> {
     let mut tokens = plain(&[
         ("bos_token", "<s>"),
         ("eos_token", "</s>"),

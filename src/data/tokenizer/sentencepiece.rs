@@ -142,7 +142,7 @@ fn broken() -> Error {
     Error::new("it is not a whole SentencePiece model").hint("fetch the file again; it may have been cut short")
 }
 
-/// Whether every path through the rules stays inside them: [`Precompiled`] indexes without a check.
+/// Whether every path through the rules stays inside them: the `Precompiled` of tokenizers indexes without a check.
 ///
 /// They are the length of a double array in bytes, the array (a unit of `Darts-clone` is 32 bits: see `double_array_unit`
 /// in its `darts.h`), and the replacements, each ended by a zero byte.

@@ -56,7 +56,7 @@ pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: 
     assert!(fits(a.data.len(), m, k, a.row_stride, a.col_stride), "A is too short");
     assert!(fits(b.data.len(), k, n, b.row_stride, b.col_stride), "B is too short");
     assert!(c.len() == m * n, "C is not {m} x {n}");
-    init.expect(m, n);
+    init.assert_fits(m, n);
     if m == 0 || n == 0 {
         return;
     }
@@ -221,7 +221,7 @@ impl Packed {
         assert!(self.bf16 || matches!(elements, Elements::F32(_)), "f32 products of bf16");
         let may_be_bf16 = self.writes_bf16() && !matches!(init, Init::C);
         assert!(may_be_bf16 || matches!(target, Target::F32(_)), "bf16 of a sum in parts");
-        init.expect(m, n);
+        init.assert_fits(m, n);
         let a = RawMat { ptr: elements, row_stride: k, col_stride: 1 };
         let (b, c) = (Columns::Packed(self.start), Out { init, ptr: target, row_stride: n });
         // SAFETY: A lies within its slice, `init` fits C, C is borrowed mutably, and `new` has packed B for this CPU.

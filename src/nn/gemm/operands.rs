@@ -132,7 +132,7 @@ pub enum Init<'a> {
 
 impl Init<'_> {
     /// Panics if it does not fit C `m x n`.
-    pub(super) fn expect(self, m: usize, n: usize) {
+    pub(super) fn assert_fits(self, m: usize, n: usize) {
         match self {
             Self::Bias(bias) => assert!(bias.len() == n, "the bias is not {n} long"),
             Self::Other(other) => assert!(other.len() == m * n, "what is added is not {m} x {n}"),
