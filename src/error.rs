@@ -100,18 +100,34 @@ impl From<candle_core::Error> for Error {
         match error {
             // A backtrace is for us, not for the user.
             candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            candle_core::Error::Io(error) => match error.downcast::<Carried>() {
+                Ok(Carried(error)) => error,
+                Err(other) => Self::from(other),
+            },
             other => Self::new(other.to_string()),
         }
     }
 }
 
-/// For implementations of candle's traits. (The hint is kept in the text: candle's errors have none.)
+/// An [`Error`] inside one of candle's, which has no hint: there it stands in the text.
+#[derive(Debug)]
+struct Carried(Error);
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.advice() {
+            Some(hint) => write!(f, "{} ({hint})", self.0),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Carried {}
+
+/// For implementations of candle's traits. (Of candle's variants, only that of I/O gives back what it wraps.)
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
-        match error.advice() {
-            Some(hint) => Self::wrap(format!("{error} ({hint})")),
-            None => Self::wrap(error.to_string()),
-        }
+        Self::Io(std::io::Error::other(Carried(error)))
     }
 }
 
@@ -139,5 +155,21 @@ pub(crate) fn first_few<T: std::fmt::Display>(items: &[T]) -> String {
     match items.len() - shown.len() {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_comes_back_whole_from_candle() {
+        let error = || Error::usage("no tensor").context("model.safetensors").hint("fetch it again");
+        let candles = candle_core::Error::from(error()).bt();
+        assert!(candles.to_string().starts_with("model.safetensors: no tensor (fetch it again)"), "{candles}");
+        let back = Error::from(candles);
+        assert_eq!(format!("{back:?}"), format!("{:?}", error()));
+        let other = Error::from(candle_core::Error::from(std::io::Error::other("no disk")));
+        assert_eq!((other.to_string(), other.advice()), ("no disk".to_owned(), None));
     }
 }

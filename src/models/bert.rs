@@ -4,13 +4,15 @@
 use std::path::Path;
 
 use candle_core::Tensor;
+use candle_nn::VarBuilder;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::encoder::{Encoder, Tape};
 use super::kinds::{FirstPosition, Kind, Role, TokenTypes};
 use super::layer::EncoderConfig;
-use super::weights::{Weights, encoder_layers, read_json};
+use super::load;
+use super::weights::read_json;
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::embedding::{self, Lookup};
 use crate::nn::{Activation, Batch, Embedding, Gradients, Params, Pooling, Tokens};
@@ -163,23 +165,21 @@ pub struct Bert {
 }
 
 impl Bert {
-    /// Takes the parameters from `weights` (below its prefix).
-    pub fn load(config: BertConfig, weights: &mut Weights, params: &mut Params) -> Result<Self> {
+    /// Loads the BERT at `vb`.
+    pub fn load(config: BertConfig, vb: &VarBuilder, params: &mut Params) -> Result<Self> {
         let sizes = &config.sizes;
         let (kind, hidden) = (config.kind, sizes.hidden_size);
         let width = if kind.widens { sizes.embedding_size } else { hidden };
-        let mut table = |name: &str, rows: usize| {
-            let table = weights.param(&format!("embeddings.{name}_embeddings.weight"), &[rows, width], params)?;
-            Ok::<_, Error>(Embedding::new(table, params.backend()))
-        };
-        let word = table("word", sizes.vocab_size)?;
-        let position = table("position", sizes.max_position_embeddings)?;
+        let tables = vb.pp("embeddings");
+        let mut table = |name: &str, rows: usize| load::embedding(rows, width, tables.pp(name), params);
+        let word = table("word_embeddings", sizes.vocab_size)?;
+        let position = table("position_embeddings", sizes.max_position_embeddings)?;
         let mut constants = Vec::new();
         if kind.token_types != TokenTypes::None {
-            constants.push(table("token_type", sizes.type_vocab_size)?);
+            constants.push(table("token_type_embeddings", sizes.type_vocab_size)?);
         }
         if kind.token_types == TokenTypes::TableAndTask && sizes.use_task_id {
-            constants.push(table("task_type", sizes.task_type_vocab_size)?);
+            constants.push(table("task_type_embeddings", sizes.task_type_vocab_size)?);
         }
         let encoder = Encoder::load(
             EncoderConfig {
@@ -193,9 +193,9 @@ impl Bert {
                 causal: false,
                 eps: sizes.layer_norm_eps,
             },
-            "embeddings.LayerNorm",
-            encoder_layers(kind.names, sizes.num_hidden_layers),
-            weights,
+            kind.names,
+            None,
+            vb,
             params,
         )?;
         Ok(Self { config, word, position, constants, encoder })

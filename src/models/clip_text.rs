@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use super::clip::{ClipConfig, find_tower, leftover};
 use super::encoder::{Encoder, Tape};
 use super::kinds::EndOfText;
-use super::weights::{Leftover, Weights, clip_layers};
+use super::load;
+use super::weights::{Leftover, Weights};
 use crate::error::{Error, Result};
 use crate::nn::embedding::{self, Lookup};
 use crate::nn::{Backend, Batch, Compute, Embedding, Gradients, Params, Pooling, Tokens};
@@ -31,9 +32,9 @@ pub struct ClipText {
 pub fn text_projection(folder: &Path, device: &Device) -> Result<Tensor> {
     let config = ClipConfig::from_folder(folder)?;
     let mut weights = Weights::open(folder, device)?;
-    let shape = [config.projection_dim, config.text()?.hidden_size];
+    let shape = (config.projection_dim, config.text()?.hidden_size);
     let outer = find_tower(&mut weights, TOKENS)?;
-    let projection = weights.take_whole(&format!("{outer}text_projection.weight"), &shape)?;
+    let projection = load::constant(shape, "text_projection.weight", &weights.below(&outer))?;
     weights.finish(|_| Leftover::Nothing)?;
     Ok(projection)
 }
@@ -59,27 +60,20 @@ impl ClipText {
         let mut weights = Weights::open(folder, &compute.device)?;
         let outer = find_tower(&mut weights, TOKENS)?;
         let backend = compute.backend;
-        let mut table = |name: &str, rows: usize| {
-            let table = weights.param(&format!("embeddings.{name}_embedding.weight"), &[rows, hidden], &mut params)?;
-            Ok::<_, Error>(Embedding::new(table, backend))
-        };
-        let (token, position) = (table("token", text.vocab_size)?, table("position", text.max_position_embeddings)?);
-        let encoder = Encoder::load(
-            config.text_encoder()?,
-            "encoder.layers.0.layer_norm1",
-            clip_layers(text.num_hidden_layers, "final_layer_norm"),
-            &mut weights,
-            &mut params,
-        )?;
-        let shape = [config.projection_dim, hidden];
-        let text_projection = weights.take_whole(&format!("{outer}text_projection.weight"), &shape)?;
-        let prefix = weights.prefix().to_owned();
-        weights.finish(|name| leftover(&outer, &prefix, name))?;
+        let vb = weights.below(weights.prefix());
+        let tables = vb.pp("embeddings");
+        let token = load::embedding(text.vocab_size, hidden, tables.pp("token_embedding"), &mut params)?;
+        let positions = text.max_position_embeddings;
+        let position = load::embedding(positions, hidden, tables.pp("position_embedding"), &mut params)?;
+        let (names, norm) = (config.kind.names, Some("final_layer_norm"));
+        let encoder = Encoder::load(config.text_encoder()?, names, norm, &vb, &mut params)?;
+        let shape = (config.projection_dim, hidden);
+        let text_projection = load::constant(shape, "text_projection.weight", &weights.below(&outer))?;
+        weights.finish(|name| leftover(&outer, weights.prefix(), name))?;
         let end = match (config.kind.end_of_text, text.eos_token_id) {
             (EndOfText::OfClip, 2) => None,
             (_, id) => Some(id),
         };
-        let max_tokens = text.max_position_embeddings;
         Ok(Self {
             backend,
             token,
@@ -89,7 +83,7 @@ impl ClipText {
             projection_dim: config.projection_dim,
             params,
             end,
-            max_tokens,
+            max_tokens: positions,
         })
     }
 

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::clip::{ClipConfig, find_tower, leftover};
 use super::encoder::Encoder;
-use super::weights::{Weights, clip_layers};
+use super::load::{self, constant};
+use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::nn::storage::{Slice, tensor};
 use crate::nn::{Backend, Compute, FrozenLinear, LayerNorm, Params, Pooling, Rows, Tokens};
@@ -42,25 +43,21 @@ impl ClipVision {
         let mut weights = Weights::open(folder, &compute.device)?;
         let outer = find_tower(&mut weights, "embeddings.patch_embedding.weight")?;
         let (mut params, backend) = (Params::frozen(compute.backend), compute.backend);
-        let kernel = weights.take("embeddings.patch_embedding.weight", &[hidden, vision.num_channels, patch, patch])?;
+        let vb = weights.below(weights.prefix());
+        let embeddings = vb.pp("embeddings");
+        let kernel = (hidden, vision.num_channels, patch, patch);
+        let kernel = constant(kernel, "patch_embedding.weight", &embeddings)?;
         let patches = FrozenLinear::new(kernel.flatten_from(1)?, None, backend)?;
-        let class = weights.take("embeddings.class_embedding", &[hidden])?.reshape((1, 1, hidden))?;
-        let position = weights
-            .take("embeddings.position_embedding.weight", &[grid.saturating_mul(grid).saturating_add(1), hidden])?
-            .unsqueeze(0)?;
+        let class = constant(hidden, "class_embedding", &embeddings)?.reshape((1, 1, hidden))?;
+        let positions = grid.saturating_mul(grid).saturating_add(1);
+        let position = constant((positions, hidden), "position_embedding.weight", &embeddings)?.unsqueeze(0)?;
         // (transformers' spelling)
-        let pre_norm = weights.layer_norm("pre_layrnorm", hidden, vision.layer_norm_eps, &mut params)?;
-        let encoder = Encoder::load(
-            config.vision_encoder()?,
-            "encoder.layers.0.layer_norm1",
-            clip_layers(vision.num_hidden_layers, "post_layernorm"),
-            &mut weights,
-            &mut params,
-        )?;
-        let shape = [config.projection_dim, hidden];
-        let visual_projection = weights.take_whole(&format!("{outer}visual_projection.weight"), &shape)?;
-        let prefix = weights.prefix().to_owned();
-        weights.finish(|name| leftover(&outer, &prefix, name))?;
+        let pre_norm = load::layer_norm(hidden, vision.layer_norm_eps, vb.pp("pre_layrnorm"), &mut params)?;
+        let (names, norm) = (config.kind.names, Some("post_layernorm"));
+        let encoder = Encoder::load(config.vision_encoder()?, names, norm, &vb, &mut params)?;
+        let shape = (config.projection_dim, hidden);
+        let visual_projection = constant(shape, "visual_projection.weight", &weights.below(&outer))?;
+        weights.finish(|name| leftover(&outer, weights.prefix(), name))?;
         Ok(Self {
             backend,
             device: compute.device.clone(),

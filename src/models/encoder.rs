@@ -5,9 +5,12 @@
 //! sum itself, or the normalised sum. The norm after the last branch of a pre-norm tower is its final norm.
 
 use candle_core::Tensor;
+use candle_nn::VarBuilder;
 
+use super::kinds::Names;
 use super::layer::{EncoderConfig, FrozenLayer, Layer, SavedLayer};
-use super::weights::{LayerNames, Weights};
+use super::load::{layer_norm, linear};
+use super::names;
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
 use crate::nn::{Backend, Batch, FrozenLinear, Gradients, LayerNorm, Linear, Params, Pooling, Site, Tokens, on_pool};
@@ -50,12 +53,12 @@ struct Stack<W, L> {
 }
 
 impl Encoder {
-    /// Takes the parameters from `weights` under the names given for each layer; trained unless `params` are frozen.
+    /// Loads the encoder at `vb`; trained unless `params` are frozen. In CLIP, `final_norm` is the norm after the last
+    /// layer.
     pub fn load(
-        config: EncoderConfig, first_norm: &str, names: impl Iterator<Item = LayerNames>, weights: &mut Weights,
-        params: &mut Params,
+        config: EncoderConfig, names: Names, final_norm: Option<&str>, vb: &VarBuilder, params: &mut Params,
     ) -> Result<Self> {
-        let EncoderConfig { hidden, embedding, intermediate, eps, .. } = config;
+        let EncoderConfig { layers: count, hidden, embedding, intermediate, eps, .. } = config;
         if hidden == 0 || embedding == 0 || intermediate == 0 || !(eps.is_finite() && eps >= 0.0) {
             return Err(Error::new(format!(
                 "an encoder cannot have a hidden size of {hidden}, an intermediate size of {intermediate} and an \
@@ -64,16 +67,20 @@ impl Encoder {
             .hint(CONFIG));
         }
         let backend = params.backend();
-        let first_norm = weights.layer_norm(first_norm, embedding, eps, params)?;
+        let first_norm = layer_norm(embedding, eps, names::first_norm(names, vb), params)?;
         let widen = match embedding == hidden {
             true => None,
-            false => Some(weights.linear(&["embeddings_project"], hidden, embedding, true, params)?),
+            false => Some(linear(embedding, hidden, vb.pp("embeddings_project"), params)?),
         };
         // What config.json says of their number is not known to be true yet: no memory is reserved for it.
         let (mut trained, mut frozen) = (Vec::new(), Vec::new());
-        for (index, names) in names.enumerate() {
+        for index in 0..count {
+            let mut paths = names::layer(names, vb, index);
+            if let Some(norm) = final_norm.filter(|_| index + 1 == count) {
+                paths.norm_mlp = vb.pp(norm);
+            }
             params.next_layer();
-            let layer = Layer::load(&config, index, &names, weights, params).hint(|| CONFIG)?;
+            let layer = Layer::load(&config, index, paths, params).hint(|| CONFIG)?;
             if params.are_frozen() { frozen.push(layer.freeze()?) } else { trained.push(layer) }
         }
         let layers = match params.are_frozen() {

@@ -5,7 +5,8 @@
 
 use candle_core::Tensor;
 
-use super::weights::{LayerNames, Weights};
+use super::load::{layer_norm, linear, linear_of};
+use super::names::LayerPaths;
 use crate::error::Result;
 use crate::nn::attention::{Attended, Attention};
 use crate::nn::layer_norm::Normed;
@@ -78,21 +79,19 @@ fn stream(norm_first: bool, normed: &Normed) -> Tensor {
 }
 
 impl Layer {
-    /// Takes the parameters of layer `index` from `weights`.
-    pub(super) fn load(
-        config: &EncoderConfig, index: usize, names: &LayerNames, weights: &mut Weights, params: &mut Params,
-    ) -> Result<Self> {
+    /// Loads layer `index` from where `paths` say.
+    pub(super) fn load(config: &EncoderConfig, index: usize, paths: LayerPaths, params: &mut Params) -> Result<Self> {
         let EncoderConfig { hidden, heads, intermediate, activation, norm_first, causal, eps, .. } = *config;
-        let (qkv, backend): (Vec<&str>, _) = (names.qkv.iter().map(String::as_str).collect(), params.backend());
+        let backend = params.backend();
         Ok(Self {
-            qkv: weights.linear(&qkv, hidden, hidden, true, params)?,
+            qkv: linear_of(hidden, hidden, &paths.qkv, params)?,
             attention: Attention::new(hidden, heads, causal, index, backend)?,
-            out: weights.linear(&[&names.out], hidden, hidden, true, params)?,
-            norm_attention: weights.layer_norm(&names.norm_attention, hidden, eps, params)?,
-            up: weights.linear(&[&names.up], intermediate, hidden, true, params)?,
+            out: linear(hidden, hidden, paths.out, params)?,
+            norm_attention: layer_norm(hidden, eps, paths.norm_attention, params)?,
+            up: linear(hidden, intermediate, paths.up, params)?,
             activation: Activate { function: activation, backend },
-            down: weights.linear(&[&names.down], hidden, intermediate, true, params)?,
-            norm_mlp: weights.layer_norm(&names.norm_mlp, hidden, eps, params)?,
+            down: linear(intermediate, hidden, paths.down, params)?,
+            norm_mlp: layer_norm(hidden, eps, paths.norm_mlp, params)?,
             norm_first,
             index,
         })

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::bert::{Bert, BertConfig};
 use super::kinds::{KINDS, Role};
+use super::load::linear;
 use super::weights::{Leftover, Weights, read_json};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::{Compute, Linear, Params, Pooling, Tokens};
@@ -121,9 +122,9 @@ impl Mclip {
         let mut weights = Weights::open(folder, &compute.device)?;
         let mut params = Params::frozen(compute.backend);
         let (dim, hidden) = (config.num_dims, encoder.sizes.hidden_size);
-        let projection = weights.linear(&["LinearTransformation"], dim, hidden, true, &mut params)?;
         weights.find_prefix("embeddings.word_embeddings.weight")?;
-        let bert = Bert::load(encoder, &mut weights, &mut params).context(failed)?;
+        let projection = linear(hidden, dim, weights.below("").pp("LinearTransformation"), &mut params)?;
+        let bert = Bert::load(encoder, &weights.below(weights.prefix()), &mut params).context(failed)?;
         weights.finish(|name| match name.contains("pooler.") || name.ends_with("position_ids") {
             true => Leftover::Nothing,
             false => Leftover::Fault,

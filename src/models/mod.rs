@@ -7,6 +7,7 @@ pub mod clip_vision;
 pub mod encoder;
 pub mod kinds;
 mod layer;
+mod load;
 pub mod mclip;
 pub mod names;
 pub mod padded;

@@ -1,68 +1,74 @@
 //! How checkpoints name their tensors, and how to see through what wrappers put before the names.
 
+use candle_nn::VarBuilder;
+
 use super::kinds::Names;
 
-/// The names of one encoder layer's modules; tensors are `NAME.weight` and `NAME.bias`.
-pub struct LayerNames {
+/// Where the modules of one encoder layer are.
+pub struct LayerPaths<'a> {
     /// The projections to queries, keys and values.
-    pub qkv: [String; 3],
+    pub qkv: [VarBuilder<'a>; 3],
     /// The projection of the heads' outputs.
-    pub out: String,
-    /// The layer norm of the attention: after it (BERT) or before it (CLIP).
-    pub norm_attention: String,
+    pub out: VarBuilder<'a>,
+    /// The layer norm of the attention: after it (BERT) or before the feed-forward block (CLIP).
+    pub norm_attention: VarBuilder<'a>,
     /// The linear layer from the states to the intermediate width.
-    pub up: String,
+    pub up: VarBuilder<'a>,
     /// The linear layer back.
-    pub down: String,
-    /// The layer norm of the feed-forward block: after it (BERT) or before it (CLIP).
-    pub norm_mlp: String,
+    pub down: VarBuilder<'a>,
+    /// The layer norm after the feed-forward block: this layer's (BERT) or the next one's first (CLIP).
+    pub norm_mlp: VarBuilder<'a>,
 }
 
-/// The layers of a text encoder with the names `names`.
-pub fn encoder_layers(names: Names, layers: usize) -> impl Iterator<Item = LayerNames> {
-    (0..layers).map(move |i| match names {
+/// The norm before the layers of the encoder at `vb`.
+pub fn first_norm<'a>(names: Names, vb: &VarBuilder<'a>) -> VarBuilder<'a> {
+    match names {
+        Names::Bert | Names::DistilBert => vb.pp("embeddings").pp("LayerNorm"),
+        Names::Clip => vb.pp("encoder").pp("layers").pp(0).pp("layer_norm1"),
+    }
+}
+
+/// Layer `index` of the encoder at `vb`.
+pub fn layer<'a>(names: Names, vb: &VarBuilder<'a>, index: usize) -> LayerPaths<'a> {
+    match names {
+        Names::Bert => {
+            let layer = vb.pp("encoder").pp("layer").pp(index);
+            let (attention, output) = (layer.pp("attention"), layer.pp("output"));
+            LayerPaths {
+                qkv: ["query", "key", "value"].map(|part| attention.pp("self").pp(part)),
+                out: attention.pp("output").pp("dense"),
+                norm_attention: attention.pp("output").pp("LayerNorm"),
+                up: layer.pp("intermediate").pp("dense"),
+                down: output.pp("dense"),
+                norm_mlp: output.pp("LayerNorm"),
+            }
+        }
         Names::DistilBert => {
-            let at = format!("transformer.layer.{i}");
-            LayerNames {
-                qkv: ["q_lin", "k_lin", "v_lin"].map(|part| format!("{at}.attention.{part}")),
-                out: format!("{at}.attention.out_lin"),
-                norm_attention: format!("{at}.sa_layer_norm"),
-                up: format!("{at}.ffn.lin1"),
-                down: format!("{at}.ffn.lin2"),
-                norm_mlp: format!("{at}.output_layer_norm"),
+            let layer = vb.pp("transformer").pp("layer").pp(index);
+            let (attention, ffn) = (layer.pp("attention"), layer.pp("ffn"));
+            LayerPaths {
+                qkv: ["q_lin", "k_lin", "v_lin"].map(|part| attention.pp(part)),
+                out: attention.pp("out_lin"),
+                norm_attention: layer.pp("sa_layer_norm"),
+                up: ffn.pp("lin1"),
+                down: ffn.pp("lin2"),
+                norm_mlp: layer.pp("output_layer_norm"),
             }
         }
-        Names::Bert | Names::Clip => {
-            let at = format!("encoder.layer.{i}");
-            LayerNames {
-                qkv: ["query", "key", "value"].map(|part| format!("{at}.attention.self.{part}")),
-                out: format!("{at}.attention.output.dense"),
-                norm_attention: format!("{at}.attention.output.LayerNorm"),
-                up: format!("{at}.intermediate.dense"),
-                down: format!("{at}.output.dense"),
-                norm_mlp: format!("{at}.output.LayerNorm"),
+        Names::Clip => {
+            let layers = vb.pp("encoder").pp("layers");
+            let layer = layers.pp(index);
+            let (attention, mlp) = (layer.pp("self_attn"), layer.pp("mlp"));
+            LayerPaths {
+                qkv: ["q_proj", "k_proj", "v_proj"].map(|part| attention.pp(part)),
+                out: attention.pp("out_proj"),
+                norm_attention: layer.pp("layer_norm2"),
+                up: mlp.pp("fc1"),
+                down: mlp.pp("fc2"),
+                norm_mlp: layers.pp(index + 1).pp("layer_norm1"),
             }
         }
-    })
-}
-
-/// A tower of transformers' CLIPModel: what follows a layer's feed-forward block is the next layer's first norm, or
-/// `final_norm`.
-pub fn clip_layers(layers: usize, final_norm: &str) -> impl Iterator<Item = LayerNames> {
-    (0..layers).map(move |i| {
-        let at = format!("encoder.layers.{i}");
-        LayerNames {
-            qkv: ["q_proj", "k_proj", "v_proj"].map(|part| format!("{at}.self_attn.{part}")),
-            out: format!("{at}.self_attn.out_proj"),
-            norm_attention: format!("{at}.layer_norm2"),
-            up: format!("{at}.mlp.fc1"),
-            down: format!("{at}.mlp.fc2"),
-            norm_mlp: match i + 1 < layers {
-                true => format!("encoder.layers.{}.layer_norm1", i + 1),
-                false => final_norm.to_owned(),
-            },
-        }
-    })
+    }
 }
 
 /// Parts of a name that PyTorch's wrappers (data-parallel, compiled, sharded, checkpointed modules) put into it.

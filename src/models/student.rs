@@ -161,7 +161,7 @@ impl Student {
         Self::build(bert, weights, head, None, compute, Params::frozen(compute.backend))
     }
 
-    /// With the head in `weights`, or one that is drawn with `seed`.
+    /// With the head in `weights` or, where there is a `seed`, a new one that is drawn with it.
     fn build(
         folder: &Path, mut weights: Weights, head: Head, seed: Option<u64>, compute: &Compute, mut params: Params,
     ) -> Result<Self> {
@@ -169,11 +169,11 @@ impl Student {
         let failed = || format!("cannot load the student from {}", folder.display());
         let config = BertConfig::from_folder(folder).context(failed)?;
         let hidden = config.sizes.hidden_size;
-        let prefix = weights.find_prefix(WORDS)?.to_owned();
-        let bert = Bert::load(config, &mut weights, &mut params).context(failed)?;
-        let holder = weights.find_beside(PROJECTION).unwrap_or_default();
-        let mut take = |name: &str, shape: &[usize], wanted: bool| match trained && wanted {
-            true => weights.take_whole(&format!("{holder}{name}"), shape).map(Some),
+        weights.find_prefix(WORDS)?;
+        let bert = Bert::load(config, &weights.below(weights.prefix()), &mut params).context(failed)?;
+        let vb = weights.below(&weights.find_beside(PROJECTION).unwrap_or_default());
+        let take = |name: &str, shape: &[usize], wanted: bool| match trained && wanted {
+            true => Ok::<_, Error>(Some(vb.get(shape, name)?)),
             false => Ok(None),
         };
         let (matrix, vector) = ([head.dim, hidden], [head.dim]);
@@ -181,10 +181,11 @@ impl Student {
         let bias = take(PROJECTION_BIAS, &vector, head.projection_bias)?;
         let scale = take(NORM, &vector, head.final_norm)?;
         let shift = take(NORM_BIAS, &vector, head.final_norm)?;
-        weights.finish(|name| leftover(&prefix, name, trained))?;
+        // Before anything is drawn: until here the sizes are only what config.json says.
+        weights.finish(|name| leftover(weights.prefix(), name, trained))?;
         params.next_layer();
         let mut add = |name: &str, shape: &[usize], taken: Option<Tensor>, new: &dyn Fn() -> Vec<f32>| {
-            let value = taken.map_or_else(|| Ok(Tensor::from_vec(new(), shape, &compute.device)?), Ok::<_, Error>)?;
+            let value = taken.map_or_else(|| Tensor::from_vec(new(), shape, &compute.device), Ok)?;
             params.add(vec![name.into()], &value)
         };
         let (zeros, ones) = (|| vec![0.0; head.dim], || vec![1.0; head.dim]);

@@ -2,18 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor, Var};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
 use rayon::prelude::*;
 
 use super::names::{is_known, plain, prefix};
 use super::weight_file::{WeightFile, weight_files};
 use crate::error::{Error, Result, ResultExt, first_few};
-use crate::nn::{LayerNorm, Linear, Param, Params};
+use crate::nn::Params;
 
-pub use super::names::{LayerNames, clip_layers, encoder_layers};
-
-/// The tensors of a checkpoint, taken by name; what is missing or left over is reported at the end, all at once.
+/// The tensors of a checkpoint: what candle's VarBuilders of a model read from ([`Self::below`]). Each is read from the
+/// memory-mapped file when it is asked for, as a variable, so that a parameter takes over its memory.
+///
+/// Three things go beyond a VarBuilder. A model's names may stand below a prefix, which is found here. A missing tensor
+/// is no error at once: [`Self::finish`] reports all that are missing, and those of the file that nobody asked for.
+/// And an optional tensor is asked for before ([`Self::has`], [`Self::find_beside`]).
 pub struct Weights {
     path: PathBuf,
     files: Vec<WeightFile>,
@@ -21,7 +27,12 @@ pub struct Weights {
     prefix: String,
     /// Every tensor by its plain name (see `names`).
     names: BTreeMap<String, Place>,
-    taken: BTreeSet<String>,
+    asked: Mutex<Asked>,
+}
+
+/// What VarBuilders have asked for.
+struct Asked {
+    found: BTreeSet<String>,
     missing: Vec<String>,
     /// Bytes that missing tensors may still take: together no more than the files have, whatever a configuration asks.
     spare: usize,
@@ -34,7 +45,7 @@ struct Place {
     name: String,
 }
 
-/// What to make of a tensor that nobody took.
+/// What to make of a tensor that nobody asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
     /// It belongs to the model, so files and configuration do not fit each other.
@@ -72,9 +83,9 @@ impl Weights {
             }
         }
         let spare = files.iter().map(WeightFile::len).sum();
-        let (taken, missing) = (BTreeSet::new(), Vec::new());
+        let asked = Mutex::new(Asked { found: BTreeSet::new(), missing: Vec::new(), spare });
         let (path, device) = (path.to_owned(), device.clone());
-        Ok(Self { path, files, device, prefix: String::new(), names, taken, missing, spare })
+        Ok(Self { path, files, device, prefix: String::new(), names, asked })
     }
 
     /// The shape of a tensor by its full name, where there is one.
@@ -127,29 +138,27 @@ impl Weights {
         self.names.contains_key(name)
     }
 
-    /// The tensor `name` (below the prefix) as f32; zeros if it is missing, which [`Self::finish`] will tell.
-    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.take_whole(&self.full(name), shape)
+    /// A VarBuilder of f32 tensors whose paths begin after `prefix` (empty, or up to a full stop).
+    pub fn below(&self, prefix: &str) -> VarBuilder<'_> {
+        let prefix = prefix.to_owned();
+        let whole = VarBuilder::from_backend(Box::new(self), DType::F32, self.device.clone());
+        whole.rename_f(move |name| format!("{prefix}{name}"))
     }
 
-    /// [`Self::take`] by the full name, whatever the prefix.
-    pub fn take_whole(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        Ok(Tensor::from_vec(self.values(name, shape)?, shape, &self.device)?)
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn full(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
-    }
-
-    /// The elements of the tensor with the full name `name`.
-    fn values(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    /// The elements of the tensor with the full name `name`; zeros if it is missing, which [`Self::finish`] reports.
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let Some(place) = self.names.get(name) else {
-            self.missing.push(name.to_owned());
+            let mut asked = self.asked();
+            asked.missing.push(name.to_owned());
             let bytes = shape.iter().try_fold(4usize, |bytes, dim| bytes.checked_mul(*dim));
-            let Some(spare) = bytes.and_then(|bytes| self.spare.checked_sub(bytes)) else {
-                return Err(self.unfit(vec![self.told_missing()]));
+            let Some(spare) = bytes.and_then(|bytes| asked.spare.checked_sub(bytes)) else {
+                return Err(self.unfit(&[missing(&asked)]));
             };
-            self.spare = spare;
+            asked.spare = spare;
             return Ok(vec![0.0; shape.iter().product()]);
         };
         let file = &self.files[place.file];
@@ -169,47 +178,16 @@ impl Weights {
                 .flatten_all()?
                 .to_vec1()?,
         };
-        self.taken.insert(name.to_owned());
+        self.asked().found.insert(name.to_owned());
         Ok(values)
-    }
-
-    /// A parameter from one tensor.
-    pub fn param(&mut self, name: &str, shape: &[usize], params: &mut Params) -> Result<Param> {
-        let values = self.values(&self.full(name), shape)?;
-        params.add_values(vec![name.to_owned()], values, shape, &self.device)
-    }
-
-    /// A linear layer `[outer, inner]`, or several of one shape that read the same input, one below the other.
-    pub fn linear(
-        &mut self, names: &[&str], outer: usize, inner: usize, bias: bool, params: &mut Params,
-    ) -> Result<Linear> {
-        let mut stacked = |what: &str, shape: &[usize]| -> Result<Param> {
-            let names: Vec<String> = names.iter().map(|name| format!("{name}.{what}")).collect();
-            let mut values = Vec::new();
-            for name in &names {
-                let part = self.values(&self.full(name), shape)?;
-                if names.len() == 1 { values = part } else { values.extend(part) }
-            }
-            let whole: Vec<usize> = [&[names.len() * shape[0]], &shape[1..]].concat();
-            params.add_values(names, values, &whole, &self.device)
-        };
-        let weight = stacked("weight", &[outer, inner])?;
-        let bias = if bias { Some(stacked("bias", &[outer])?) } else { None };
-        Ok(Linear::new(weight, bias, params.backend()))
-    }
-
-    /// A layer norm.
-    pub fn layer_norm(&mut self, name: &str, width: usize, eps: f64, params: &mut Params) -> Result<LayerNorm> {
-        let weight = self.param(&format!("{name}.weight"), &[width], params)?;
-        let bias = self.param(&format!("{name}.bias"), &[width], params)?;
-        Ok(LayerNorm { weight, bias, eps, backend: params.backend() })
     }
 
     /// Fails if a tensor was missing, or if one that nobody took is a [`Leftover::Fault`] to `leftover`, which is asked
     /// with the full name. Logs which parts of the file were left out.
-    pub fn finish(self, leftover: impl Fn(&str) -> Leftover) -> Result<()> {
+    pub fn finish(&self, leftover: impl Fn(&str) -> Leftover) -> Result<()> {
+        let asked = self.asked();
         let (mut unexpected, mut heads) = (Vec::new(), BTreeMap::<&str, usize>::new());
-        for name in self.names.keys().filter(|name| !self.taken.contains(*name)) {
+        for name in self.names.keys().filter(|name| !asked.found.contains(*name)) {
             match leftover(name) {
                 Leftover::Fault => unexpected.push(name),
                 Leftover::Head => {
@@ -221,14 +199,14 @@ impl Weights {
             }
         }
         let mut faults = Vec::new();
-        if !self.missing.is_empty() {
-            faults.push(self.told_missing());
+        if !asked.missing.is_empty() {
+            faults.push(missing(&asked));
         }
         if !unexpected.is_empty() {
             faults.push(format!("unexpected tensors: {}", first_few(&unexpected)));
         }
         if !faults.is_empty() {
-            return Err(self.unfit(faults));
+            return Err(self.unfit(&faults));
         }
         if !heads.is_empty() {
             let heads: Vec<String> = heads.iter().map(|(head, n)| format!("{head} ({n})")).collect();
@@ -241,14 +219,34 @@ impl Weights {
         Ok(())
     }
 
-    fn told_missing(&self) -> String {
-        format!("missing tensors: {}", first_few(&self.missing))
-    }
-
-    fn unfit(&self, faults: Vec<String>) -> Error {
+    fn unfit(&self, faults: &[String]) -> Error {
         Error::new(faults.join("; "))
             .context(format!("the weights in {} do not fit config.json", self.path.display()))
             .hint("check that this is the right kind of model and that its files belong together")
+    }
+}
+
+fn missing(asked: &Asked) -> String {
+    format!("missing tensors: {}", first_few(&asked.missing))
+}
+
+/// By full names. Initial values are not used: what a file lacks is missing.
+impl SimpleBackend for &Weights {
+    fn get(
+        &self, shape: Shape, name: &str, _: candle_nn::Init, dtype: DType, device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let values = self.values(name, shape.dims())?;
+        Var::from_vec(values, shape, device)?.into_inner().to_dtype(dtype)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let missing = || Error::new(format!("the tensor `{name}` is missing")).context(self.path.display().to_string());
+        let shape = self.shape(name).ok_or_else(missing)?;
+        self.get(shape.into(), name, candle_nn::Init::default(), dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.has(name)
     }
 }
 
@@ -338,11 +336,30 @@ mod tests {
         std::fs::write(&index, map).unwrap();
         let mut weights = Weights::open(dir.path(), &Device::Cpu).unwrap();
         assert_eq!(weights.find_prefix("x").unwrap(), "bert.");
-        let mut take = |name: &str, n: usize| weights.take(name, &[n]).unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!((take("LayerNorm.weight", 2), take("LayerNorm.bias", 2)), (vec![1.0, 2.0], vec![3.0, 4.0]));
-        assert_eq!(take("gone", 1), [0.0]);
-        let told = weights.finish(|_| Leftover::Fault).unwrap_err().to_string();
-        assert!(told.contains("missing tensors: bert.gone; unexpected tensors: bert.x"), "{told}");
+        let vb = weights.below(weights.prefix());
+        let norm = vb.pp("LayerNorm");
+        let values = |tensor: Tensor| tensor.to_vec1::<f32>().unwrap();
+        let scale = norm.get(2, "weight").unwrap();
+        assert!(scale.is_variable()); // so that a parameter takes it over
+        assert_eq!(values(scale), [1.0, 2.0]);
+        assert_eq!(values(norm.get_unchecked("bias").unwrap()), [3.0, 4.0]);
+        assert_eq!(values(vb.get(1, "gone").unwrap()), [0.0]);
+        assert!(vb.contains_tensor("x") && !vb.contains_tensor("gone") && !vb.contains_tensor("bert.x"));
+        let error = weights.finish(|_| Leftover::Fault).unwrap_err().to_string();
+        assert!(error.contains("missing tensors: bert.gone; unexpected tensors: bert.x"), "{error}");
+        // Errors come through candle's with path, file and hint.
+        let error = Error::from(norm.get(3, "weight").unwrap_err());
+        let file = dir.path().join("a.safetensors").display().to_string();
+        assert!(
+            error.to_string().starts_with(&format!("{file}: the tensor `bert.LayerNorm.weight` has the shape [2]"))
+        );
+        assert!(error.advice().is_some_and(|hint| hint.contains("do not belong together")));
+        let error = Error::from(vb.get(99, "gone").unwrap_err());
+        assert!(
+            error.to_string().ends_with("do not fit config.json: missing tensors: bert.gone, bert.gone"),
+            "{error}"
+        );
+        assert!(error.advice().is_some_and(|hint| hint.contains("right kind of model")));
         std::fs::write(&index, r#"{"weight_map": {"x": "../x"}}"#).unwrap();
         assert!(Weights::open(dir.path(), &Device::Cpu).is_err());
     }

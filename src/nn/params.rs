@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
 
 use super::Backend;
@@ -81,20 +81,14 @@ impl Params {
         self.frozen
     }
 
-    /// Appends a parameter.
+    /// Appends a parameter. It shares the memory of a `value` that is a variable, as those of a VarBuilder are, and
+    /// copies any other.
     pub fn add(&mut self, names: Vec<String>, value: &Tensor) -> Result<Param> {
-        let values = value.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        self.add_values(names, values, value.dims(), value.device())
-    }
-
-    /// Appends a parameter that takes over its values.
-    pub fn add_values(
-        &mut self, names: Vec<String>, values: Vec<f32>, shape: &[usize], device: &Device,
-    ) -> Result<Param> {
+        let value = value.to_dtype(DType::F32)?;
         if self.frozen {
-            return Ok(Param { value: Tensor::from_vec(values, shape, device)?, id: None });
+            return Ok(Param { value: value.detach(), id: None });
         }
-        let var = Var::from_vec(values, shape, device)?;
+        let var = Var::from_tensor(&value)?;
         let param = Param { value: var.as_detached_tensor(), id: Some(self.entries.len()) };
         self.entries.push(Entry { names, var, depth: self.depth, trainable: true });
         Ok(param)
@@ -319,6 +313,8 @@ simd! {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     #[test]
