@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Device;
-use themo::models::pickle::{Checkpoint, Kind};
 use themo::models::weights::Weights;
+use themo::models::weights::pickle::{Checkpoint, Kind};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 

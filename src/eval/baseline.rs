@@ -16,7 +16,7 @@ use crate::error::{Error, Result, ResultExt};
 use crate::fs::write_atomic;
 use crate::hub::Part;
 use crate::models::MclipConfig;
-use crate::models::weight_file::model_files;
+use crate::models::folder::model_files;
 use crate::nn::Compute;
 use crate::ui::model_folder;
 

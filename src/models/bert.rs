@@ -9,10 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::encoder::{Encoder, Tape};
+use super::folder::read_json;
 use super::kinds::{FirstPosition, Kind, Role, TokenTypes};
 use super::layer::EncoderConfig;
 use super::load;
-use super::weights::read_json;
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::embedding::{self, Lookup};
 use crate::nn::{Activation, Batch, Embedding, Gradients, Params, Pooling, Tokens};

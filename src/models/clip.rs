@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::folder::read_json;
 use super::kinds::{Kind, Role};
 use super::layer::EncoderConfig;
-use super::weights::{Leftover, Weights, read_json};
+use super::weights::{Leftover, Weights};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::Activation;
 

@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 use super::kinds::Names;
 use super::layer::{EncoderConfig, FrozenLayer, Layer, SavedLayer};
 use super::load::{layer_norm, linear};
-use super::names;
+use super::weights::names;
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
 use crate::nn::{Backend, Batch, FrozenLinear, Gradients, LayerNorm, Linear, Params, Pooling, Site, Tokens, on_pool};

@@ -20,7 +20,7 @@ pub enum Role {
     ClipVision,
 }
 
-/// How a kind names its parameters; see `models::names`.
+/// How a kind names its parameters; see `models::weights::names`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
     /// `encoder.layer.0.attention.self.query`

@@ -6,7 +6,7 @@
 use candle_core::Tensor;
 
 use super::load::{layer_norm, linear, linear_of};
-use super::names::LayerPaths;
+use super::weights::names::LayerPaths;
 use crate::error::Result;
 use crate::nn::attention::{Attended, Attention};
 use crate::nn::layer_norm::Normed;

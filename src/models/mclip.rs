@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::bert::{Bert, BertConfig};
+use super::folder::read_json;
 use super::kinds::{KINDS, Role};
 use super::load::linear;
-use super::weights::{Leftover, Weights, read_json};
+use super::weights::{Leftover, Weights};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::{Compute, Linear, Params, Pooling, Tokens};
 

@@ -5,15 +5,13 @@ pub mod clip;
 pub mod clip_text;
 pub mod clip_vision;
 pub mod encoder;
+pub mod folder;
 pub mod kinds;
 mod layer;
 mod load;
 pub mod mclip;
-pub mod names;
 pub mod padded;
-pub mod pickle;
 pub mod student;
-pub mod weight_file;
 pub mod weights;
 
 pub use clip_text::ClipText;

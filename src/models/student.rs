@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::bert::{Bert, BertConfig};
 use super::encoder::Tape;
+use super::folder::{read_json, weight_files};
 use super::kinds::FirstPosition;
-use super::weight_file::weight_files;
-use super::weights::{Leftover, Weights, read_json, save};
+use super::weights::{Leftover, Weights, save};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
 use crate::nn::{Backend, Batch, Compute, Gradients, Init, LayerNorm, Linear, Params, Pooling, Tokens};

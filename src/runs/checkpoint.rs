@@ -15,8 +15,9 @@ use super::state::{Measured, State};
 use crate::data::tokens::TOKENIZER_FILES;
 use crate::error::{Error, Result, ResultExt};
 use crate::fs::sync_dir;
+use crate::models::folder::read_json;
 use crate::models::student::HEAD_FILE;
-use crate::models::weights::{read_json, write_tensors};
+use crate::models::weights::write_tensors;
 use crate::models::{Student, TokenizerFacts};
 
 const LAST: &str = "last";

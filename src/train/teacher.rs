@@ -10,7 +10,7 @@ use crate::data::tokens::{TextTokenizer, cut_by_tokens};
 use crate::error::{Error, Result, ResultExt};
 use crate::models::ClipText;
 use crate::models::clip::ClipConfig;
-use crate::models::weight_file::model_files;
+use crate::models::folder::model_files;
 use crate::nn::{Backend, Compute, Tokens};
 use crate::ui::console::progress;
 

@@ -2,7 +2,7 @@
 
 use candle_nn::VarBuilder;
 
-use super::kinds::Names;
+use super::super::kinds::Names;
 
 /// Where the modules of one encoder layer are.
 pub struct LayerPaths<'a> {

@@ -1,11 +1,11 @@
-//! Files of weights: safetensors and PyTorch's, one or several with an index, as named tensors in memory maps.
+//! One file of weights, of safetensors or of PyTorch, as named tensors in a memory map.
 //!
 //! Nothing here trusts a file: what a header claims is compared with the file's size before memory is taken for it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::DType;
 use memmap2::Mmap;
@@ -15,9 +15,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::pickle::{Checkpoint, Kind, map};
-use crate::data::tokens::tokenizer_files;
 use crate::error::{Error, Result, ResultExt};
-use crate::hub::files::shards;
 
 /// The largest header of a safetensors file; models of thousands of tensors have less than 1 MiB.
 const HEADER: u64 = 16 << 20;
@@ -172,26 +170,4 @@ impl<'de> Visitor<'de> for UniqueKeys {
         }
         Ok(self)
     }
-}
-
-/// The files on which a model's outputs for texts depend: weights, configuration, tokenizer.
-pub fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = weight_files(folder)?;
-    files.extend(tokenizer_files(folder));
-    Ok(files)
-}
-
-/// The files of weights in a model folder: `model.safetensors`, or the parts that its index names, or the same of
-/// `pytorch_model.bin`.
-pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    for name in ["model.safetensors", "pytorch_model.bin"] {
-        if folder.join(name).exists() {
-            return Ok(vec![folder.join(name)]);
-        }
-        let index = folder.join(format!("{name}.index.json"));
-        if index.exists() {
-            return Ok(shards(&index)?.iter().map(|shard| folder.join(shard)).collect());
-        }
-    }
-    Ok(vec![folder.join("model.safetensors")]) // opening it will tell that it is missing
 }

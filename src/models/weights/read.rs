@@ -1,6 +1,6 @@
-//! Checkpoints: reading safetensors and PyTorch's files, writing safetensors.
+//! Reading: the tensors of a model by name, from one file or several.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,10 +9,10 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use rayon::prelude::*;
 
+use super::super::folder::{HOLDS, weight_files};
+use super::file::WeightFile;
 use super::names::{is_known, plain, prefix};
-use super::weight_file::{WeightFile, weight_files};
 use crate::error::{Error, Result, ResultExt, first_few};
-use crate::nn::Params;
 
 /// The tensors of a checkpoint: what candle's VarBuilders of a model read from ([`Self::below`]). Each is read from the
 /// memory-mapped file when it is asked for, as a variable, so that a parameter takes over its memory.
@@ -65,11 +65,7 @@ impl Weights {
 
     /// Opens `paths`, the files of the model at `path`.
     pub fn open_files(path: &Path, paths: Vec<PathBuf>, device: &Device) -> Result<Self> {
-        let files = paths
-            .into_iter()
-            .map(WeightFile::open)
-            .collect::<Result<Vec<_>>>()
-            .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
+        let files = paths.into_iter().map(WeightFile::open).collect::<Result<Vec<_>>>().hint(|| HOLDS)?;
         let mut names = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.names() {
@@ -261,59 +257,6 @@ fn from_little_endian(bytes: &[u8]) -> Vec<f32> {
     values
 }
 
-/// Writes those of `params` (f32, under their own names) that `chosen` takes to `path`.
-pub fn save(params: &Params, chosen: impl Fn(&str) -> bool, path: &Path) -> Result<()> {
-    let mut tensors = BTreeMap::new();
-    for entry in params.iter() {
-        for (name, part) in entry.parts(entry.var.as_tensor())? {
-            if chosen(&name) {
-                tensors.insert(name, part.to_device(&Device::Cpu)?.contiguous()?);
-            }
-        }
-    }
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]); // what transformers asks for
-    write_tensors(tensors, Some(format), path)
-}
-
-/// Writes a safetensors file, one tensor after another, so that it takes no memory of its size.
-pub fn write_tensors(
-    tensors: BTreeMap<String, Tensor>, metadata: Option<HashMap<String, String>>, path: &Path,
-) -> Result<()> {
-    let write = || -> Result<()> {
-        // `serialize_to_file` makes a file for its owner alone; this one is for whoever the umask allows.
-        let permissions = std::fs::File::create(path)?.metadata()?.permissions();
-        safetensors::serialize_to_file(tensors, metadata, path)?;
-        Ok(std::fs::set_permissions(path, permissions)?)
-    };
-    write()
-        .context(|| format!("cannot write {}", path.display()))
-        .hint(|| "check the free space and the permissions of the folder")
-}
-
-/// A safetensors file in memory, with `metadata` in the order of its keys: the crate's own order changes from run to run.
-pub fn to_bytes(tensors: BTreeMap<&str, Tensor>, metadata: BTreeMap<String, String>) -> Result<Vec<u8>> {
-    const METADATA: &str = "__metadata__";
-    let mut bytes = safetensors::serialize(tensors, Some(metadata.clone().into_iter().collect()))?;
-    let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)) as usize;
-    let header = bytes.get_mut(8..8 + length).ok_or_else(|| Error::new("no header was written"))?;
-    let mut sorted: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header)?;
-    sorted.insert(METADATA.to_owned(), serde_json::to_value(metadata)?); // (in its old place)
-    let mut sorted = serde_json::to_vec(&sorted)?;
-    sorted.resize(header.len(), b' ');
-    header.copy_from_slice(&sorted);
-    Ok(bytes)
-}
-
-/// Reads a JSON file into a configuration.
-pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path)
-        .context(|| format!("cannot read {}", path.display()))
-        .hint(|| "a model folder holds config.json, model.safetensors and the tokenizer's files")?;
-    serde_json::from_str(&text)
-        .context(|| format!("{} is not what it should be", path.display()))
-        .hint(|| "check that this is the right kind of model; fetch the file again if it may be damaged")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,18 +305,5 @@ mod tests {
         assert!(error.advice().is_some_and(|hint| hint.contains("right kind of model")));
         std::fs::write(&index, r#"{"weight_map": {"x": "../x"}}"#).unwrap();
         assert!(Weights::open(dir.path(), &Device::Cpu).is_err());
-    }
-
-    #[test]
-    fn equal_contents_give_equal_bytes() {
-        let bytes = || {
-            let metadata = ["transparency", "image_names", "a", "z"].map(|key| (key.to_owned(), format!("{key} é\"")));
-            let tensor = Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap();
-            to_bytes([("x", tensor.clone()), ("y", tensor)].into(), metadata.into()).unwrap()
-        };
-        assert!((0..20).all(|_| bytes() == bytes()));
-        let read = safetensors::SafeTensors::read_metadata(&bytes()).unwrap().1;
-        assert_eq!(read.metadata().as_ref().unwrap()["image_names"], "image_names é\"");
-        assert_eq!(safetensors::SafeTensors::deserialize(&bytes()).unwrap().names().len(), 2);
     }
 }
