@@ -51,7 +51,7 @@
 //! | [`record`] | the record of a run: `metrics.csv`, TensorBoard, `hparams.yaml`, `environment.json` |
 //! | [`config`] | the settings of a run: one flat TOML table whose keys are the flags |
 //! | [`ui`] | what a person sees: progress bars, log, results; models fetched with a bar |
-//! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image, M-CLIP): `kinds` (supported models), `layer` (one layer), `load` (modules from a VarBuilder), `padded` (towers as candle modules), `folder` (the files of a model), `weights` (names of tensors, files of safetensors and PyTorch) |
+//! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image, M-CLIP): `kinds` (supported models), `layer` (one layer), `load` (modules from a VarBuilder), `padded` (the student as a candle module), `folder` (the files of a model), `weights` (names of tensors, files of safetensors and PyTorch) |
 //! | [`hub`] | models by name: a folder, or the Hugging Face hub and its cache |
 //! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), the cache of teacher features |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path; the layers as candle modules |

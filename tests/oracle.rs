@@ -50,7 +50,7 @@ fn the_students_encoder_equals_candles_bert() {
         let tokens = Tokens::pack(&sequences, 0).unwrap();
         assert_close("mean of the states", &student.pooled(&tokens).unwrap(), &mean);
         let output = student.forward(Batch::plain(&tokens)).unwrap();
-        let module = Padded { tower: student, padding };
+        let module = Padded { student, padding };
         assert_close("as a module", &module.forward(&ids).unwrap(), &output);
         let empty = Tensor::full(padding, (1, 4), &Device::Cpu).unwrap();
         assert!(module.forward(&empty).unwrap_err().to_string().contains("no token"));
@@ -88,8 +88,8 @@ fn both_towers_equal_candles_clip() {
     let wave: Vec<f32> = (0..2 * 3 * 28 * 28).map(|i| (i as f32 * 0.37).sin()).collect();
     let pixels = Tensor::from_vec(wave, (2, 3, 28, 28), &Device::Cpu).unwrap();
     for compute in [Compute::new(Device::Cpu), Compute::plain(Device::Cpu)] {
-        let text = Padded { tower: ClipText::load(&golden("tiny-clip"), &compute).unwrap(), padding: 89 };
-        let embeds = text.tower.project(&text.forward(&ids).unwrap()).unwrap();
+        let text = ClipText::load(&golden("tiny-clip"), &compute).unwrap();
+        let embeds = text.project(&text.forward(&ids).unwrap()).unwrap();
         assert_close("texts", &embeds, &oracle.get_text_features(&ids).unwrap());
         let vision = ClipVision::load(&golden("tiny-clip"), &compute).unwrap();
         assert_close(

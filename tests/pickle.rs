@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::Device;
+use safetensors::Dtype;
 use themo::models::weights::Weights;
-use themo::models::weights::pickle::{Checkpoint, Kind};
+use themo::models::weights::pickle::Checkpoint;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
@@ -19,9 +20,9 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pickle").join(name)
 }
 
-fn tensor(checkpoint: &Checkpoint, name: &str) -> (Kind, Vec<usize>, Vec<u8>) {
-    let entry = checkpoint.entries().iter().find(|entry| entry.name == name).expect(name);
-    (entry.kind, entry.shape.clone(), checkpoint.bytes(entry).unwrap().into_owned())
+fn tensor(checkpoint: &Checkpoint, name: &str) -> (Dtype, Vec<usize>, Vec<u8>) {
+    let found = checkpoint.find(name).expect(name);
+    (found.dtype, found.shape.clone(), checkpoint.bytes(found).unwrap().into_owned())
 }
 
 fn floats(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
@@ -30,30 +31,30 @@ fn floats(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
 
 fn state(name: &str) {
     let checkpoint = Checkpoint::open(&golden(name)).unwrap();
-    assert_eq!(checkpoint.entries().len(), 20);
+    assert_eq!(checkpoint.tensors().len(), 20);
     let expect = |name: &str, kind, shape: &[usize], bytes: Vec<u8>| {
         assert_eq!(tensor(&checkpoint, name), (kind, shape.to_vec(), bytes), "{name}");
     };
-    expect("f32", Kind::F32, &[2, 3], floats((0..6).map(|i| i as f32 / 2.0)));
-    expect("f16", Kind::F16, &[4], [0u16, 0x3c00, 0x4000, 0x4200].map(u16::to_le_bytes).concat());
-    expect("bf16", Kind::BF16, &[4], [0u16, 0x3f80, 0x4000, 0x4040].map(u16::to_le_bytes).concat());
-    expect("f64", Kind::F64, &[3], [-1f64, 0.0, 1.0].map(f64::to_le_bytes).concat());
-    expect("i64", Kind::I64, &[3], [-1i64, 0, 1].map(i64::to_le_bytes).concat());
-    expect("i32", Kind::I32, &[3], [-1i32, 0, 1].map(i32::to_le_bytes).concat());
-    expect("i16", Kind::I16, &[3], [-1i16, 0, 1].map(i16::to_le_bytes).concat());
-    expect("i8", Kind::I8, &[3], vec![255, 0, 1]);
-    expect("u8", Kind::U8, &[3], vec![0, 1, 2]);
-    expect("bool", Kind::Bool, &[3], vec![1, 0, 1]);
-    expect("whole", Kind::F32, &[4, 6], floats((0..24).map(|i| i as f32)));
-    expect("transposed", Kind::F32, &[6, 4], floats((0..24).map(|i| (i % 4 * 6 + i / 4) as f32)));
-    expect("offset", Kind::F32, &[4], floats([5.0, 6.0, 7.0, 8.0]));
-    expect("column", Kind::F32, &[4], floats([2.0, 8.0, 14.0, 20.0]));
-    expect("block", Kind::F32, &[3, 2], floats([7.0, 13.0, 9.0, 15.0, 11.0, 17.0]));
-    expect("scalar", Kind::F32, &[], floats([7.5]));
-    expect("empty", Kind::F32, &[0, 3], vec![]);
-    expect("parameter", Kind::F32, &[2, 2], floats([1.0; 4]));
-    expect("attributed", Kind::F32, &[2], floats([1.0; 2]));
-    expect("position_ids", Kind::I64, &[1, 5], (0..5i64).flat_map(i64::to_le_bytes).collect());
+    expect("f32", Dtype::F32, &[2, 3], floats((0..6).map(|i| i as f32 / 2.0)));
+    expect("f16", Dtype::F16, &[4], [0u16, 0x3c00, 0x4000, 0x4200].map(u16::to_le_bytes).concat());
+    expect("bf16", Dtype::BF16, &[4], [0u16, 0x3f80, 0x4000, 0x4040].map(u16::to_le_bytes).concat());
+    expect("f64", Dtype::F64, &[3], [-1f64, 0.0, 1.0].map(f64::to_le_bytes).concat());
+    expect("i64", Dtype::I64, &[3], [-1i64, 0, 1].map(i64::to_le_bytes).concat());
+    expect("i32", Dtype::I32, &[3], [-1i32, 0, 1].map(i32::to_le_bytes).concat());
+    expect("i16", Dtype::I16, &[3], [-1i16, 0, 1].map(i16::to_le_bytes).concat());
+    expect("i8", Dtype::I8, &[3], vec![255, 0, 1]);
+    expect("u8", Dtype::U8, &[3], vec![0, 1, 2]);
+    expect("bool", Dtype::BOOL, &[3], vec![1, 0, 1]);
+    expect("whole", Dtype::F32, &[4, 6], floats((0..24).map(|i| i as f32)));
+    expect("transposed", Dtype::F32, &[6, 4], floats((0..24).map(|i| (i % 4 * 6 + i / 4) as f32)));
+    expect("offset", Dtype::F32, &[4], floats([5.0, 6.0, 7.0, 8.0]));
+    expect("column", Dtype::F32, &[4], floats([2.0, 8.0, 14.0, 20.0]));
+    expect("block", Dtype::F32, &[3, 2], floats([7.0, 13.0, 9.0, 15.0, 11.0, 17.0]));
+    expect("scalar", Dtype::F32, &[], floats([7.5]));
+    expect("empty", Dtype::F32, &[0, 3], vec![]);
+    expect("parameter", Dtype::F32, &[2, 2], floats([1.0; 4]));
+    expect("attributed", Dtype::F32, &[2], floats([1.0; 2]));
+    expect("position_ids", Dtype::I64, &[1, 5], (0..5i64).flat_map(i64::to_le_bytes).collect());
 }
 
 #[test]
@@ -69,9 +70,13 @@ fn state_dicts_have_the_values_of_torch() {
 fn checkpoints_have_their_state_dict() {
     for name in ["lightning.ckpt", "legacy.ckpt", "nested.bin", "model.pth", "model_state_dict.pth", "settings.pt"] {
         let checkpoint = Checkpoint::open(&golden(name)).unwrap();
-        assert_eq!(checkpoint.entries().iter().map(|e| &*e.name).collect::<Vec<_>>(), ["weight", "bias"], "{name}");
-        assert_eq!(tensor(&checkpoint, "weight"), (Kind::F32, vec![2, 2], floats([0.0, 1.0, 2.0, 3.0])));
-        assert_eq!(tensor(&checkpoint, "bias"), (Kind::F32, vec![2], floats([0.5, 0.5])));
+        assert_eq!(
+            checkpoint.tensors().iter().map(|tensor| &*tensor.name).collect::<Vec<_>>(),
+            ["weight", "bias"],
+            "{name}"
+        );
+        assert_eq!(tensor(&checkpoint, "weight"), (Dtype::F32, vec![2, 2], floats([0.0, 1.0, 2.0, 3.0])));
+        assert_eq!(tensor(&checkpoint, "bias"), (Dtype::F32, vec![2], floats([0.5, 0.5])));
     }
 }
 
@@ -107,7 +112,7 @@ fn the_first_bytes_tell_the_format() {
 fn contiguous_tensors_are_borrowed_from_the_file() {
     for name in ["state.bin", "legacy.bin"] {
         let checkpoint = Checkpoint::open(&golden(name)).unwrap();
-        for entry in checkpoint.entries() {
+        for entry in checkpoint.tensors() {
             let strided = ["transposed", "column", "block"].contains(&&*entry.name);
             assert_eq!(matches!(checkpoint.bytes(entry).unwrap(), Cow::Owned(_)), strided, "{name}: {}", entry.name);
         }
@@ -185,7 +190,7 @@ fn lying_pickles_are_refused() {
     let write = |pickle: &[u8]| fs::write(&path, zipped(pickle, CompressionMethod::Stored)).unwrap();
     write(&lying(4, 0, &[2, 2], &[2, 1]));
     let checkpoint = Checkpoint::open(&path).unwrap();
-    assert_eq!(checkpoint.bytes(&checkpoint.entries()[0]).unwrap()[..], [1; 16]);
+    assert_eq!(checkpoint.bytes(&checkpoint.tensors()[0]).unwrap()[..], [1; 16]);
     let most = i32::MAX;
     for (len, offset, shape, strides, words) in [
         (5, 0, &[2, 2][..], &[2, 1][..], "has 16 bytes"),
@@ -206,8 +211,8 @@ fn lying_pickles_are_refused() {
     }
     write(&lying(4, 0, &[most, most, most, 0], &[most; 4]));
     let checkpoint = Checkpoint::open(&path).unwrap();
-    assert!(checkpoint.bytes(&checkpoint.entries()[0]).unwrap().is_empty());
-    let mut entry = checkpoint.entries()[0].clone();
+    assert!(checkpoint.bytes(&checkpoint.tensors()[0]).unwrap().is_empty());
+    let mut entry = checkpoint.tensors()[0].clone();
     entry.shape = vec![3, 3];
     assert!(checkpoint.bytes(&entry).is_err());
 
@@ -299,9 +304,9 @@ fn damage(names: &[&str]) {
         match Checkpoint::open(&path) {
             Ok(checkpoint) => {
                 values += 1;
-                for entry in checkpoint.entries() {
+                for entry in checkpoint.tensors() {
                     if let Ok(read) = checkpoint.bytes(entry) {
-                        assert_eq!(read.len(), entry.shape.iter().product::<usize>() * entry.kind.size());
+                        assert_eq!(read.len(), entry.shape.iter().product::<usize>() * entry.dtype.bitsize() / 8);
                     }
                 }
             }

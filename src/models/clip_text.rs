@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Module, Tensor};
 
 use super::clip::{ClipConfig, find_tower, leftover};
 use super::encoder::{Encoder, Tape};
@@ -147,5 +147,15 @@ impl ClipText {
 
     fn lookups<'a>(&'a self, ids: &'a [u32], positions: &'a [u32]) -> [Lookup<'a>; 2] {
         [Lookup { embedding: &self.token, indices: ids }, Lookup { embedding: &self.position, indices: positions }]
+    }
+}
+
+impl Module for ClipText {
+    /// [`ClipText::pooled`] of ids `[n, length]` (u32). CLIP pads with its end-of-text token, so each row is cut after its
+    /// first one.
+    fn forward(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
+        let mut sequences = ids.to_vec2::<u32>()?;
+        sequences.iter_mut().try_for_each(|ids| self.cut(ids))?;
+        Ok(self.pooled(&Tokens::pack(&sequences, 0)?, None)?)
     }
 }

@@ -192,10 +192,8 @@ fn from_architectures(config: &Map<String, Value>, roles: &[Role]) -> Result<&'s
             Err(Error::new("config.json does not say what kind of model this is, and it may be a RoBERTa")
                 .hint("add its model_type to config.json, such as \"model_type\": \"roberta\""))
         }
-        [Role::Student] => Ok(&KINDS[0]),
-        _ if config.contains_key("text_config") || config.contains_key("vision_config") => {
-            Kind::of_type("clip").ok_or_else(|| unknown("clip", roles))
-        }
+        [Role::Student] => Ok(&BERT),
+        _ if config.contains_key("text_config") || config.contains_key("vision_config") => Ok(&CLIP),
         _ => Err(Error::new("config.json has no model_type").hint(known(roles))),
     }
 }

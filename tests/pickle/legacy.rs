@@ -10,23 +10,23 @@ const SYSTEM: &[u8] = b"\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.";
 fn old_versions_are_read() {
     let block = || floats([7.0, 13.0, 9.0, 15.0, 11.0, 17.0]);
     let first = Checkpoint::open(&golden("legacy_first.bin")).unwrap();
-    assert_eq!(tensor(&first, "block"), (Kind::F32, vec![3, 2], block()));
+    assert_eq!(tensor(&first, "block"), (Dtype::F32, vec![3, 2], block()));
     let types = Checkpoint::open(&golden("legacy_types.bin")).unwrap();
-    assert_eq!(types.entries().len(), 3);
+    assert_eq!(types.tensors().len(), 3);
     for name in ["parameter", "variable", "typed"] {
-        assert_eq!(tensor(&types, name), (Kind::F32, vec![3, 2], block()), "{name}");
+        assert_eq!(tensor(&types, name), (Dtype::F32, vec![3, 2], block()), "{name}");
     }
     let python2 = Checkpoint::open(&golden("legacy_python2.bin")).unwrap();
-    assert_eq!(tensor(&python2, "block"), (Kind::F32, vec![3, 2], block()));
-    assert_eq!(tensor(&python2, "half"), (Kind::F16, vec![2], [0x3c00u16, 0x4000].map(u16::to_le_bytes).concat()));
+    assert_eq!(tensor(&python2, "block"), (Dtype::F32, vec![3, 2], block()));
+    assert_eq!(tensor(&python2, "half"), (Dtype::F16, vec![2], [0x3c00u16, 0x4000].map(u16::to_le_bytes).concat()));
 }
 
 #[test]
 fn storages_that_are_parts_of_others_are_read() {
     let checkpoint = Checkpoint::open(&golden("legacy_views.bin")).unwrap();
-    assert_eq!(checkpoint.entries().len(), 5);
+    assert_eq!(checkpoint.tensors().len(), 5);
     let expect = |name: &str, shape: &[usize], values: &[f32]| {
-        assert_eq!(tensor(&checkpoint, name), (Kind::F32, shape.to_vec(), floats(values.to_vec())), "{name}");
+        assert_eq!(tensor(&checkpoint, name), (Dtype::F32, shape.to_vec(), floats(values.to_vec())), "{name}");
     };
     expect("whole", &[4, 6], &(0..24).map(|i| i as f32).collect::<Vec<_>>());
     expect("part", &[3, 3], &(5..14).map(|i| i as f32).collect::<Vec<_>>());
@@ -75,7 +75,7 @@ fn lying_files_are_refused() {
     for (bytes, first) in good {
         fs::write(&path, bytes).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
-        assert_eq!(tensor(&checkpoint, "w0"), (Kind::F32, vec![4], data[first * 4..][..16].to_vec()));
+        assert_eq!(tensor(&checkpoint, "w0"), (Dtype::F32, vec![4], data[first * 4..][..16].to_vec()));
     }
     let double = || tensor_of("7", "DoubleStorage", 3, b"N");
     let swap = |from: &[u8], to: &[u8]| {
@@ -124,7 +124,7 @@ fn lying_files_are_refused() {
         file(&[[format!("ctorch\n{class}\n)R").as_bytes(), &state, b"b", build].concat()], &["7"], &[(6, &data)])
     };
     fs::write(&path, new("FloatTensor", b"")).unwrap();
-    assert_eq!(tensor(&Checkpoint::open(&path).unwrap(), "w0"), (Kind::F32, vec![4], data[..16].to_vec()));
+    assert_eq!(tensor(&Checkpoint::open(&path).unwrap(), "w0"), (Dtype::F32, vec![4], data[..16].to_vec()));
     fs::write(&path, new("HalfTensor", b"")).unwrap();
     refused(&path, &["builds a tensor otherwise"]);
     fs::write(&path, new("FloatTensor", b"(K\x00K\x00K\x00K\x00tb")).unwrap();

@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::pickle::{Checkpoint, Kind, map};
+use super::pickle::{Checkpoint, map};
 use crate::error::{Error, Result, ResultExt};
 
 /// The largest header of a safetensors file; models of thousands of tensors have less than 1 MiB.
@@ -27,10 +27,10 @@ pub(super) type Raw<'a> = (Vec<usize>, DType, Cow<'a, [u8]>);
 pub(super) struct WeightFile {
     /// Where it is.
     pub path: PathBuf,
-    content: Content,
+    format: Format,
 }
 
-enum Content {
+enum Format {
     Safetensors { map: Mmap, metadata: Metadata, data_start: usize },
     Pickle(Checkpoint),
 }
@@ -43,67 +43,57 @@ impl WeightFile {
         refuse_stand_ins(&map).context(|| path.display().to_string())?;
         let ending = path.extension().is_some_and(|end| ["bin", "ckpt", "pt", "pth"].iter().any(|known| end == *known));
         if !is_safetensors(&map) && (ending || Checkpoint::is_one(&map)) {
-            let content = Content::Pickle(Checkpoint::of(&path, map)?);
-            return Ok(Self { path, content });
+            let format = Format::Pickle(Checkpoint::of(&path, map)?);
+            return Ok(Self { path, format });
         }
         let (data_start, metadata) = header(&map)
             .context(|| format!("{} is not a whole safetensors file", path.display()))
             .hint(|| "fetch the file again; it may have been cut short")?;
-        Ok(Self { path, content: Content::Safetensors { map, metadata, data_start } })
+        Ok(Self { path, format: Format::Safetensors { map, metadata, data_start } })
     }
 
     /// Bytes of the file.
     pub fn len(&self) -> usize {
-        match &self.content {
-            Content::Safetensors { map, .. } => map.len(),
-            Content::Pickle(checkpoint) => checkpoint.len(),
+        match &self.format {
+            Format::Safetensors { map, .. } => map.len(),
+            Format::Pickle(checkpoint) => checkpoint.len(),
         }
     }
 
     /// The tensors, in the file's order.
     pub fn names(&self) -> Vec<String> {
-        match &self.content {
-            Content::Safetensors { metadata, .. } => metadata.offset_keys(),
-            Content::Pickle(checkpoint) => checkpoint.entries().iter().map(|entry| entry.name.clone()).collect(),
+        match &self.format {
+            Format::Safetensors { metadata, .. } => metadata.offset_keys(),
+            Format::Pickle(checkpoint) => checkpoint.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
         }
     }
 
     /// The shape of a tensor, where the file has it.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        match &self.content {
-            Content::Safetensors { metadata, .. } => metadata.info(name).map(|info| &*info.shape),
-            Content::Pickle(checkpoint) => {
-                checkpoint.entries().iter().find(|entry| entry.name == name).map(|entry| &*entry.shape)
-            }
+        match &self.format {
+            Format::Safetensors { metadata, .. } => metadata.info(name).map(|info| &*info.shape),
+            Format::Pickle(checkpoint) => checkpoint.find(name).map(|tensor| &*tensor.shape),
         }
     }
 
     /// A tensor, where the file has it.
     pub fn read(&self, name: &str) -> Result<Option<Raw<'_>>> {
-        let unsupported = |kind: String| Error::new(format!("`{name}` has the type {kind}, which is not supported"));
-        match &self.content {
-            Content::Safetensors { map, metadata, data_start } => {
+        let float = |dtype| match dtype {
+            Dtype::F32 => Ok(DType::F32),
+            Dtype::F16 => Ok(DType::F16),
+            Dtype::BF16 => Ok(DType::BF16),
+            Dtype::F64 => Ok(DType::F64),
+            other => Err(Error::new(format!("`{name}` has the type {other:?}, which is not supported"))),
+        };
+        match &self.format {
+            Format::Safetensors { map, metadata, data_start } => {
                 let Some(info) = metadata.info(name) else { return Ok(None) };
-                let dtype = match info.dtype {
-                    Dtype::F32 => DType::F32,
-                    Dtype::F16 => DType::F16,
-                    Dtype::BF16 => DType::BF16,
-                    Dtype::F64 => DType::F64,
-                    other => return Err(unsupported(format!("{other:?}"))),
-                };
                 let data = &map[*data_start..][info.data_offsets.0..info.data_offsets.1];
-                Ok(Some((info.shape.clone(), dtype, Cow::Borrowed(data))))
+                Ok(Some((info.shape.clone(), float(info.dtype)?, Cow::Borrowed(data))))
             }
-            Content::Pickle(checkpoint) => {
-                let Some(entry) = checkpoint.entries().iter().find(|entry| entry.name == name) else { return Ok(None) };
-                let dtype = match entry.kind {
-                    Kind::F32 => DType::F32,
-                    Kind::F16 => DType::F16,
-                    Kind::BF16 => DType::BF16,
-                    Kind::F64 => DType::F64,
-                    other => return Err(unsupported(format!("{other:?}"))),
-                };
-                Ok(Some((entry.shape.clone(), dtype, checkpoint.bytes(entry)?)))
+            Format::Pickle(checkpoint) => {
+                let Some(info) = checkpoint.find(name) else { return Ok(None) };
+                Ok(Some((info.shape.clone(), float(info.dtype)?, checkpoint.bytes(info)?)))
             }
         }
     }

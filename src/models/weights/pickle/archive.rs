@@ -7,7 +7,7 @@ use std::io::Cursor;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::machine::Machine;
-use super::{Entry, GROWTH, PICKLE, Span, fail};
+use super::{GROWTH, PICKLE, Span, TensorInfo, fail};
 use crate::error::{Error, Result, ResultExt};
 
 /// The zip of a checkpoint.
@@ -38,7 +38,7 @@ impl Archive<'_> {
 }
 
 /// The tensors of the state dict in the zip file `map`.
-pub(super) fn read(map: &[u8]) -> Result<Vec<Entry>> {
+pub(super) fn read(map: &[u8]) -> Result<Vec<TensorInfo>> {
     let zip = ZipArchive::new(Cursor::new(map)).map_err(|e| Error::new(e.to_string()));
     let zip = zip
         .context(|| "this is not a whole zip file, as torch.save writes")
@@ -62,7 +62,7 @@ pub(super) fn read(map: &[u8]) -> Result<Vec<Entry>> {
     let mut machine = Machine::new(&pickle);
     let top = machine.run();
     let top = top.context(|| format!("data.pkl, before byte {}", machine.read()))?;
-    machine.entries(top, map.len(), |storage| {
+    machine.tensors(top, map.len(), |storage| {
         let span = archive.find(&format!("data/{}", storage.key))?;
         match storage.view {
             None if span.len == storage.bytes => Ok(span),

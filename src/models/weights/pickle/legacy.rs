@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::machine::{Machine, Value};
+use super::machine::{Machine, Object};
 use super::state::{Storage, View};
-use super::{Entry, Kind, PICKLE, Span, fail};
+use super::{Dtype, PICKLE, Span, TensorInfo, fail, size};
 use crate::error::{Error, Result, ResultExt};
 
 /// The number 0x1950a86a20f9469cfc6c and the end of its pickle.
@@ -23,7 +23,7 @@ pub(super) fn start(file: &[u8]) -> Option<usize> {
 }
 
 /// Runs the pickle at `at`, which becomes its end.
-fn run<'a>(file: &'a [u8], at: &mut usize, what: &str) -> Result<(Machine<'a>, Value<'a>)> {
+fn run<'a>(file: &'a [u8], at: &mut usize, what: &str) -> Result<(Machine<'a>, Object<'a>)> {
     let (start, rest) = (*at, &file[*at..]);
     let mut machine = Machine::new(&rest[..rest.len().min(PICKLE)]);
     let top = machine.run();
@@ -34,20 +34,20 @@ fn run<'a>(file: &'a [u8], at: &mut usize, what: &str) -> Result<(Machine<'a>, V
 }
 
 /// The tensors of the state dict in the file `map`, whose second pickle begins at `start`.
-pub(super) fn read(map: &[u8], start: usize) -> Result<Vec<Entry>> {
+pub(super) fn read(map: &[u8], start: usize) -> Result<Vec<TensorInfo>> {
     let mut at = start;
     let (_, version) = run(map, &mut at, "the format's version")?;
-    if !matches!(version, Value::Int(VERSION)) {
+    if !matches!(version, Object::Int(VERSION)) {
         return fail(format!("it has another version than {VERSION} of the format of PyTorch before 1.6"));
     }
     let (system, properties) = run(map, &mut at, "the system's properties")?;
-    if let Some(Value::Bool(false)) = system.item(properties, "little_endian") {
+    if let Some(Object::Bool(false)) = system.item(properties, "little_endian") {
         return fail("it was written on a big-endian machine, which is not supported");
     }
     let (machine, top) = run(map, &mut at, "the objects")?;
     let (declared, views) = declared(&machine)?;
     let (list, keys) = run(map, &mut at, "the list of storages")?;
-    let Value::List(keys) = keys else { return fail("it has no list of storages") };
+    let Object::List(keys) = keys else { return fail("it has no list of storages") };
     let found = find(map, at, &list.seqs[keys], &declared)?;
     if let Some(key) = declared.keys().find(|key| !found.contains_key(*key)) {
         return fail(format!("the storage {key} is not in the file's list of storages"));
@@ -55,7 +55,7 @@ pub(super) fn read(map: &[u8], start: usize) -> Result<Vec<Entry>> {
     if let Some(key) = views.keys().find(|key| declared.contains_key(*key)) {
         return fail(format!("the storage {key} is also a part of another one"));
     }
-    machine.entries(top, map.len(), |storage| {
+    machine.tensors(top, map.len(), |storage| {
         let whole = found.get(storage.key).ok_or_else(|| Error::new("its storage is not found"))?;
         let (offset, len) = storage.view.map_or((0, whole.len), |view| (view.offset, view.bytes));
         Ok(Span { start: whole.start + offset, packed: len, len, deflated: false })
@@ -65,25 +65,25 @@ pub(super) fn read(map: &[u8], start: usize) -> Result<Vec<Entry>> {
 /// What persistent ids tell of a storage: the bytes of an element, as the first of them has it, and of the whole.
 type Declared<'a> = BTreeMap<&'a str, (usize, usize)>;
 /// The storages that are parts of others: of which, where, and the type of their elements.
-type Views<'a> = BTreeMap<&'a str, (&'a str, View<'a>, Kind)>;
+type Views<'a> = BTreeMap<&'a str, (&'a str, View<'a>, Dtype)>;
 
 /// The storages of all persistent ids, those of objects beside the state dict too: all are in the file.
 fn declared<'a>(machine: &Machine<'a>) -> Result<(Declared<'a>, Views<'a>)> {
     let (mut declared, mut views) = (Declared::new(), Views::new());
     for &id in &machine.storages {
-        let malformed = || machine.refuse(&[Value::Storage(id)], "a storage is not pickled as torch.save does");
-        let Storage { kind: Some(kind), key, bytes, view } = machine.storage(id).ok_or_else(malformed)? else {
+        let malformed = || machine.refuse(&[Object::Storage(id)], "a storage is not pickled as torch.save does");
+        let Storage { dtype: Some(dtype), key, bytes, view } = machine.storage(id).ok_or_else(malformed)? else {
             return fail("it has an untyped storage, which PyTorch does not read in this format")
                 .hint(|| "torch.save it without _use_new_zipfile_serialization=False");
         };
-        if declared.entry(key).or_insert((kind.size(), bytes)).1 != bytes {
+        if declared.entry(key).or_insert((size(dtype), bytes)).1 != bytes {
             return fail(format!("the storage {key} has two sizes"));
         }
         let Some(view) = view else { continue };
         if view.offset.checked_add(view.bytes).is_none_or(|end| end > bytes) {
             return fail(format!("the storage {} is outside {key}, of which it is a part", view.key));
         }
-        if *views.entry(view.key).or_insert((key, view, kind)) != (key, view, kind) {
+        if *views.entry(view.key).or_insert((key, view, dtype)) != (key, view, dtype) {
             return fail(format!("the storage {} is two different parts of others", view.key));
         }
     }
@@ -91,10 +91,10 @@ fn declared<'a>(machine: &Machine<'a>) -> Result<(Declared<'a>, Views<'a>)> {
 }
 
 /// The storages with these `keys`, which lie in `map` from `at` on.
-fn find<'a>(map: &[u8], mut at: usize, keys: &[Value<'a>], declared: &Declared) -> Result<BTreeMap<&'a str, Span>> {
+fn find<'a>(map: &[u8], mut at: usize, keys: &[Object<'a>], declared: &Declared) -> Result<BTreeMap<&'a str, Span>> {
     let mut found = BTreeMap::new();
     for key in keys {
-        let Value::Str(key) = *key else { return fail("the name of a storage in the list is not a string") };
+        let Object::Str(key) = *key else { return fail("the name of a storage in the list is not a string") };
         let Some(&(unit, len)) = declared.get(key) else {
             return fail(format!("the storage {key} is in the file's list of storages, but no tensor has it"));
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{KINDS, Kind, fail};
+use super::{DTYPES, Dtype, fail};
 use crate::error::{Error, Result, ResultExt};
 
 /// The most objects on the stack, in the memo and of each sort of container.
@@ -17,7 +17,7 @@ const BUILTINS: &str = "eval exec execfile compile open file getattr setattr del
 
 /// What a pickle can build. Containers are numbers of the machine's arenas, so nothing is ever deep or owned twice.
 #[derive(Clone, Copy)]
-pub(super) enum Value<'a> {
+pub(super) enum Object<'a> {
     /// None, a float, bytes or another thing that holds no others.
     Plain,
     Bool(bool),
@@ -43,8 +43,8 @@ pub(super) enum Value<'a> {
 #[derive(Clone, Copy)]
 #[rustfmt::skip]
 pub(super) enum Known {
-    OrderedDict, First, Second, Third, Parameter, ParameterClass, Class(Kind), Size, Device, Untyped, Storage(Kind),
-    Type(Kind),
+    OrderedDict, Rebuild, RebuildV2, RebuildV3, Parameter, ParameterClass, Class(Dtype), Size, Device, Untyped, Storage(Dtype),
+    Type(Dtype),
 }
 
 /// The pickle machine: see Python's pickletools.
@@ -54,11 +54,11 @@ pub(super) struct Machine<'a> {
     pickle: &'a [u8],
     /// How many bytes it had.
     len: usize,
-    stack: Vec<Value<'a>>,
+    stack: Vec<Object<'a>>,
     marks: Vec<usize>,
-    memo: HashMap<u64, Value<'a>>,
-    pub(super) seqs: Vec<Vec<Value<'a>>>,
-    pub(super) dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    memo: HashMap<u64, Object<'a>>,
+    pub(super) seqs: Vec<Vec<Object<'a>>>,
+    pub(super) dicts: Vec<Vec<(Object<'a>, Object<'a>)>>,
     /// The persistent ids of storages, in the pickle's order.
     pub(super) storages: Vec<usize>,
     /// The module and the name of the globals that are not interpreted.
@@ -98,148 +98,149 @@ impl<'a> Machine<'a> {
         str::from_utf8(line).map_err(|_| Error::new("the name of a global is not UTF-8"))
     }
 
-    fn pop(&mut self) -> Result<Value<'a>> {
+    fn pop(&mut self) -> Result<Object<'a>> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let value = if self.stack.len() > floor { self.stack.pop() } else { None };
         value.ok_or_else(|| Error::new("the pickle takes from an empty stack"))
     }
 
-    fn pop_some(&mut self, n: usize) -> Result<Vec<Value<'a>>> {
+    fn pop_some(&mut self, n: usize) -> Result<Vec<Object<'a>>> {
         let mut items = (0..n).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
         items.reverse();
         Ok(items)
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>> {
+    fn pop_to_mark(&mut self) -> Result<Vec<Object<'a>>> {
         let mark = self.marks.pop().ok_or_else(|| Error::new("the pickle lacks a mark"))?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn tuple(&mut self, items: Vec<Value<'a>>) -> Value<'a> {
+    fn tuple(&mut self, items: Vec<Object<'a>>) -> Object<'a> {
         self.seqs.push(items);
-        Value::Tuple(self.seqs.len() - 1)
+        Object::Tuple(self.seqs.len() - 1)
     }
 
-    fn list(&mut self, items: Vec<Value<'a>>) -> Value<'a> {
+    fn list(&mut self, items: Vec<Object<'a>>) -> Object<'a> {
         self.seqs.push(items);
-        Value::List(self.seqs.len() - 1)
+        Object::List(self.seqs.len() - 1)
     }
 
-    fn dict(&mut self) -> Value<'a> {
+    fn dict(&mut self) -> Object<'a> {
         self.dicts.push(Vec::new());
-        Value::Dict(self.dicts.len() - 1)
+        Object::Dict(self.dicts.len() - 1)
     }
 
     /// Puts items into the list (or set) or the dictionary on the stack, and returns that.
-    fn fill(&mut self, items: &[Value<'a>], mapping: bool) -> Result<Value<'a>> {
+    fn fill(&mut self, items: &[Object<'a>], mapping: bool) -> Result<Object<'a>> {
         let container = self.pop()?;
         match (container, mapping, items.as_chunks()) {
-            (Value::List(id), false, _) => self.seqs[id].extend_from_slice(items),
-            (Value::Dict(id), true, (pairs, [])) => self.dicts[id].extend(pairs.iter().map(|&[key, item]| (key, item))),
-            (Value::Opaque(_), ..) => {}
+            (Object::List(id), false, _) => self.seqs[id].extend_from_slice(items),
+            (Object::Dict(id), true, (pairs, [])) => {
+                self.dicts[id].extend(pairs.iter().map(|&[key, item]| (key, item)))
+            }
+            (Object::Opaque(_), ..) => {}
             _ => return fail("the pickle puts items into what is not a list or a dictionary"),
         }
         Ok(container)
     }
 
-    fn global(&mut self, module: &'a str, name: &'a str) -> Result<Value<'a>> {
+    fn global(&mut self, module: &'a str, name: &'a str) -> Result<Object<'a>> {
         let root = |path: &'a str| path.split('.').next().unwrap_or(path);
         let among = |names: &str, path| names.split(' ').any(|name| name == root(path));
         if among(MODULES, module) || (among("builtins __builtin__", module) && among(BUILTINS, name)) {
             return fail(format!("it names {module}.{name}, which no checkpoint needs and could run programs"))
                 .hint(|| "do not load this file with PyTorch either; use a safetensors file from a source you trust");
         }
-        let kind =
-            |name| KINDS.iter().find(|kind| kind.2 == name || kind.3 == name).map(|kind| (kind.0, kind.2 == name));
+        let dtype = |name| DTYPES.iter().find(|row| row.1 == name || row.2 == name).map(|row| (row.0, row.1 == name));
         let class = |name: &str| {
             let of = name.strip_suffix("Tensor")?;
-            KINDS.iter().find(|kind| kind.2.strip_suffix("Storage") == Some(of)).map(|kind| Known::Class(kind.0))
+            DTYPES.iter().find(|row| row.1.strip_suffix("Storage") == Some(of)).map(|row| Known::Class(row.0))
         };
         let known = match (module, name) {
             ("collections", "OrderedDict") => Some(Known::OrderedDict),
-            ("torch._utils", "_rebuild_tensor") => Some(Known::First),
-            ("torch._utils", "_rebuild_tensor_v2") => Some(Known::Second),
-            ("torch._utils", "_rebuild_tensor_v3") => Some(Known::Third),
+            ("torch._utils", "_rebuild_tensor") => Some(Known::Rebuild),
+            ("torch._utils", "_rebuild_tensor_v2") => Some(Known::RebuildV2),
+            ("torch._utils", "_rebuild_tensor_v3") => Some(Known::RebuildV3),
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Some(Known::Parameter),
             ("torch.nn.parameter", "Parameter") => Some(Known::ParameterClass),
             ("torch", "Size") => Some(Known::Size),
             ("torch", "device") => Some(Known::Device),
             ("torch.storage", "UntypedStorage") => Some(Known::Untyped),
-            ("torch" | "torch.cuda", _) => kind(name)
-                .map(|(kind, storage)| if storage { Known::Storage(kind) } else { Known::Type(kind) })
+            ("torch" | "torch.cuda", _) => dtype(name)
+                .map(|(dtype, storage)| if storage { Known::Storage(dtype) } else { Known::Type(dtype) })
                 .or_else(|| class(name)),
             _ => None,
         };
         if known.is_none() {
             self.others.push((module, name));
         }
-        Ok(known.map_or(Value::Opaque(self.others.len().saturating_sub(1)), Value::Known))
+        Ok(known.map_or(Object::Opaque(self.others.len().saturating_sub(1)), Object::Known))
     }
 
     /// REDUCE and NEWOBJ (`new`): only what builds tensors and dictionaries is done.
-    fn call(&mut self, callable: Value<'a>, args: Value<'a>, new: bool) -> Result<Value<'a>> {
+    fn call(&mut self, callable: Object<'a>, args: Object<'a>, new: bool) -> Result<Object<'a>> {
         let (known, id) = match (callable, args) {
-            (Value::Opaque(_), _) => return Ok(callable),
-            (Value::Known(known), Value::Tuple(id)) => (known, id),
+            (Object::Opaque(_), _) => return Ok(callable),
+            (Object::Known(known), Object::Tuple(id)) => (known, id),
             _ => return fail("the pickle calls what is not a class"),
         };
         match (known, &*self.seqs[id]) {
             (Known::OrderedDict, []) => Ok(self.dict()),
-            (Known::OrderedDict, &[Value::List(items)]) if !new => self.ordered_dict(items),
-            (Known::First, [_, _, _, _]) => Ok(Value::Tensor(id)),
-            (Known::Second, [_, _, _, _, _, _] | [_, _, _, _, _, _, _]) => Ok(Value::Tensor(id)),
-            (Known::Third, [_, _, _, _, _, _, _] | [_, _, _, _, _, _, _, _]) => Ok(Value::Typed(id)),
+            (Known::OrderedDict, &[Object::List(items)]) if !new => self.ordered_dict(items),
+            (Known::Rebuild, [_, _, _, _]) => Ok(Object::Tensor(id)),
+            (Known::RebuildV2, [_, _, _, _, _, _] | [_, _, _, _, _, _, _]) => Ok(Object::Tensor(id)),
+            (Known::RebuildV3, [_, _, _, _, _, _, _] | [_, _, _, _, _, _, _, _]) => Ok(Object::Typed(id)),
             (
                 Known::Parameter | Known::ParameterClass,
-                &[data @ (Value::Tensor(_) | Value::Typed(_) | Value::Opaque(_)), ..],
+                &[data @ (Object::Tensor(_) | Object::Typed(_) | Object::Opaque(_)), ..],
             ) => Ok(data),
-            (Known::ParameterClass, []) => Ok(self.new_tensor(Kind::F32)),
-            (Known::Class(kind), []) => Ok(self.new_tensor(kind)),
-            (Known::Size, &[sizes @ Value::Tuple(_)]) => Ok(sizes),
-            (Known::Device, _) => Ok(Value::Plain),
+            (Known::ParameterClass, []) => Ok(self.new_tensor(Dtype::F32)),
+            (Known::Class(dtype), []) => Ok(self.new_tensor(dtype)),
+            (Known::Size, &[sizes @ Object::Tuple(_)]) => Ok(sizes),
+            (Known::Device, _) => Ok(Object::Plain),
             (_, args) => Err(self.refuse(args, "the pickle calls a class of torch otherwise than torch.save does")),
         }
     }
 
-    fn new_tensor(&mut self, kind: Kind) -> Value<'a> {
-        self.seqs.push(vec![Value::Known(Known::Type(kind))]);
-        Value::Tensor(self.seqs.len() - 1)
+    fn new_tensor(&mut self, dtype: Dtype) -> Object<'a> {
+        self.seqs.push(vec![Object::Known(Known::Type(dtype))]);
+        Object::Tensor(self.seqs.len() - 1)
     }
 
     /// An OrderedDict of a list of pairs, as Python 2 pickles it. One list may be given often, so that a small pickle
     /// would make much of it: an honest pair takes more than four bytes of the pickle.
-    fn ordered_dict(&mut self, list: usize) -> Result<Value<'a>> {
+    fn ordered_dict(&mut self, list: usize) -> Result<Object<'a>> {
         self.copied += self.seqs[list].len();
         if self.copied > self.read() / 4 {
             return fail("the pickle makes many dictionaries of one list");
         }
-        let pair = |item: &Value<'a>| match item {
-            Value::List(id) | Value::Tuple(id) => {
-                <[Value<'a>; 2]>::try_from(&*self.seqs[*id]).ok().map(|[key, value]| (key, value))
+        let pair = |item: &Object<'a>| match item {
+            Object::List(id) | Object::Tuple(id) => {
+                <[Object<'a>; 2]>::try_from(&*self.seqs[*id]).ok().map(|[key, value]| (key, value))
             }
             _ => None,
         };
         let pairs: Option<Vec<_>> = self.seqs[list].iter().map(pair).collect();
         self.dicts.push(pairs.ok_or_else(|| Error::new("the pickle makes a dictionary of what is not pairs"))?);
-        Ok(Value::Dict(self.dicts.len() - 1))
+        Ok(Object::Dict(self.dicts.len() - 1))
     }
 
     /// BUILD: gives a new tensor what it is a view of (before 0.2 the arguments of `_rebuild_tensor`, or those of a
     /// Variable: the data, the gradient, hooks, `requires_grad` and `volatile`); other attributes are dropped.
-    fn build(&mut self, object: Value<'a>, state: Value<'a>) -> Result<Value<'a>> {
+    fn build(&mut self, object: Object<'a>, state: Object<'a>) -> Result<Object<'a>> {
         let (id, state) = match (object, state) {
-            (_, Value::Opaque(_)) => return Ok(state),
-            (Value::Opaque(_) | Value::Dict(_), _) => return Ok(object),
-            (Value::Tensor(id) | Value::Typed(id), Value::Tuple(state)) => (id, &*self.seqs[state]),
+            (_, Object::Opaque(_)) => return Ok(state),
+            (Object::Opaque(_) | Object::Dict(_), _) => return Ok(object),
+            (Object::Tensor(id) | Object::Typed(id), Object::Tuple(state)) => (id, &*self.seqs[state]),
             _ => return fail("the pickle gives attributes to what has none"),
         };
         let otherwise = || self.refuse(state, "the pickle builds a tensor otherwise than torch.save does");
         let args = match (&*self.seqs[id], state) {
             // A Variable's `requires_grad`, `volatile` and hooks.
-            (_, [Value::Bool(_), _, _]) => return Ok(object),
-            ([Value::Known(Known::Type(_))], [Value::Tensor(data), _, _, _, _]) => self.seqs[*data].clone(),
-            ([Value::Known(Known::Type(kind))], [Value::Storage(storage), _, _, _]) => {
-                let same = self.storage(*storage).is_some_and(|storage| storage.kind == Some(*kind));
+            (_, [Object::Bool(_), _, _]) => return Ok(object),
+            ([Object::Known(Known::Type(_))], [Object::Tensor(data), _, _, _, _]) => self.seqs[*data].clone(),
+            ([Object::Known(Known::Type(dtype))], [Object::Storage(storage), _, _, _]) => {
+                let same = self.storage(*storage).is_some_and(|storage| storage.dtype == Some(*dtype));
                 if same { state.to_vec() } else { return Err(otherwise()) }
             }
             _ => return Err(otherwise()),
@@ -249,19 +250,19 @@ impl<'a> Machine<'a> {
     }
 
     /// BINPERSID: a storage, or, where a whole model was saved, the class of a module beside its source.
-    fn persistent(&mut self, id: usize) -> Result<Value<'a>> {
+    fn persistent(&mut self, id: usize) -> Result<Object<'a>> {
         match *self.seqs[id] {
-            [Value::Str("storage"), ..] => {
+            [Object::Str("storage"), ..] => {
                 self.storages.push(id);
-                Ok(Value::Storage(id))
+                Ok(Object::Storage(id))
             }
-            [Value::Str("module"), class @ Value::Opaque(_), ..] => Ok(class),
+            [Object::Str("module"), class @ Object::Opaque(_), ..] => Ok(class),
             _ => fail("the pickle has a persistent id that is not a storage's"),
         }
     }
 
     /// Runs the pickle and returns what it builds.
-    pub(super) fn run(&mut self) -> Result<Value<'a>> {
+    pub(super) fn run(&mut self) -> Result<Object<'a>> {
         loop {
             let op = self.number(1)? as u8;
             let n = self.number(match op {
@@ -284,17 +285,17 @@ impl<'a> Machine<'a> {
                     continue;
                 }
                 // NONE, NEWTRUE, NEWFALSE, BINFLOAT, BININT1, BININT2, BININT, LONG1
-                b'N' | b'G' => Value::Plain,
-                0x88 | 0x89 => Value::Bool(op == 0x88),
-                b'K' | b'M' => Value::Int(n as i64),
-                b'J' => Value::Int((n as u32 as i32).into()),
+                b'N' | b'G' => Object::Plain,
+                0x88 | 0x89 => Object::Bool(op == 0x88),
+                b'K' | b'M' => Object::Int(n as i64),
+                b'J' => Object::Int((n as u32 as i32).into()),
                 0x8a => match (self.number(n)? as i64, 64 - 8 * n.min(8) as u32) {
-                    _ if n > 8 => Value::Plain,
-                    (bits, unused) => Value::Int(bits.unbounded_shl(unused).unbounded_shr(unused)),
+                    _ if n > 8 => Object::Plain,
+                    (bits, unused) => Object::Int(bits.unbounded_shl(unused).unbounded_shr(unused)),
                 },
                 // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8; Python 2's SHORT_BINSTRING, BINSTRING; SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
-                0x8c | b'X' | 0x8d | b'U' | b'T' => str::from_utf8(self.take(n)?).map_or(Value::Plain, Value::Str),
-                b'C' | b'B' | 0x8e | 0x96 => self.take(n).map(|_| Value::Plain)?,
+                0x8c | b'X' | 0x8d | b'U' | b'T' => str::from_utf8(self.take(n)?).map_or(Object::Plain, Object::Str),
+                b'C' | b'B' | 0x8e | 0x96 => self.take(n).map(|_| Object::Plain)?,
                 // EMPTY_LIST, EMPTY_SET, FROZENSET; EMPTY_DICT; EMPTY_TUPLE, TUPLE, TUPLE1, TUPLE2, TUPLE3
                 b']' | 0x8f => self.list(Vec::new()),
                 0x91 => self.pop_to_mark().map(|items| self.list(items))?,
@@ -321,10 +322,10 @@ impl<'a> Machine<'a> {
                 }
                 0x93 | b'R' | 0x81 | b'b' | b'Q' => {
                     match (op, self.pop()?, if op == b'Q' { None } else { Some(self.pop()?) }) {
-                        (0x93, Value::Str(name), Some(Value::Str(module))) => self.global(module, name)?,
+                        (0x93, Object::Str(name), Some(Object::Str(module))) => self.global(module, name)?,
                         (b'R' | 0x81, args, Some(callable)) => self.call(callable, args, op == 0x81)?,
                         (b'b', state, Some(object)) => self.build(object, state)?,
-                        (b'Q', Value::Tuple(id), _) => self.persistent(id)?,
+                        (b'Q', Object::Tuple(id), _) => self.persistent(id)?,
                         _ => return fail("the pickle takes a name or an id from something else"),
                     }
                 }

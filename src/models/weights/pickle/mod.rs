@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
 use memmap2::Mmap;
+use safetensors::Dtype;
 
 mod archive;
 mod legacy;
@@ -28,40 +29,32 @@ const PICKLE: usize = 32 << 20;
 /// How a zip file begins.
 const ZIP: &[u8] = b"PK\x03\x04";
 
-/// The type of a tensor's elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-#[rustfmt::skip]
-pub enum Kind { F32, F16, BF16, F64, I64, I32, U8, Bool, I16, I8 }
-
-/// The kinds with their sizes, storage classes and dtypes.
-const KINDS: [(Kind, usize, &str, &str); 10] = [
-    (Kind::F32, 4, "FloatStorage", "float32"),
-    (Kind::F16, 2, "HalfStorage", "float16"),
-    (Kind::BF16, 2, "BFloat16Storage", "bfloat16"),
-    (Kind::F64, 8, "DoubleStorage", "float64"),
-    (Kind::I64, 8, "LongStorage", "int64"),
-    (Kind::I32, 4, "IntStorage", "int32"),
-    (Kind::U8, 1, "ByteStorage", "uint8"),
-    (Kind::Bool, 1, "BoolStorage", "bool"),
-    (Kind::I16, 2, "ShortStorage", "int16"),
-    (Kind::I8, 1, "CharStorage", "int8"),
+/// Types of elements that are read, with PyTorch's names of their storages and dtypes.
+const DTYPES: [(Dtype, &str, &str); 10] = [
+    (Dtype::F32, "FloatStorage", "float32"),
+    (Dtype::F16, "HalfStorage", "float16"),
+    (Dtype::BF16, "BFloat16Storage", "bfloat16"),
+    (Dtype::F64, "DoubleStorage", "float64"),
+    (Dtype::I64, "LongStorage", "int64"),
+    (Dtype::I32, "IntStorage", "int32"),
+    (Dtype::U8, "ByteStorage", "uint8"),
+    (Dtype::BOOL, "BoolStorage", "bool"),
+    (Dtype::I16, "ShortStorage", "int16"),
+    (Dtype::I8, "CharStorage", "int8"),
 ];
 
-impl Kind {
-    /// Bytes per element.
-    pub fn size(self) -> usize {
-        KINDS.iter().find(|kind| kind.0 == self).map_or(8, |kind| kind.1)
-    }
+/// Bytes of an element.
+fn size(dtype: Dtype) -> usize {
+    dtype.bitsize() / 8
 }
 
 /// A tensor of the state dict.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct TensorInfo {
     /// Its key in the state dict.
     pub name: String,
     /// The type of its elements.
-    pub kind: Kind,
+    pub dtype: Dtype,
     /// Its dimensions; none for a scalar.
     pub shape: Vec<usize>,
     strides: Vec<usize>,
@@ -83,7 +76,7 @@ struct Span {
 pub struct Checkpoint {
     path: PathBuf,
     map: Mmap,
-    entries: Vec<Entry>,
+    tensors: Vec<TensorInfo>,
 }
 
 impl Checkpoint {
@@ -96,7 +89,7 @@ impl Checkpoint {
 
     /// The same of a file that is mapped already.
     pub(super) fn of(path: &Path, map: Mmap) -> Result<Self> {
-        let entries = match legacy::start(&map) {
+        let tensors = match legacy::start(&map) {
             Some(start) => legacy::read(&map, start),
             None if is_tar(&map) => {
                 let hint =
@@ -105,8 +98,8 @@ impl Checkpoint {
             }
             None => archive::read(&map),
         };
-        let entries = entries.context(|| path.display().to_string())?;
-        Ok(Self { path: path.to_owned(), map, entries })
+        let tensors = tensors.context(|| path.display().to_string())?;
+        Ok(Self { path: path.to_owned(), map, tensors })
     }
 
     /// Whether a file begins as those of `torch.save` do, of today or of old.
@@ -121,23 +114,28 @@ impl Checkpoint {
     }
 
     /// The tensors, in the state dict's order.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
     }
 
-    /// The elements of an entry in row-major order, as little-endian bytes of its kind; borrowed from the file where
+    /// The tensor `name`.
+    pub fn find(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The elements of a tensor in row-major order, as little-endian bytes of its type; borrowed from the file where
     /// they lie there in this order.
-    pub fn bytes(&self, entry: &Entry) -> Result<Cow<'_, [u8]>> {
-        self.gather(entry).context(|| format!("{}: the tensor `{}`", self.path.display(), entry.name))
+    pub fn bytes(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
+        self.gather(tensor).context(|| format!("{}: the tensor `{}`", self.path.display(), tensor.name))
     }
 
-    fn gather(&self, entry: &Entry) -> Result<Cow<'_, [u8]>> {
-        let (size, shape, mut at) = (entry.kind.size(), &entry.shape, entry.offset);
-        let (numel, strides) = layout(shape, &entry.strides, at, entry.storage.len / size)?;
+    fn gather(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
+        let (size, shape, mut at) = (size(tensor.dtype), &tensor.shape, tensor.offset);
+        let (numel, strides) = layout(shape, &tensor.strides, at, tensor.storage.len / size)?;
         if numel == 0 {
             return Ok(Cow::Borrowed(&[]));
         }
-        let data = entry.storage.read(&self.map)?;
+        let data = tensor.storage.read(&self.map)?;
         let mut follows = 1;
         let contiguous = shape.iter().zip(&strides).rev().all(|(&dim, &stride)| {
             let fits = dim == 1 || stride == follows;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::machine::{Known, Machine, Value};
-use super::{Entry, GROWTH, Kind, Span, fail, layout};
+use super::machine::{Known, Machine, Object};
+use super::{Dtype, GROWTH, Span, TensorInfo, fail, layout, size};
 use crate::error::{Error, Result, ResultExt};
 
 /// The most dimensions of a tensor.
@@ -15,7 +15,7 @@ const NESTED: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 /// What a persistent id tells of a storage.
 pub(super) struct Storage<'a> {
     /// The type of its elements; none where only the tensor tells it.
-    pub kind: Option<Kind>,
+    pub dtype: Option<Dtype>,
     pub key: &'a str,
     pub bytes: usize,
     /// The part of it that the tensor's storage is.
@@ -30,19 +30,19 @@ pub(super) struct View<'a> {
     pub bytes: usize,
 }
 
-fn number(n: &Value) -> Option<usize> {
-    if let Value::Int(n) = n { usize::try_from(*n).ok() } else { None }
+fn number(n: &Object) -> Option<usize> {
+    if let Object::Int(n) = n { usize::try_from(*n).ok() } else { None }
 }
 
 impl<'a> Machine<'a> {
     /// The error that names an object of another class among `values` or directly inside them, or says `otherwise`.
-    pub(super) fn refuse(&self, values: &[Value<'a>], otherwise: &str) -> Error {
-        let of = |value: &Value<'a>| if let Value::Opaque(id) = *value { Some(self.others[id]) } else { None };
+    pub(super) fn refuse(&self, values: &[Object<'a>], otherwise: &str) -> Error {
+        let of = |value: &Object<'a>| if let Object::Opaque(id) = *value { Some(self.others[id]) } else { None };
         let found = values.iter().find_map(|value| match *value {
-            Value::Tuple(id) | Value::List(id) | Value::Storage(id) | Value::Tensor(id) | Value::Typed(id) => {
+            Object::Tuple(id) | Object::List(id) | Object::Storage(id) | Object::Tensor(id) | Object::Typed(id) => {
                 self.seqs[id].iter().find_map(of)
             }
-            Value::Dict(id) => self.dicts[id].iter().find_map(|(key, value)| of(key).or_else(|| of(value))),
+            Object::Dict(id) => self.dicts[id].iter().find_map(|(key, value)| of(key).or_else(|| of(value))),
             _ => of(value),
         });
         let what =
@@ -52,67 +52,67 @@ impl<'a> Machine<'a> {
     }
 
     /// The last item with this key of what is a dictionary.
-    pub(super) fn item(&self, of: Value<'a>, key: &str) -> Option<Value<'a>> {
-        let Value::Dict(id) = of else { return None };
+    pub(super) fn item(&self, of: Object<'a>, key: &str) -> Option<Object<'a>> {
+        let Object::Dict(id) = of else { return None };
         self.dicts[id]
             .iter()
             .rev()
-            .find(|(name, _)| matches!(name, Value::Str(name) if *name == key))
+            .find(|(name, _)| matches!(name, Object::Str(name) if *name == key))
             .map(|item| item.1)
     }
 
     /// A storage by its persistent id: `("storage", class, key, location, elements)`, before 1.6 with a sixth item,
     /// None or the view `(key, offset, elements)`.
     pub(super) fn storage(&self, id: usize) -> Option<Storage<'a>> {
-        let [_, Value::Known(class), Value::Str(key), _, len, view @ ..] = &*self.seqs[id] else { return None };
-        let kind = match class {
-            Known::Storage(kind) => Some(*kind),
+        let [_, Object::Known(class), Object::Str(key), _, len, view @ ..] = &*self.seqs[id] else { return None };
+        let dtype = match class {
+            Known::Storage(dtype) => Some(*dtype),
             Known::Untyped => None,
             _ => return None,
         };
-        let bytes = |n: &Value| number(n)?.checked_mul(kind.map_or(1, Kind::size));
+        let bytes = |n: &Object| number(n)?.checked_mul(dtype.map_or(1, size));
         let view = match view {
-            [] | [Value::Plain] => None,
-            [Value::Tuple(id)] => match &*self.seqs[*id] {
-                [Value::Str(key), offset, len] => Some(View { key, offset: bytes(offset)?, bytes: bytes(len)? }),
+            [] | [Object::Plain] => None,
+            [Object::Tuple(id)] => match &*self.seqs[*id] {
+                [Object::Str(key), offset, len] => Some(View { key, offset: bytes(offset)?, bytes: bytes(len)? }),
                 _ => return None,
             },
             _ => return None,
         };
-        Some(Storage { kind, key, bytes: bytes(len)?, view })
+        Some(Storage { dtype, key, bytes: bytes(len)?, view })
     }
 
     /// Reads the state dict in what the pickle built, for a file of `len` bytes. `find` finds a storage in the file,
     /// of as many bytes as its id tells.
-    pub(super) fn entries(
-        &self, top: Value<'a>, len: usize, mut find: impl FnMut(&Storage<'a>) -> Result<Span>,
-    ) -> Result<Vec<Entry>> {
-        let (mut entries, mut names, mut total) = (Vec::new(), HashSet::new(), 0usize);
+    pub(super) fn tensors(
+        &self, top: Object<'a>, len: usize, mut find: impl FnMut(&Storage<'a>) -> Result<Span>,
+    ) -> Result<Vec<TensorInfo>> {
+        let (mut tensors, mut names, mut total) = (Vec::new(), HashSet::new(), 0usize);
         for (key, value) in self.state_dict(top)? {
-            let Value::Str(name) = *key else {
+            let Object::Str(name) = *key else {
                 return Err(self.refuse(&[*key], "a name in the state dict is not a string"));
             };
-            let entry = self.entry(name, *value, &mut find).context(|| format!("`{name}` of the state dict"))?;
-            total = total.saturating_add(entry.as_ref().map_or(0, |(_, bytes)| *bytes));
+            let tensor = self.tensor(name, *value, &mut find).context(|| format!("`{name}` of the state dict"))?;
+            total = total.saturating_add(tensor.as_ref().map_or(0, |(_, bytes)| *bytes));
             if !names.insert(name) || total / GROWTH > len {
                 return fail(format!("the state dict repeats itself at `{name}`"));
             }
-            entries.extend(entry.map(|(entry, _)| entry));
+            tensors.extend(tensor.map(|(tensor, _)| tensor));
         }
-        if entries.is_empty() { fail("the state dict has no tensors") } else { Ok(entries) }
+        if tensors.is_empty() { fail("the state dict has no tensors") } else { Ok(tensors) }
     }
 
     /// The items of the state dict in what the pickle built.
-    fn state_dict(&self, top: Value<'a>) -> Result<&[(Value<'a>, Value<'a>)]> {
-        let Value::Dict(whole) = top else {
+    fn state_dict(&self, top: Object<'a>) -> Result<&[(Object<'a>, Object<'a>)]> {
+        let Object::Dict(whole) = top else {
             return Err(self.refuse(&[top], "it is not a dictionary of tensors"));
         };
         let nested: Vec<_> = NESTED.iter().filter_map(|key| Some((*key, self.item(top, key)?))).collect();
         let dicts = nested.iter().filter_map(|&(key, value)| match value {
-            Value::Dict(id) => Some((key, id)),
+            Object::Dict(id) => Some((key, id)),
             _ => None,
         });
-        let tensors = |id: usize| self.dicts[id].iter().any(|(_, v)| matches!(v, Value::Tensor(_) | Value::Typed(_)));
+        let tensors = |id: usize| self.dicts[id].iter().any(|(_, v)| matches!(v, Object::Tensor(_) | Object::Typed(_)));
         // One dictionary may stand under several keys, and settings may have one of these names.
         let mut filled: Vec<_> = dicts.clone().filter(|&(_, id)| tensors(id)).collect();
         filled.dedup_by_key(|&mut (_, id)| id);
@@ -120,42 +120,42 @@ impl<'a> Machine<'a> {
             return fail(format!("it has two state dicts, `{first}` and `{second}`"))
                 .hint(|| "in Python, torch.save the right one to a file of its own");
         }
-        let other = nested.iter().map(|(_, value)| *value).find(|value| matches!(value, Value::Opaque(_)));
+        let other = nested.iter().map(|(_, value)| *value).find(|value| matches!(value, Object::Opaque(_)));
         match filled.first().copied().or_else(|| dicts.clone().next()) {
             Some((_, id)) => Ok(&self.dicts[id]),
             None if self.others.is_empty() => Ok(&self.dicts[whole]),
-            None => Err(self.refuse(&[other.unwrap_or(Value::Opaque(0))], "")),
+            None => Err(self.refuse(&[other.unwrap_or(Object::Opaque(0))], "")),
         }
     }
 
     /// Reads an item of the state dict, a tensor and its number of bytes; plain values are none.
-    fn entry(
-        &self, name: &str, value: Value<'a>, find: &mut impl FnMut(&Storage<'a>) -> Result<Span>,
-    ) -> Result<Option<(Entry, usize)>> {
+    fn tensor(
+        &self, name: &str, value: Object<'a>, find: &mut impl FnMut(&Storage<'a>) -> Result<Span>,
+    ) -> Result<Option<(TensorInfo, usize)>> {
         let (args, typed) = match value {
-            Value::Plain | Value::Bool(_) | Value::Int(_) | Value::Str(_) => return Ok(None),
-            Value::Tensor(id) => (&*self.seqs[id], false),
-            Value::Typed(id) => (&*self.seqs[id], true),
+            Object::Plain | Object::Bool(_) | Object::Int(_) | Object::Str(_) => return Ok(None),
+            Object::Tensor(id) => (&*self.seqs[id], false),
+            Object::Typed(id) => (&*self.seqs[id], true),
             _ => return Err(self.refuse(&[value], "it is neither a tensor nor a plain value")),
         };
         let malformed = || self.refuse(args, "the tensor is not pickled as torch.save does");
-        let [Value::Storage(id), offset, Value::Tuple(shape), Value::Tuple(strides), rest @ ..] = args else {
+        let [Object::Storage(id), offset, Object::Tuple(shape), Object::Tuple(strides), rest @ ..] = args else {
             return Err(malformed());
         };
-        if rest.iter().any(|value| matches!(value, Value::Opaque(_))) {
+        if rest.iter().any(|value| matches!(value, Object::Opaque(_))) {
             return Err(malformed());
         }
         // After the strides: requires_grad, hooks, the type of `_rebuild_tensor_v3`, flags.
         let storage = self.storage(*id).ok_or_else(malformed)?;
-        let (kind, flags) = match (storage.kind, rest) {
-            (Some(kind), rest) if !typed => (kind, rest.get(2)),
-            (None, [_, _, Value::Known(Known::Type(kind)), ..]) if typed => (*kind, rest.get(3)),
+        let (dtype, flags) = match (storage.dtype, rest) {
+            (Some(dtype), rest) if !typed => (dtype, rest.get(2)),
+            (None, [_, _, Object::Known(Known::Type(dtype)), ..]) if typed => (*dtype, rest.get(3)),
             _ => return Err(malformed()),
         };
         match flags {
-            None | Some(Value::Plain) => {}
-            Some(Value::Dict(id)) if self.dicts[*id].is_empty() => {}
-            Some(Value::Dict(_)) => {
+            None | Some(Object::Plain) => {}
+            Some(Object::Dict(id)) if self.dicts[*id].is_empty() => {}
+            Some(Object::Dict(_)) => {
                 return fail("it is stored as the negative or the conjugate of its values, which is not read")
                     .hint(|| "call .resolve_conj().resolve_neg() on it before torch.save");
             }
@@ -169,7 +169,7 @@ impl<'a> Machine<'a> {
             return Err(malformed());
         };
         let storage = find(&storage)?;
-        let (numel, _) = layout(&shape, &strides, offset, storage.len / kind.size())?;
-        Ok(Some((Entry { name: name.to_owned(), kind, shape, strides, offset, storage }, numel * kind.size())))
+        let (numel, _) = layout(&shape, &strides, offset, storage.len / size(dtype))?;
+        Ok(Some((TensorInfo { name: name.to_owned(), dtype, shape, strides, offset, storage }, numel * size(dtype))))
     }
 }
