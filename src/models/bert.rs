@@ -1,5 +1,5 @@
-//! The student's encoder: BERT (Devlin et al. 2018) and its kin, as transformers saves them. In what they differ is in
-//! [`kinds`](super::kinds).
+//! The student's encoder: BERT (Devlin et al. 2018) and related models, as transformers saves them. How they differ is in
+//! the table of [`kinds`](super::kinds).
 
 use std::path::Path;
 
@@ -22,16 +22,16 @@ use crate::nn::{Activation, Batch, Embedding, Gradients, Params, Pooling, Tokens
 pub struct BertConfig {
     /// The row of the table of kinds.
     pub kind: &'static Kind,
-    /// The sizes.
+    /// Sizes and other settings.
     pub sizes: Sizes,
-    /// The whole file, of which a checkpoint gets a copy.
+    /// The whole file; checkpoints get a copy of it.
     pub file: Map<String, Value>,
 }
 
-/// Sizes and numbers of an encoder; those that may be missing have the defaults of transformers' classes.
+/// Sizes and other settings of an encoder, with the defaults of transformers' classes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Sizes {
-    /// The padding's id.
+    /// The id of the padding token.
     #[serde(default)]
     pub pad_token_id: Option<u32>,
     /// Rows of the word table.
@@ -58,7 +58,7 @@ pub struct Sizes {
     /// Whether there is a table of pre-training tasks (ERNIE).
     #[serde(default)]
     pub use_task_id: bool,
-    /// Its rows.
+    /// Rows of that table.
     #[serde(default = "three")]
     pub task_type_vocab_size: usize,
     /// Added to the variance in layer norms.
@@ -121,12 +121,12 @@ impl BertConfig {
         Ok(Self { kind, sizes, file })
     }
 
-    /// The padding's id: RoBERTa's and its kin's is 1 where the configuration does not say.
+    /// The id of the padding token, from which RoBERTa and related models count positions: 1 by default.
     fn padding(&self) -> u32 {
         self.sizes.pad_token_id.unwrap_or(1)
     }
 
-    /// Tokens a sequence may have, the special ones included.
+    /// The most tokens of a sequence, special tokens included.
     pub fn max_tokens(&self) -> usize {
         let before = match self.kind.first_position {
             FirstPosition::Zero => 0,
@@ -159,7 +159,7 @@ pub struct Bert {
     pub config: BertConfig,
     word: Embedding,
     position: Embedding,
-    /// Tables of which every token takes row 0.
+    /// Tables from which every token takes row 0 (token types, pre-training tasks).
     constants: Vec<Embedding>,
     encoder: Encoder,
 }
@@ -201,6 +201,7 @@ impl Bert {
         Ok(Self { config, word, position, constants, encoder })
     }
 
+    /// Runs `work` with what each token takes from the tables.
     fn with_lookups<R>(&self, tokens: &Tokens, work: impl FnOnce(&[Lookup]) -> Result<R>) -> Result<R> {
         let longest = tokens.rows.longest();
         if longest > self.config.max_tokens() {
@@ -219,7 +220,7 @@ impl Bert {
         work(&lookups)
     }
 
-    /// Token states `[tokens, hidden]`; with a `tape`, keeps what [`Self::backward`] needs.
+    /// Token states `[tokens, hidden]`; a `tape` records what [`Self::backward`] needs.
     pub fn forward(&self, batch: Batch, tape: Option<&mut Tape>) -> Result<Tensor> {
         let embeddings = self.with_lookups(batch.tokens, embedding::forward)?;
         self.encoder.forward(&embeddings, batch, tape)
@@ -231,7 +232,7 @@ impl Bert {
         self.encoder.forward_pooled(&embeddings, tokens, pooling)
     }
 
-    /// Adds to the gradients of what is trained from the gradient of the states.
+    /// From the gradient of the states: adds to the gradients of all trained parameters.
     pub fn backward(&self, batch: Batch, tape: Tape, dstates: &Tensor, grads: &mut Gradients) -> Result<()> {
         match self.encoder.backward(tape, dstates, batch, grads)? {
             Some(d) => self.with_lookups(batch.tokens, |lookups| embedding::backward(lookups, &d, grads)),

@@ -38,13 +38,13 @@ pub struct TextConfig {
     pub num_hidden_layers: usize,
     /// Attention heads of a layer.
     pub num_attention_heads: usize,
-    /// Positions with an embedding: tokens of a text at most.
+    /// Rows of the position table: the most tokens of a text.
     pub max_position_embeddings: usize,
     /// The name of the activation, see [`Activation::from_name`](crate::nn::Activation::from_name).
     pub hidden_act: String,
     /// Added to the variance in layer norms.
     pub layer_norm_eps: f64,
-    /// The token whose state makes the vector of a text. In a `clip`, 2 (which transformers before 4.31 wrote by
+    /// The token whose state is the vector of a text. In a `clip`, 2 (which transformers before 4.31 wrote by
     /// mistake) stands for the token with the highest id; see [`EndOfText`](super::kinds::EndOfText).
     pub eos_token_id: u32,
 }
@@ -61,7 +61,7 @@ pub struct VisionConfig {
     pub num_hidden_layers: usize,
     /// Attention heads of a layer.
     pub num_attention_heads: usize,
-    /// Colours of a pixel.
+    /// Channels of an image.
     pub num_channels: usize,
     /// Width and height of an image in pixels.
     pub image_size: usize,
@@ -207,15 +207,15 @@ fn tower_config<T: DeserializeOwned + Default>(file: &Map<String, Value>, key: &
     serde_json::from_value(value.clone()).context(|| key.to_owned())
 }
 
-/// The names of one tower of a CLIP in a file of weights: the tower's, ending with `end`, are below the prefix of
-/// `weights`, and the returned one stands before those of projections.
+/// Finds a CLIP's tower, one of whose tensors has a name that ends with `end`; [`Weights::model`] is then the tower. Returns
+/// the prefix of the projections' names.
 pub(super) fn find_tower(weights: &mut Weights, end: &str) -> Result<String> {
     let prefix = weights.find_prefix(end)?;
     let outer = ["text_model.", "vision_model."].iter().find_map(|tower| prefix.strip_suffix(tower));
     Ok(outer.unwrap_or(prefix).to_owned())
 }
 
-/// What a tensor is that the tower below `prefix` did not take; `outer` stands before the names of projections.
+/// What to make of a tensor that the tower below `prefix` did not load; `outer` is the prefix of the projections' names.
 pub(super) fn leftover(outer: &str, prefix: &str, name: &str) -> Leftover {
     let of_others = |below: &str| {
         matches!(below, "visual_projection.weight" | "text_projection.weight" | "logit_scale")

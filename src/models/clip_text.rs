@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::nn::embedding::{self, Lookup};
 use crate::nn::{Backend, Batch, Compute, Embedding, Gradients, Params, Pooling, Tokens};
 
-/// Packed token ids to the target of the distillation, and on to the shared space.
+/// Maps packed token ids to the target of the distillation, and that into the space shared with images.
 pub struct ClipText {
     backend: Backend,
     token: Embedding,
@@ -22,7 +22,7 @@ pub struct ClipText {
     text_projection: Tensor, // [projection_dim, hidden]
     projection_dim: usize,
     params: Params,
-    /// The end-of-text token; the largest id of a text where there is none.
+    /// The end-of-text token; `None`: the token with the largest id in a text.
     end: Option<u32>,
     max_tokens: usize,
 }
@@ -48,7 +48,7 @@ impl ClipText {
         Self::build(folder, compute, Params::frozen(compute.backend))
     }
 
-    /// Loads it with its parameters and its backward pass.
+    /// [`Self::load`] with parameters and a backward pass.
     pub fn load_trainable(folder: &Path, compute: &Compute) -> Result<Self> {
         Self::build(folder, compute, Params::new(compute.backend))
     }
@@ -60,7 +60,7 @@ impl ClipText {
         let mut weights = Weights::open(folder, &compute.device)?;
         let outer = find_tower(&mut weights, TOKENS)?;
         let backend = compute.backend;
-        let vb = weights.below(weights.prefix());
+        let vb = weights.model();
         let tables = vb.pp("embeddings");
         let token = load::embedding(text.vocab_size, hidden, tables.pp("token_embedding"), &mut params)?;
         let positions = text.max_position_embeddings;
@@ -102,13 +102,13 @@ impl ClipText {
         self.projection_dim
     }
 
-    /// Tokens a caption may have, the start and end tokens included.
+    /// The most tokens of a caption, the start and end tokens included.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
     }
 
-    /// Cuts a tokenized caption after its first end-of-text token, whose state is the caption's: attention is
-    /// causal, so what follows changes nothing. Which token that is says [`EndOfText`].
+    /// Cuts a tokenized caption after its first end-of-text token ([`EndOfText`] says which that is). Its state is the
+    /// caption's vector, which later tokens do not change: attention is causal.
     pub fn cut(&self, ids: &mut Vec<u32>) -> Result<()> {
         let end = self.end.or_else(|| ids.iter().copied().max());
         let found = ids.iter().position(|id| Some(*id) == end).ok_or_else(|| {
@@ -131,7 +131,7 @@ impl ClipText {
         Pooling::Last.forward(self.backend, &tokens.rows, &states)
     }
 
-    /// Adds to the gradients from the gradient of [`Self::pooled`].
+    /// From the gradient of [`Self::pooled`]: adds to the gradients of the parameters.
     pub fn backward(&self, tokens: &Tokens, tape: Tape, dpooled: &Tensor, grads: &mut Gradients) -> Result<()> {
         let dstates = Pooling::Last.backward(self.backend, &tokens.rows, dpooled)?;
         match self.encoder.backward(tape, &dstates, Batch::plain(tokens), grads)? {

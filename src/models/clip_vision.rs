@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::nn::storage::{Slice, tensor};
 use crate::nn::{Backend, Compute, FrozenLinear, LayerNorm, Params, Pooling, Rows, Tokens};
 
-/// Preprocessed images to the shared space.
+/// Maps preprocessed images into the space shared with texts.
 pub struct ClipVision {
     backend: Backend,
     device: Device,
@@ -43,7 +43,7 @@ impl ClipVision {
         let mut weights = Weights::open(folder, &compute.device)?;
         let outer = find_tower(&mut weights, "embeddings.patch_embedding.weight")?;
         let (mut params, backend) = (Params::frozen(compute.backend), compute.backend);
-        let vb = weights.below(weights.prefix());
+        let vb = weights.model();
         let embeddings = vb.pp("embeddings");
         let kernel = (hidden, vision.num_channels, patch, patch);
         let kernel = constant(kernel, "patch_embedding.weight", &embeddings)?;
@@ -51,7 +51,7 @@ impl ClipVision {
         let class = constant(hidden, "class_embedding", &embeddings)?.reshape((1, 1, hidden))?;
         let positions = grid.saturating_mul(grid).saturating_add(1);
         let position = constant((positions, hidden), "position_embedding.weight", &embeddings)?.unsqueeze(0)?;
-        // (transformers' spelling)
+        // The typo is transformers'.
         let pre_norm = load::layer_norm(hidden, vision.layer_norm_eps, vb.pp("pre_layrnorm"), &mut params)?;
         let (names, norm) = (config.kind.names, Some("post_layernorm"));
         let encoder = Encoder::load(config.vision_encoder()?, names, norm, &vb, &mut params)?;
@@ -79,12 +79,12 @@ impl ClipVision {
         self.projection_dim
     }
 
-    /// Where it lives.
+    /// The device of its weights.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Pixels of an image's side.
+    /// Width and height of an image in pixels.
     pub fn image_size(&self) -> usize {
         self.image_size
     }
@@ -134,8 +134,8 @@ impl ClipVision {
         self.encoder.forward_pooled(&embeddings, &tokens, Pooling::First)
     }
 
-    /// One row a patch, `[images * grid * grid, channels * patch * patch]`, so that the embedding of all is one product. A
-    /// remainder at the edge is not seen, as in a convolution.
+    /// One row a patch, `[images * grid * grid, channels * patch * patch]`, so that one matmul embeds all. Pixels
+    /// beyond the last whole patch are ignored, as in a convolution.
     fn patch_rows(&self, images: &[Vec<f32>]) -> Vec<f32> {
         let (size, patch, grid) = (self.image_size, self.patch_size, self.image_size / self.patch_size);
         let width = self.channels * patch * patch;
@@ -153,7 +153,7 @@ impl ClipVision {
         rows
     }
 
-    /// The images `[n, channels, size, size]` of a tensor, each by itself.
+    /// Splits a tensor `[n, channels, size, size]` into its images.
     fn images(&self, pixels: &Tensor) -> Result<Vec<Vec<f32>>> {
         Ok(pixels.flatten_from(1)?.to_vec2()?)
     }

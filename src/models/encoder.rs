@@ -1,4 +1,4 @@
-//! The transformer encoder that the student, both CLIP towers and the baseline are.
+//! The transformer encoder of the student, both CLIP towers and the baseline.
 //!
 //! A layer is two branches, attention and feed-forward, each followed by a fused "add to the stream, then normalise".
 //! Whether the norm comes before or after a branch (CLIP, BERT) is then only a question of what the stream is: the
@@ -15,9 +15,9 @@ use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
 use crate::nn::{Backend, Batch, FrozenLinear, Gradients, LayerNorm, Linear, Params, Pooling, Site, Tokens, on_pool};
 
-const CONFIG: &str = "fetch the model's config.json again";
+const CONFIG_HINT: &str = "fetch the model's config.json again";
 
-/// What a training forward keeps for its backward.
+/// What a forward pass in training records for the backward pass.
 #[derive(Default)]
 pub struct Tape {
     frozen: Option<usize>,
@@ -26,8 +26,8 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// A tape on which the embeddings and the first `frozen` layers leave nothing: the backward ends above them.
-    /// With none, it goes through to the embeddings.
+    /// A tape that does not record the embeddings and the first `frozen` layers: the backward pass ends above them. With
+    /// `None` it records everything.
     pub fn above(frozen: Option<usize>) -> Self {
         Self { frozen, ..Self::default() }
     }
@@ -64,7 +64,7 @@ impl Encoder {
                 "an encoder cannot have a hidden size of {hidden}, an intermediate size of {intermediate} and an \
                  epsilon of {eps}"
             ))
-            .hint(CONFIG));
+            .hint(CONFIG_HINT));
         }
         let backend = params.backend();
         let first_norm = layer_norm(embedding, eps, names::first_norm(names, vb), params)?;
@@ -72,7 +72,7 @@ impl Encoder {
             true => None,
             false => Some(linear(embedding, hidden, vb.pp("embeddings_project"), params)?),
         };
-        // What config.json says of their number is not known to be true yet: no memory is reserved for it.
+        // config.json may claim any number of layers, so no memory is reserved for them.
         let (mut trained, mut frozen) = (Vec::new(), Vec::new());
         for index in 0..count {
             let mut paths = names::layer(names, vb, index);
@@ -80,7 +80,7 @@ impl Encoder {
                 paths.norm_mlp = vb.pp(norm);
             }
             params.next_layer();
-            let layer = Layer::load(&config, index, paths, params).hint(|| CONFIG)?;
+            let layer = Layer::load(&config, index, paths, params).hint(|| CONFIG_HINT)?;
             if params.are_frozen() { frozen.push(layer.freeze()?) } else { trained.push(layer) }
         }
         let layers = match params.are_frozen() {
@@ -95,13 +95,13 @@ impl Encoder {
         &self.config
     }
 
-    /// Embeddings `[tokens, embedding]` to states `[tokens, hidden]`; with a `tape`, keeps what [`Self::backward`] needs.
+    /// Embeddings `[tokens, embedding]` to states `[tokens, hidden]`; a `tape` records what [`Self::backward`] needs.
     pub fn forward(&self, embeddings: &Tensor, batch: Batch, tape: Option<&mut Tape>) -> Result<Tensor> {
         on_pool(|| self.run(embeddings, batch, tape, None))
     }
 
-    /// The pooled states `[sequences, hidden]`, without dropout. Where one token makes the vector, what follows the last
-    /// attention is computed for that token alone.
+    /// The pooled states `[sequences, hidden]`, without dropout. Where pooling takes one token's state, everything after the
+    /// last attention is computed for that token only.
     pub fn forward_pooled(&self, embeddings: &Tensor, tokens: &Tokens, pooling: Pooling) -> Result<Tensor> {
         let layers = match &self.layers {
             Layers::Trained(stack) => stack.layers.len(),
@@ -159,8 +159,8 @@ impl Encoder {
         &self, stack: &Stack<FrozenLinear, FrozenLayer>, embeddings: &Tensor, tokens: &Tokens, single: Option<&Tensor>,
     ) -> Result<Tensor> {
         let Stack { widen, layers } = stack;
-        let halves = !layers.is_empty() && layers.iter().all(FrozenLayer::has_halves);
-        let mut normal = match halves && self.config.norm_first {
+        let bf16 = !layers.is_empty() && layers.iter().all(FrozenLayer::has_bf16);
+        let mut normal = match bf16 && self.config.norm_first {
             true => self.first_norm.forward_halves(embeddings)?,
             false => self.first_norm.normed(None, embeddings, None)?,
         };
@@ -170,8 +170,8 @@ impl Encoder {
         for (index, layer) in layers.iter().enumerate() {
             let is_last = index + 1 == layers.len();
             let single = single.filter(|_| is_last);
-            normal = match halves {
-                true => layer.forward_halves(normal, tokens, single, is_last)?,
+            normal = match bf16 {
+                true => layer.forward_bf16(normal, tokens, single, is_last)?,
                 false => layer.forward(normal, tokens, single)?,
             };
         }
@@ -179,7 +179,7 @@ impl Encoder {
     }
 
     /// From the gradient of the states: adds to the gradients of all trained parameters and returns the gradient of
-    /// the embeddings, if they are trained. `batch` is that of the forward pass; the tape is used up layer by layer.
+    /// the embeddings, if they are trained. `batch` is that of the forward pass; the tape is freed layer by layer.
     pub fn backward(
         &self, tape: Tape, dstates: &Tensor, batch: Batch, grads: &mut Gradients,
     ) -> Result<Option<Tensor>> {

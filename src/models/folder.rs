@@ -36,5 +36,5 @@ pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
             return Ok(shards(&index)?.iter().map(|shard| folder.join(shard)).collect());
         }
     }
-    Ok(vec![folder.join("model.safetensors")]) // opening it will tell that it is missing
+    Ok(vec![folder.join("model.safetensors")]) // opening it reports that it is missing
 }

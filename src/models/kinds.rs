@@ -1,7 +1,7 @@
 //! The kinds of models that themo computes, by the `model_type` of their `config.json`.
 //!
-//! One table says in what they differ. What is not in it, and every setting that would change what a model computes
-//! without themo following it, is refused by name. Source: transformers 5.24, `models/*/modeling_*.py`.
+//! One table says how they differ. Kinds that are not in it, and settings by which a model computes something that themo
+//! does not, are refused by name. Source: transformers 5.24, `models/*/modeling_*.py`.
 
 use serde_json::{Map, Value};
 
@@ -41,7 +41,7 @@ pub enum FirstPosition {
     AfterPadding,
 }
 
-/// Which tables besides words and positions are added up for a token, each with row 0.
+/// Which tables are added to those of words and positions; every token takes their row 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenTypes {
     /// None.
@@ -80,7 +80,7 @@ pub struct Kind {
     pub widens: bool,
     /// Whether norms come before the branches of a layer (CLIP) or after them (BERT).
     pub norm_first: bool,
-    /// The token that pools a text.
+    /// Which token's state is the vector of a text.
     pub end_of_text: EndOfText,
 }
 
@@ -147,7 +147,7 @@ impl Kind {
     /// class in `architectures` decides, and without that a student is a BERT unless its sizes are a RoBERTa's.
     ///
     /// # Errors
-    /// If the kind is unknown or another one is wanted, or if a setting asks for what themo does not compute.
+    /// If the kind is unknown or not for one of `roles`, or if a setting asks for what themo does not compute.
     pub fn of_config(config: &Map<String, Value>, roles: &[Role]) -> Result<&'static Self> {
         let kind = match config.get("model_type") {
             None | Some(Value::Null) => from_architectures(config, roles)?,
@@ -161,8 +161,8 @@ impl Kind {
         Ok(kind)
     }
 
-    /// The keys under which this kind's configuration holds what BERT's calls otherwise: (its own, BERT's, whether BERT's is
-    /// understood too).
+    /// The keys of this kind's configuration that BERT's has under other names: (its own, BERT's, whether this kind accepts
+    /// BERT's too).
     pub(super) fn renamed_keys(&self) -> &'static [(&'static str, &'static str, bool)] {
         match self.names {
             Names::DistilBert => &[
@@ -252,7 +252,7 @@ mod tests {
     const TEXT: [Role; 2] = [Role::Clip, Role::ClipText];
 
     #[test]
-    fn kinds_are_told_by_type_else_by_class_else_by_shape() {
+    fn the_type_decides_else_the_class_else_the_sizes() {
         for (config, roles, expected) in [
             (json!({"model_type": "camembert"}), &[Role::Student][..], "camembert"),
             (json!({"architectures": ["XLMRobertaForMaskedLM"]}), &[Role::Student], "xlm-roberta"),
@@ -288,8 +288,8 @@ mod tests {
             ),
         ] {
             let error = kind(&config, roles).unwrap_err();
-            let told = format!("{error} / {}", error.advice().unwrap());
-            assert!(told.contains(words), "no {words} in {told}");
+            let message = format!("{error} / {}", error.advice().unwrap());
+            assert!(message.contains(words), "no {words} in {message}");
         }
     }
 

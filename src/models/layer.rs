@@ -25,11 +25,11 @@ pub struct EncoderConfig {
     pub heads: usize,
     /// Width between the two linear layers of a feed-forward block.
     pub intermediate: usize,
-    /// What stands between them.
+    /// The activation between them.
     pub activation: Activation,
-    /// CLIP's order (the stream is not normalised) instead of BERT's.
+    /// Whether norms come before the branches of a layer (CLIP) or after them (BERT).
     pub norm_first: bool,
-    /// A token sees itself and those before it only.
+    /// Whether a token attends to itself and earlier tokens only.
     pub causal: bool,
     /// Added to the variance in layer norms.
     pub eps: f64,
@@ -65,15 +65,15 @@ pub(super) struct FrozenLayer {
 
 /// What a layer's forward pass keeps for its backward pass.
 pub(super) struct SavedLayer {
-    input: Tensor,
-    qkv: Tensor,
+    input: Tensor, // [tokens, hidden]
+    qkv: Tensor,   // [tokens, 3 hidden]
     attended: Attended,
     norm_attention: Normed,
-    z: Tensor,
+    z: Tensor, // [tokens, intermediate], before the activation
     norm_mlp: Normed,
 }
 
-/// The stream that follows a norm.
+/// The stream after a norm.
 fn stream(norm_first: bool, normed: &Normed) -> Tensor {
     if norm_first { normed.sum.clone() } else { normed.out.clone() }
 }
@@ -162,8 +162,8 @@ impl Layer {
 }
 
 impl FrozenLayer {
-    /// Whether [`Self::forward_halves`] is there.
-    pub(super) fn has_halves(&self) -> bool {
+    /// Whether [`Self::forward_bf16`] can be used.
+    pub(super) fn has_bf16(&self) -> bool {
         self.qkv.has_halves() && self.up.has_halves()
     }
 
@@ -177,9 +177,9 @@ impl FrozenLayer {
         self.norm_mlp.normed(Some(&stream(self.norm_first, &normed)), &self.down.forward(&activated)?, None)
     }
 
-    /// [`Self::forward`], handing on in bf16 what a matmul would round to it anyway. The stream stays in f32, and so does
-    /// a norm's output that is the stream or, with `is_last`, the result.
-    pub(super) fn forward_halves(
+    /// [`Self::forward`] with bf16 tensors where the next matmul would round its input to bf16 anyway. The stream stays f32,
+    /// and so does a norm's output that is the stream or, with `is_last`, the result.
+    pub(super) fn forward_bf16(
         &self, before: Normed, tokens: &Tokens, single: Option<&Tensor>, is_last: bool,
     ) -> Result<Normed> {
         let normed = |norm: &LayerNorm, sum: &Tensor, is_result: bool| match self.norm_first && !is_result {
@@ -196,7 +196,7 @@ impl FrozenLayer {
     }
 }
 
-/// The rows of both that `single` names, if it does.
+/// The rows `single` of both, or all rows.
 fn chosen(attended: Tensor, stream: Tensor, single: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
     match single {
         Some(single) => Ok((attended.index_select(single, 0)?, stream.index_select(single, 0)?)),

@@ -45,7 +45,7 @@ impl MclipConfig {
         Ok(Some(config))
     }
 
-    /// The settings of the encoder: those in config.json, else what is known of the model that it names.
+    /// The settings of the encoder: those in config.json, else those known of the model that it names.
     fn encoder(&self) -> Result<BertConfig> {
         let named = self.model_base.to_lowercase();
         let mut settings = self.other.clone();
@@ -73,8 +73,8 @@ impl MclipConfig {
         Ok(config)
     }
 
-    /// The `model_type` of the encoder `named` so: that of config.json, else the longest which the name holds. A mere
-    /// "bert" in a name says nothing (`xlm-r-bert-base-nli-...` is an XLM-R).
+    /// The `model_type` of the encoder: that in config.json, else the longest one that its name contains. "bert" alone does
+    /// not count (`xlm-r-bert-base-nli-...` is an XLM-R).
     fn kind_of_base(&self, named: &str) -> Option<&'static str> {
         let own = self.other.get("model_type").and_then(Value::as_str);
         let students = || KINDS.iter().filter(|kind| kind.role == Role::Student).map(|kind| kind.model_type);
@@ -108,7 +108,7 @@ fn known_base(name: &str) -> Option<Map<String, Value>> {
     Some(settings)
 }
 
-/// Texts in many languages to vectors in the space shared with CLIP's images.
+/// Maps texts in many languages into the space shared with CLIP's images.
 pub struct Mclip {
     bert: Bert,
     projection: Linear, // [num_dims, hidden]
@@ -125,7 +125,7 @@ impl Mclip {
         let (dim, hidden) = (config.num_dims, encoder.sizes.hidden_size);
         weights.find_prefix("embeddings.word_embeddings.weight")?;
         let projection = linear(hidden, dim, weights.below("").pp("LinearTransformation"), &mut params)?;
-        let bert = Bert::load(encoder, &weights.below(weights.prefix()), &mut params).context(failed)?;
+        let bert = Bert::load(encoder, &weights.model(), &mut params).context(failed)?;
         weights.finish(|name| match name.contains("pooler.") || name.ends_with("position_ids") {
             true => Leftover::Nothing,
             false => Leftover::Fault,
@@ -138,7 +138,7 @@ impl Mclip {
         self.dim
     }
 
-    /// Tokens a text may have, the special ones included.
+    /// The most tokens of a text, special tokens included.
     pub fn max_tokens(&self) -> usize {
         self.bert.config.max_tokens()
     }

@@ -35,7 +35,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// The original's: no bias, no final norm.
+    /// The head of the Python Themo: no bias, no final norm.
     pub fn new(pooling: Pooling, dim: usize) -> Self {
         Self { pooling, dim, projection_bias: false, final_norm: false, init: Init::Clip }
     }
@@ -97,16 +97,16 @@ fn is_of_head(name: &str) -> bool {
 /// The last part of a word table's name, by which the encoder is found among the names of a file.
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
-/// What a checkpoint's `config.json` says of the tokenizer beside it.
+/// What a checkpoint's `config.json` says about the tokenizer beside it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TokenizerFacts {
-    /// The padding's id in the vocabulary.
+    /// The id of the padding token.
     pub padding: Option<u32>,
-    /// transformers' class for it.
+    /// transformers' class of the tokenizer.
     pub class: Option<&'static str>,
 }
 
-/// Spanish sentences to vectors `[batch, dim]` in the teacher's text latent space (before its projection).
+/// Maps Spanish sentences to vectors `[batch, dim]` in the teacher's text latent space (before its projection).
 pub struct Student {
     bert: Bert,
     head: Head,
@@ -118,7 +118,7 @@ pub struct Student {
     frozen: Option<usize>,
 }
 
-/// What a training forward keeps.
+/// What a forward pass in training records for the backward pass.
 pub struct StudentTape {
     tape: Tape,
     pooled: Tensor,
@@ -144,7 +144,7 @@ impl Student {
     }
 
     /// A student from a checkpoint of the Python Themo (a file of PyTorch Lightning, with `transformer.*` and
-    /// `projection.weight` in its state dict) whose BERT has the configuration in the folder `bert`; frozen, too.
+    /// `projection.weight` in its state dict) whose BERT has the configuration in the folder `bert`; also frozen.
     pub fn from_lightning(file: &Path, bert: &Path, pooling: Pooling, compute: &Compute) -> Result<Self> {
         let mut weights = Weights::open(file, &compute.device)?;
         weights.find_prefix(WORDS)?;
@@ -170,7 +170,7 @@ impl Student {
         let config = BertConfig::from_folder(folder).context(failed)?;
         let hidden = config.sizes.hidden_size;
         weights.find_prefix(WORDS)?;
-        let bert = Bert::load(config, &weights.below(weights.prefix()), &mut params).context(failed)?;
+        let bert = Bert::load(config, &weights.model(), &mut params).context(failed)?;
         let vb = weights.below(&weights.find_beside(PROJECTION).unwrap_or_default());
         let take = |name: &str, shape: &[usize], wanted: bool| match trained && wanted {
             true => Ok::<_, Error>(Some(vb.get(shape, name)?)),
@@ -181,7 +181,7 @@ impl Student {
         let bias = take(PROJECTION_BIAS, &vector, head.projection_bias)?;
         let scale = take(NORM, &vector, head.final_norm)?;
         let shift = take(NORM_BIAS, &vector, head.final_norm)?;
-        // Before anything is drawn: until here the sizes are only what config.json says.
+        // Before anything is drawn: until here the sizes are only what config.json claims.
         weights.finish(|name| leftover(weights.prefix(), name, trained))?;
         params.next_layer();
         let mut add = |name: &str, shape: &[usize], taken: Option<Tensor>, new: &dyn Fn() -> Vec<f32>| {
@@ -237,12 +237,12 @@ impl Student {
         self.head.dim
     }
 
-    /// Which operations it uses.
+    /// Which implementation of the operations it uses.
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// Where the student lives.
+    /// The device of its parameters.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -257,13 +257,13 @@ impl Student {
         Ok(self.project(&self.pooled(tokens)?)?.0)
     }
 
-    /// Sentence vectors of a training step that will not be followed by [`Self::backward`].
+    /// Sentence vectors of a training step without a backward pass.
     pub fn forward(&self, batch: Batch) -> Result<Tensor> {
         let states = self.bert.forward(batch, None)?;
         Ok(self.project(&self.head.pooling.forward(self.backend, batch.rows(), &states)?)?.0)
     }
 
-    /// Sentence vectors with what [`Self::backward`] needs.
+    /// Sentence vectors of a training step, and what [`Self::backward`] needs.
     pub fn forward_train(&self, batch: Batch) -> Result<(Tensor, StudentTape)> {
         let mut tape = Tape::above(self.frozen);
         let states = self.bert.forward(batch, Some(&mut tape))?;
@@ -284,7 +284,7 @@ impl Student {
         }
     }
 
-    /// Adds to the gradients of all trained parameters from the gradient of the output `[batch, dim]`.
+    /// From the gradient of the output `[batch, dim]`: adds to the gradients of all trained parameters.
     pub fn backward(&self, batch: Batch, saved: StudentTape, doutput: &Tensor, grads: &mut Gradients) -> Result<()> {
         let dprojected = match (&self.norm, &saved.normed) {
             (Some(norm), Some(normed)) => &norm.backward(normed, doutput, None, None, grads)?.0,
@@ -337,7 +337,7 @@ fn open(folder: &Path, compute: &Compute) -> Result<Weights> {
     Weights::open_files(folder, files, &compute.device)
 }
 
-/// What a tensor is that the student did not take. AutoModel, too, leaves out a pooler and the heads of tasks.
+/// What to make of a tensor that the student did not load. AutoModel, too, leaves out a pooler and the heads of tasks.
 fn leftover(prefix: &str, name: &str, trained: bool) -> Leftover {
     if name.ends_with("embeddings.position_ids") || name.ends_with("embeddings.token_type_ids") {
         return Leftover::Nothing; // buffers that old versions saved

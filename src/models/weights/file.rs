@@ -1,6 +1,6 @@
 //! One file of weights, of safetensors or of PyTorch, as named tensors in a memory map.
 //!
-//! Nothing here trusts a file: what a header claims is compared with the file's size before memory is taken for it.
+//! No file is trusted: sizes that a header claims are checked against the file's size before memory is allocated.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -23,9 +23,9 @@ const HEADER: u64 = 16 << 20;
 /// Shape, type and little-endian elements of a tensor.
 pub(super) type Raw<'a> = (Vec<usize>, DType, Cow<'a, [u8]>);
 
-/// One file of a checkpoint.
+/// One file of weights.
 pub(super) struct WeightFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     format: Format,
 }
@@ -36,8 +36,8 @@ enum Format {
 }
 
 impl WeightFile {
-    /// Opens a file. Its first bytes tell the format, whatever its name; the name decides which format's error is told
-    /// where they do not.
+    /// Opens a file. Its first bytes decide the format, whatever its name; where they are of neither format, the name decides
+    /// which format's error is reported.
     pub fn open(path: PathBuf) -> Result<Self> {
         let map = map(&path)?;
         refuse_stand_ins(&map).context(|| path.display().to_string())?;
@@ -99,7 +99,7 @@ impl WeightFile {
     }
 }
 
-/// Refuses what stands in the place of a file that was not fetched.
+/// Refuses what is often found in place of a file that was not fetched: a git-lfs pointer, a web page.
 fn refuse_stand_ins(file: &[u8]) -> Result<()> {
     let page = file
         .trim_ascii_start()
@@ -122,16 +122,16 @@ fn is_safetensors(file: &[u8]) -> bool {
     length <= file.len() as u64 && file.get(8) == Some(&b'{')
 }
 
-/// Where the data of a safetensors file begins, and what its header tells.
+/// Where the data of a safetensors file begins, and its header.
 fn header(file: &[u8]) -> Result<(usize, Metadata)> {
     let length = file.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
     if length > HEADER {
         return Err(Error::new(format!("its header has {length} bytes, more than the {HEADER} that are read")));
     }
-    // It checks that the tensors lie one after another, without holes, as long as their shapes tell, up to the end.
+    // This checks that the tensors have the sizes of their shapes and follow one another without gaps to the file's end.
     let (length, metadata) = SafeTensors::read_metadata(file)?;
     let data_start = length + 8;
-    serde_json::from_slice::<UniqueKeys>(&file[8..data_start])?; // of two tensors of one name it keeps one
+    serde_json::from_slice::<UniqueKeys>(&file[8..data_start])?; // of two tensors with one name, the crate keeps one
     Ok((data_start, metadata))
 }
 

@@ -74,7 +74,7 @@ pub fn layer<'a>(names: Names, vb: &VarBuilder<'a>, index: usize) -> LayerPaths<
 /// Parts of a name that PyTorch's wrappers (data-parallel, compiled, sharded, checkpointed modules) put into it.
 const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
-/// The name a tensor has without wrappers and today: checkpoints converted from TensorFlow call a LayerNorm's tensors
+/// A tensor's name without wrappers, in today's spelling: checkpoints converted from TensorFlow call a LayerNorm's tensors
 /// gamma and beta.
 pub(super) fn plain(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
@@ -86,7 +86,7 @@ pub(super) fn plain(name: &str) -> String {
     }
 }
 
-/// Modules that hold an encoder, in transformers' task models, in Lightning's and in training scripts.
+/// Modules that hold an encoder in transformers' task models, in Lightning modules and in training scripts.
 const HOLDERS: [&str; 13] = [
     "bert",
     "roberta",

@@ -15,17 +15,18 @@ use super::names::{is_known, plain, prefix};
 use crate::error::{Error, Result, ResultExt, first_few};
 
 /// The tensors of a checkpoint: what candle's VarBuilders of a model read from ([`Self::below`]). Each is read from the
-/// memory-mapped file when it is asked for, as a variable, so that a parameter takes over its memory.
+/// memory-mapped file when it is asked for, as a variable, so that a parameter takes over its memory without a copy.
 ///
-/// Three things go beyond a VarBuilder. A model's names may stand below a prefix, which is found here. A missing tensor
-/// is no error at once: [`Self::finish`] reports all that are missing, and those of the file that nobody asked for.
-/// And an optional tensor is asked for before ([`Self::has`], [`Self::find_beside`]).
+/// A VarBuilder alone does not do three things. The names of a model may have a prefix: [`Self::find_prefix`] finds it. A
+/// missing tensor is not an error at once: zeros stand in for it, and [`Self::finish`] reports all missing tensors together,
+/// with those of the files that nobody asked for. And what the files hold decides what is loaded ([`Self::has`],
+/// [`Self::shape`], [`Self::find_beside`]).
 pub struct Weights {
     path: PathBuf,
     files: Vec<WeightFile>,
     device: Device,
     prefix: String,
-    /// Every tensor by its plain name (see `names`).
+    /// Every tensor by its plain name (see [`plain`]).
     names: BTreeMap<String, Place>,
     asked: Mutex<Asked>,
 }
@@ -34,7 +35,8 @@ pub struct Weights {
 struct Asked {
     found: BTreeSet<String>,
     missing: Vec<String>,
-    /// Bytes that missing tensors may still take: together no more than the files have, whatever a configuration asks.
+    /// Bytes of zeros that may still stand in for missing tensors: altogether no more than the files have, whatever sizes a
+    /// configuration asks for.
     spare: usize,
 }
 
@@ -52,7 +54,7 @@ pub enum Leftover {
     Fault,
     /// It belongs to something else in the file, such as a task's head: named in the log.
     Head,
-    /// It carries nothing, or is what another tower takes.
+    /// It has no effect on the outputs, or belongs to another tower.
     Nothing,
 }
 
@@ -90,11 +92,11 @@ impl Weights {
         self.files[place.file].shape(&place.name)
     }
 
-    /// Reads names below what stands before `end` in the name that ends with it; returns that prefix. Where no name ends
-    /// so, nothing changes, and the tensors will be found missing.
+    /// Finds the model of which one tensor's name ends with `end`; returns what stands before that. Where there is none, the
+    /// prefix stays empty, and the tensors will be reported missing.
     ///
     /// # Errors
-    /// If there is more than one such model in the files, and no telling which is meant.
+    /// If the files hold several such models, and no known prefix decides between them.
     pub fn find_prefix(&mut self, end: &str) -> Result<&str> {
         let found = prefix(self.names.keys().map(String::as_str), end);
         let found = found.map(|prefix| prefix.map(str::to_owned)).map_err(|several| {
@@ -110,7 +112,7 @@ impl Weights {
         Ok(&self.prefix)
     }
 
-    /// What stands before the names that are read.
+    /// What stands before the names of the model's tensors.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -132,6 +134,11 @@ impl Weights {
     /// Whether there is a tensor with the full name `name`.
     pub fn has(&self, name: &str) -> bool {
         self.names.contains_key(name)
+    }
+
+    /// A VarBuilder of the model that [`Self::find_prefix`] found.
+    pub fn model(&self) -> VarBuilder<'_> {
+        self.below(&self.prefix)
     }
 
     /// A VarBuilder of f32 tensors whose paths begin after `prefix` (empty, or up to a full stop).
@@ -178,8 +185,8 @@ impl Weights {
         Ok(values)
     }
 
-    /// Fails if a tensor was missing, or if one that nobody took is a [`Leftover::Fault`] to `leftover`, which is asked
-    /// with the full name. Logs which parts of the file were left out.
+    /// Fails if a tensor was missing, or if one that nobody asked for is a [`Leftover::Fault`] by `leftover`, which gets its
+    /// full name. Logs which parts of the files were left out.
     pub fn finish(&self, leftover: impl Fn(&str) -> Leftover) -> Result<()> {
         let asked = self.asked();
         let (mut unexpected, mut heads) = (Vec::new(), BTreeMap::<&str, usize>::new());
@@ -246,9 +253,9 @@ impl SimpleBackend for &Weights {
     }
 }
 
-/// The numbers in `bytes`, copied on all threads: most of the time goes into memory that was never used before.
+/// The numbers in `bytes`, copied on all threads: most of the time is spent on the page faults of new memory.
 fn from_little_endian(bytes: &[u8]) -> Vec<f32> {
-    let mut values = vec![0.0; bytes.len() / 4]; // fresh memory is zero: nothing is written here
+    let mut values = vec![0.0; bytes.len() / 4]; // new memory is zero already: nothing is written here
     let blocks = values.par_chunks_mut(1 << 18).zip(bytes.par_chunks(4 << 18));
     blocks.for_each(|(values, bytes)| {
         let (words, _) = bytes.as_chunks::<4>();
@@ -279,7 +286,7 @@ mod tests {
         std::fs::write(&index, map).unwrap();
         let mut weights = Weights::open(dir.path(), &Device::Cpu).unwrap();
         assert_eq!(weights.find_prefix("x").unwrap(), "bert.");
-        let vb = weights.below(weights.prefix());
+        let vb = weights.model();
         let norm = vb.pp("LayerNorm");
         let values = |tensor: Tensor| tensor.to_vec1::<f32>().unwrap();
         let scale = norm.get(2, "weight").unwrap();

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::Params;
 
-/// Writes those of `params` (f32, under their own names) that `chosen` takes to `path`.
+/// Writes the parameters whose names `chosen` accepts to the file `path`, in f32.
 pub fn save(params: &Params, chosen: impl Fn(&str) -> bool, path: &Path) -> Result<()> {
     let mut tensors = BTreeMap::new();
     for entry in params.iter() {
@@ -22,12 +22,12 @@ pub fn save(params: &Params, chosen: impl Fn(&str) -> bool, path: &Path) -> Resu
     write_tensors(tensors, Some(format), path)
 }
 
-/// Writes a safetensors file, one tensor after another, so that it takes no memory of its size.
+/// Writes a safetensors file, one tensor after another: the whole file is never in memory.
 pub fn write_tensors(
     tensors: BTreeMap<String, Tensor>, metadata: Option<HashMap<String, String>>, path: &Path,
 ) -> Result<()> {
     let write = || -> Result<()> {
-        // `serialize_to_file` makes a file for its owner alone; this one is for whoever the umask allows.
+        // `serialize_to_file` makes a file that its owner alone may read; this one gets the permissions of the umask.
         let permissions = std::fs::File::create(path)?.metadata()?.permissions();
         safetensors::serialize_to_file(tensors, metadata, path)?;
         Ok(std::fs::set_permissions(path, permissions)?)
@@ -37,7 +37,7 @@ pub fn write_tensors(
         .hint(|| "check the free space and the permissions of the folder")
 }
 
-/// A safetensors file in memory, with `metadata` in the order of its keys: the crate's own order changes from run to run.
+/// The bytes of a safetensors file, with `metadata` in the order of its keys: the crate's own order differs from run to run.
 pub fn to_bytes(tensors: BTreeMap<&str, Tensor>, metadata: BTreeMap<String, String>) -> Result<Vec<u8>> {
     const METADATA: &str = "__metadata__";
     let mut bytes = safetensors::serialize(tensors, Some(metadata.clone().into_iter().collect()))?;

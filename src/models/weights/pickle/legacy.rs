@@ -62,9 +62,9 @@ pub(super) fn read(map: &[u8], start: usize) -> Result<Vec<TensorInfo>> {
     })
 }
 
-/// What persistent ids tell of a storage: the bytes of an element, as the first of them has it, and of the whole.
+/// For each storage in a persistent id: the bytes of an element, by the first such id, and of the whole.
 type Declared<'a> = BTreeMap<&'a str, (usize, usize)>;
-/// The storages that are parts of others: of which, where, and the type of their elements.
+/// The storages that are parts of others: of which one, where, and the type of their elements.
 type Views<'a> = BTreeMap<&'a str, (&'a str, View<'a>, Dtype)>;
 
 /// The storages of all persistent ids, those of objects beside the state dict too: all are in the file.

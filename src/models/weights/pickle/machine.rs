@@ -11,11 +11,11 @@ const OBJECTS: usize = 4 << 20;
 const MODULES: &str = "os posix nt subprocess _posixsubprocess _winapi winreg sys shutil runpy socket _socket \
     importlib _frozen_importlib imp pkgutil pty webbrowser code codeop ctypes _ctypes commands popen2 pickle _pickle \
     marshal pdb bdb timeit profile cProfile pip urllib http ftplib smtplib requests multiprocessing asyncio";
-/// The same of Python's built-in functions.
+/// Python's built-in functions that do the same.
 const BUILTINS: &str = "eval exec execfile compile open file getattr setattr delattr __import__ input breakpoint \
     globals locals vars apply";
 
-/// What a pickle can build. Containers are numbers of the machine's arenas, so nothing is ever deep or owned twice.
+/// What a pickle builds. Containers are indices into the machine's arenas, so nothing nests or has two owners.
 #[derive(Clone, Copy)]
 pub(super) enum Object<'a> {
     /// None, a float, bytes or another thing that holds no others.
@@ -30,10 +30,10 @@ pub(super) enum Object<'a> {
     Known(Known),
     /// A storage by its persistent id, which is a tuple.
     Storage(usize),
-    /// A tensor by the arguments of `_rebuild_tensor` or `_rebuild_tensor_v2`, or, as it was before these, a new one
-    /// by its type alone, until BUILD puts the arguments there.
+    /// A tensor by the arguments of `_rebuild_tensor` or `_rebuild_tensor_v2`; in files from before these, a new one by its
+    /// type, until BUILD replaces that by the arguments.
     Tensor(usize),
-    /// The same of `_rebuild_tensor_v3`, which tells the element type beside the storage.
+    /// A tensor by the arguments of `_rebuild_tensor_v3`, which has the element type beside the storage.
     Typed(usize),
     /// A global that is not interpreted, or what was made with it.
     Opaque(usize),
@@ -50,9 +50,9 @@ pub(super) enum Known {
 /// The pickle machine: see Python's pickletools.
 #[derive(Default)]
 pub(super) struct Machine<'a> {
-    /// What is left of it.
+    /// The bytes that were not read yet.
     pickle: &'a [u8],
-    /// How many bytes it had.
+    /// Bytes of the whole pickle.
     len: usize,
     stack: Vec<Object<'a>>,
     marks: Vec<usize>,
@@ -177,7 +177,7 @@ impl<'a> Machine<'a> {
         Ok(known.map_or(Object::Opaque(self.others.len().saturating_sub(1)), Object::Known))
     }
 
-    /// REDUCE and NEWOBJ (`new`): only what builds tensors and dictionaries is done.
+    /// REDUCE and NEWOBJ (`new`): only calls that build tensors and dictionaries are carried out.
     fn call(&mut self, callable: Object<'a>, args: Object<'a>, new: bool) -> Result<Object<'a>> {
         let (known, id) = match (callable, args) {
             (Object::Opaque(_), _) => return Ok(callable),
@@ -207,8 +207,8 @@ impl<'a> Machine<'a> {
         Object::Tensor(self.seqs.len() - 1)
     }
 
-    /// An OrderedDict of a list of pairs, as Python 2 pickles it. One list may be given often, so that a small pickle
-    /// would make much of it: an honest pair takes more than four bytes of the pickle.
+    /// An OrderedDict of a list of pairs, as Python 2 pickles it. The same list may be passed many times, so that a
+    /// small pickle would build much: a pair that is written out takes more than four bytes of the pickle.
     fn ordered_dict(&mut self, list: usize) -> Result<Object<'a>> {
         self.copied += self.seqs[list].len();
         if self.copied > self.read() / 4 {

@@ -4,7 +4,7 @@
 //! and raw storages (`legacy.rs`) before. In both one pickle describes the tensors: `machine.rs` runs it, `state.rs`
 //! finds the state dict in what it builds. The opcodes are those of Python's `pickletools`. Nothing that a pickle names
 //! is ever imported or called: the few globals that build tensors are interpreted here, and others are carried as inert
-//! marks, which may not be part of the state dict.
+//! markers, which may not be part of the state dict.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -66,7 +66,9 @@ pub struct TensorInfo {
 #[derive(Clone, Debug)]
 struct Span {
     start: usize,
+    /// Its bytes in the file.
     packed: usize,
+    /// Its bytes, inflated.
     len: usize,
     deflated: bool,
 }
@@ -87,7 +89,7 @@ impl Checkpoint {
         Self::of(path, map(path)?)
     }
 
-    /// The same of a file that is mapped already.
+    /// [`Self::open`] for a file that is mapped already.
     pub(super) fn of(path: &Path, map: Mmap) -> Result<Self> {
         let tensors = match legacy::start(&map) {
             Some(start) => legacy::read(&map, start),
@@ -102,13 +104,13 @@ impl Checkpoint {
         Ok(Self { path: path.to_owned(), map, tensors })
     }
 
-    /// Whether a file begins as those of `torch.save` do, of today or of old.
+    /// Whether a file begins as those of `torch.save` do, in today's format or an old one.
     pub(super) fn is_one(file: &[u8]) -> bool {
         file.starts_with(ZIP) || is_tar(file) || legacy::start(file).is_some()
     }
 
     /// Bytes of the file.
-    #[allow(clippy::len_without_is_empty)] // a file of nothing is no checkpoint
+    #[allow(clippy::len_without_is_empty)] // an empty file is no checkpoint
     pub fn len(&self) -> usize {
         self.map.len()
     }
@@ -167,7 +169,7 @@ impl Checkpoint {
 /// Maps a file into memory.
 pub(super) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).context(|| format!("cannot open {}", path.display()))?;
-    // SAFETY: the map is read-only; a file that others truncate meanwhile is outside what a program can defend.
+    // SAFETY: the map is read-only. (That another program truncates the file meanwhile, no program can prevent.)
     unsafe { Mmap::map(&file) }.context(|| format!("cannot map {}", path.display()))
 }
 
@@ -177,7 +179,7 @@ fn is_tar(file: &[u8]) -> bool {
 
 impl Span {
     fn read<'a>(&self, map: &'a [u8]) -> Result<Cow<'a, [u8]>> {
-        // The entry may be another checkpoint's, so its span is not sure to be in this map.
+        // A caller may pass another checkpoint's tensor, whose span may lie outside this map.
         let packed = map.get(self.start..self.start.saturating_add(self.packed));
         let packed = packed.ok_or_else(|| Error::new("its data is not in this file"))?;
         if !self.deflated {

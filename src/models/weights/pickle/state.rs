@@ -12,9 +12,9 @@ const RANK: usize = 32;
 /// tutorials, and that of fairseq, timm and others.
 const NESTED: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
-/// What a persistent id tells of a storage.
+/// What a persistent id says about a storage.
 pub(super) struct Storage<'a> {
-    /// The type of its elements; none where only the tensor tells it.
+    /// The type of its elements; `None` where only the tensor has it.
     pub dtype: Option<Dtype>,
     pub key: &'a str,
     pub bytes: usize,
@@ -82,8 +82,8 @@ impl<'a> Machine<'a> {
         Some(Storage { dtype, key, bytes: bytes(len)?, view })
     }
 
-    /// Reads the state dict in what the pickle built, for a file of `len` bytes. `find` finds a storage in the file,
-    /// of as many bytes as its id tells.
+    /// Reads the state dict in what the pickle built, for a file of `len` bytes. `find` locates a storage in the file
+    /// and checks its size.
     pub(super) fn tensors(
         &self, top: Object<'a>, len: usize, mut find: impl FnMut(&Storage<'a>) -> Result<Span>,
     ) -> Result<Vec<TensorInfo>> {
@@ -128,7 +128,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Reads an item of the state dict, a tensor and its number of bytes; plain values are none.
+    /// One item of the state dict: a tensor and its bytes, or `None` for a plain value.
     fn tensor(
         &self, name: &str, value: Object<'a>, find: &mut impl FnMut(&Storage<'a>) -> Result<Span>,
     ) -> Result<Option<(TensorInfo, usize)>> {
