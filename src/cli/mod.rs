@@ -201,7 +201,7 @@ mod tests {
                 assert!(part.contains(&format!("[default: {value}]")), "{key}: {part}");
             }
         }
-        assert_eq!(Config::default().learn_rate, 5e-4);
+        assert_eq!(Config::default().recipe.learn_rate, 5e-4);
     }
 
     #[test]

@@ -25,12 +25,12 @@ pub fn run(args: &TestArgs) -> Result<()> {
     };
     let (retrieval, classification) = (args.wants(Task::Retrieval), args.wants(Task::Classification));
     let sets = Suite::load(Wanted { retrieval, classification, english: args.with_teacher }, &config)?;
-    let compute = Compute::with_precision(device::select(&config.device)?, config.precision)?;
+    let compute = Compute::with_precision(device::select(&config.run.device)?, config.run.precision)?;
     let (vision, batch_size) = (args.vision.as_deref(), args.batch_size);
     // (One after the other: both at once would take the memory of both.)
     let which = Baseline { model: &args.baseline_model, vision, batch_size };
     let baseline = args.baseline.then(|| baseline::measure(which, &config, &sets, &compute)).transpose()?;
-    let transparency = Some(config.transparency);
+    let transparency = Some(config.evaluation.transparency);
     let Some(trained) = trained else {
         let results = Results { transparency, ..baseline.unwrap_or_default() };
         return if args.json { print(results.to_json()?) } else { print(results) };

@@ -17,6 +17,8 @@ use crate::nn::Init;
 pub struct Recipe {
     /// How gradients become updates.
     pub optimizer: OptimizerKind,
+    /// The learning rate that the schedule starts from, after the warm-up.
+    pub learn_rate: f64,
     /// torch's defaults if not given: 0.01 for AdamW, 0 for Adam.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
@@ -62,6 +64,7 @@ impl Default for Recipe {
     fn default() -> Self {
         Self {
             optimizer: OptimizerKind::Adamw,
+            learn_rate: 5e-4,
             weight_decay: None,
             betas: [0.9, 0.999],
             no_decay_bias_norm: false,
@@ -103,6 +106,9 @@ impl Recipe {
 
     /// Refuses values with which no run can work.
     pub(super) fn validate(&self) -> Result<()> {
+        require(self.learn_rate.is_finite() && self.learn_rate > 0.0, "learn-rate", self.learn_rate, || {
+            "it must be a positive number, such as 5e-4".into()
+        })?;
         let decay = self.weight_decay.unwrap_or(0.0);
         require(decay.is_finite() && decay >= 0.0, "weight-decay", decay, || "it must be 0 or more".into())?;
         let share = |x: f64| (0.0..1.0).contains(&x);

@@ -53,16 +53,16 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
     let tokenizer = tokenizer_folder(&folder, &mclip)?;
     files.extend(tokenizer_files(&tokenizer));
     files.push(settings_file(&vision));
-    let mut digests = Digests::open(&config.cache_dir);
+    let mut digests = Digests::open(&config.data.cache_dir);
     let models = digests.of(&files).hint(|| "fetch the model's files again")?;
     let mut place = |task: &str, identify: &dyn Fn(&mut Key, &mut Digests) -> Result<()>| -> Result<PathBuf> {
         let mut key = Key::new(PROTOCOL);
         key.add(task);
         key.add_all(&models);
         key.add(&format!("{:?}", compute.backend)); // bf16 products give other figures
-        key.add(&config.transparency.pixels());
+        key.add(&config.evaluation.transparency.pixels());
         identify(&mut key, &mut digests)?;
-        Ok(config.cache_dir.join(format!("baseline-{task}-{}.json", key.name())))
+        Ok(config.data.cache_dir.join(format!("baseline-{task}-{}.json", key.name())))
     };
     let retrieval = sets.retrieval.as_ref();
     let retrieval = retrieval.map(|set| Ok::<_, Error>((set, place("retrieval", &|k, d| set.identify(k, d))?)));
@@ -80,12 +80,12 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
     let retrieval = retrieval.filter(|_| report.retrieval.is_none());
     let classification = classification.filter(|_| report.classification.is_none());
     if retrieval.is_none() && classification.is_none() {
-        tracing::info!("the baseline {name} on these data is in the cache {}", config.cache_dir.display());
+        tracing::info!("the baseline {name} on these data is in the cache {}", config.data.cache_dir.display());
         return Ok(report);
     }
     tracing::info!("measuring the baseline {name}, images through {vision_name}");
     let texts = load_mclip(&folder, &mclip, compute)?;
-    let images = TeacherImages::load(&vision, config.transparency, compute)?;
+    let images = TeacherImages::load(&vision, config.evaluation.transparency, compute)?;
     if texts.dim() != images.dim() {
         let (ours, theirs) = (texts.dim(), images.dim());
         return Err(Error::new(format!("`{name}` embeds texts in {ours} numbers, `{vision_name}` images in {theirs}"))

@@ -89,8 +89,8 @@ pub fn embed(request: Request) -> Result<(Option<usize>, Option<usize>)> {
     let mut image_names = Vec::new();
     if let Some((names, paths)) = &images {
         let transparency = match &source {
-            Source::Trained(trained) => trained.config.transparency,
-            _ => Config::resolve(None, settings)?.transparency,
+            Source::Trained(trained) => trained.config.evaluation.transparency,
+            _ => Config::resolve(None, settings)?.evaluation.transparency,
         };
         let tower = TeacherImages::load(&folder, transparency, &compute)?;
         let began = Instant::now();
@@ -115,7 +115,7 @@ fn open(model: Model, settings: &Table, texts: bool, images: bool) -> Result<(So
     match model {
         Model::Version(path) => {
             let trained = Trained::open(path, settings.clone())?;
-            let folder = model_folder("--teacher", &trained.config.teacher, &parts)?;
+            let folder = model_folder("--teacher", &trained.config.models.teacher, &parts)?;
             Ok((Source::Trained(trained.into()), folder))
         }
         Model::Named(model) => {

@@ -27,7 +27,7 @@ pub fn measure(how: Measuring, trained: &Trained, sets: &Suite, compute: &Comput
     let mut parts = vec![Part::Weights];
     parts.extend(how.with_teacher.then_some(Part::Tokenizer));
     parts.extend(other_vision.is_none().then_some(Part::Images));
-    let teacher_dir = model_folder("--teacher", &config.teacher, &parts)?;
+    let teacher_dir = model_folder("--teacher", &config.models.teacher, &parts)?;
     let vision_dir = match other_vision {
         Some(name) => model_folder("--vision", name, &[Part::Weights, Part::Images])?,
         None => teacher_dir.clone(),
@@ -41,13 +41,13 @@ pub fn measure(how: Measuring, trained: &Trained, sets: &Suite, compute: &Comput
     } else {
         None
     };
-    let vision = other_vision.unwrap_or(&config.teacher);
-    let images = TeacherImages::load(&vision_dir, config.transparency, compute)?;
+    let vision = other_vision.unwrap_or(&config.models.teacher);
+    let images = TeacherImages::load(&vision_dir, config.evaluation.transparency, compute)?;
     if images.dim() != ours.dim() {
         let (theirs, ours) = (images.dim(), ours.dim());
         return Err(Error::new(format!(
             "{vision} embeds images in {theirs} numbers, {} embeds texts in {ours}",
-            config.teacher
+            config.models.teacher
         ))
         .hint("--vision takes a CLIP whose images share the space of the teacher's texts"));
     }

@@ -7,6 +7,7 @@ use super::images::{Embedded, embed_readable};
 use super::retrieval::{RetrievalScores, embed_all_images, score};
 use super::{ImageEmbedder, Results, TextEmbedder};
 use crate::config::Config;
+use crate::config::evaluation::Evaluation;
 use crate::data::class_names::{self, ClassName};
 use crate::data::digest::{Digests, Key};
 use crate::data::imagenet::{self, ImageNet};
@@ -55,7 +56,7 @@ impl Suite {
     /// Reads the sets that are `wanted` where `config` says they are.
     pub fn load(wanted: Wanted, config: &Config) -> Result<Self> {
         let Wanted { retrieval, classification, english } = wanted;
-        let retrieval = retrieval.then(|| RetrievalSet::load(&config.data_dir, english)).transpose()?;
+        let retrieval = retrieval.then(|| RetrievalSet::load(&config.data.data_dir, english)).transpose()?;
         let classification = classification.then(|| ClassificationSet::load(config, english)).transpose()?;
         Ok(Self { retrieval, classification })
     }
@@ -125,17 +126,17 @@ pub struct ClassificationSet {
 
 impl ClassificationSet {
     fn load(config: &Config, with_english: bool) -> Result<Self> {
-        let ImageNet { images, classes } = imagenet::load(&config.data_dir)?;
+        let ImageNet { images, classes } = imagenet::load(&config.data.data_dir)?;
         let fill = |names: &[ClassName], template: &String| names.iter().map(|name| name.fill(template)).collect();
-        let names = class_names::load(config.class_names().as_deref(), &classes, config.normalize)?;
-        let mut templates = class_names::templates(&config.prompt)?;
-        if config.prompt == Config::default().prompt && names.iter().any(|name| name.grammar.is_none()) {
+        let names = class_names::load(config.class_names().as_deref(), &classes, config.data.normalize)?;
+        let mut templates = class_names::templates(&config.evaluation.prompt)?;
+        if config.evaluation.prompt == Evaluation::default().prompt && names.iter().any(|name| name.grammar.is_none()) {
             templates = vec![NO_ARTICLE.to_owned()];
             tracing::warn!("the class names come without gender: the prompt is `{NO_ARTICLE}`");
         }
         let spanish = templates.iter().map(|template| fill(&names, template)).collect::<Result<_>>()?;
         let english = match with_english {
-            true => vec![fill(&class_names::english(&classes)?, &config.english_prompt)?],
+            true => vec![fill(&class_names::english(&classes)?, &config.evaluation.english_prompt)?],
             false => Vec::new(),
         };
         let (paths, labels) = images.into_iter().unzip();

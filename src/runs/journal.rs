@@ -61,9 +61,9 @@ impl Journal {
     pub fn open(
         run: &RunDir, source: (&Path, TokenizerFacts), config: &Config, hparams: &Hparams, state: &State,
     ) -> Result<Self> {
-        let checkpoints = Checkpoints::open(run.checkpoints(), source.0, source.1, config.keep_best)?;
+        let checkpoints = Checkpoints::open(run.checkpoints(), source.0, source.1, config.logging.keep_best)?;
         checkpoints.cut_back(state.steps)?;
-        let columns = Columns { speed: config.log_speed, recall: config.recipe.measures_recall() };
+        let columns = Columns { speed: config.logging.log_speed, recall: config.recipe.measures_recall() };
         let recorder = Recorder::open(run.path(), hparams, columns, &state.recorded, state.steps)?;
         let files = Files { diverged: run.diverged(), recorder, checkpoints };
         Ok(Self { files: Some(files), ..Self::none() })

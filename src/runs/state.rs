@@ -86,11 +86,11 @@ impl State {
 
     /// Which limit of the configuration is reached, if any.
     pub fn limit(&self, config: &Config) -> Option<Limit> {
-        if config.max_steps.is_some_and(|max| self.steps >= max) {
+        if config.limits.max_steps.is_some_and(|max| self.steps >= max) {
             Some(Limit::Steps)
-        } else if self.epoch >= config.max_epochs {
+        } else if self.epoch >= config.limits.max_epochs {
             Some(Limit::Epochs)
-        } else if self.stopping.exhausted(config.patience) {
+        } else if self.stopping.exhausted(config.limits.patience) {
             Some(Limit::Patience)
         } else {
             None

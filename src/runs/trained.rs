@@ -67,10 +67,10 @@ impl Trained {
         let (student, folder) = if self.checkpoint.is_dir() {
             (Student::from_checkpoint(&self.checkpoint, compute)?, self.checkpoint.clone())
         } else {
-            let bert = model_folder("--student", &self.config.student, &[Part::Tokenizer])?;
+            let bert = model_folder("--student", &self.config.models.student, &[Part::Tokenizer])?;
             (Student::from_lightning(&self.checkpoint, &bert, Pooling::Mean, compute)?, bert)
         };
-        Ok((student, TextTokenizer::from_folder(&folder, self.config.max_sequence_length)?))
+        Ok((student, TextTokenizer::from_folder(&folder, self.config.data.max_sequence_length)?))
     }
 }
 
@@ -83,6 +83,6 @@ pub fn run_config(run: &RunDir, settings: Table) -> Result<Config> {
     let mut config = Config::resolve(Some(&run.config()), settings)?;
     // Runs from before there was this key took captions as they are.
     let written = std::fs::read_to_string(run.config()).ok().and_then(|text| text.parse::<Table>().ok());
-    config.normalize &= written.is_none_or(|table| table.contains_key("normalize"));
+    config.data.normalize &= written.is_none_or(|table| table.contains_key("normalize"));
     Ok(config)
 }

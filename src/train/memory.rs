@@ -1,29 +1,9 @@
 //! How many tokens fit into memory at once.
 
 use crate::config::Config;
+use crate::config::limits::parse_bytes;
 use crate::error::{Error, Result};
 use crate::models::Student;
-
-/// A size such as `4GiB` or `800 MiB` in bytes.
-pub fn parse_bytes(text: &str) -> Result<u64> {
-    let wrong = || {
-        Error::usage(format!("memory-limit cannot be `{text}`"))
-            .hint("it is a number with a unit, such as 4GiB or 800MiB")
-    };
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
-        "kib" | "k" => 1u64 << 10,
-        "mib" | "m" => 1 << 20,
-        "gib" | "g" => 1 << 30,
-        "tib" | "t" => 1 << 40,
-        _ => return Err(wrong()),
-    };
-    let number: f64 = digits.parse().map_err(|_| wrong())?;
-    if !(number.is_finite() && number > 0.0) {
-        return Err(wrong());
-    }
-    Ok((number * unit as f64) as u64)
-}
 
 /// Tokens of a micro-batch: what `micro-batch-tokens` says, or fewer where `memory-limit` asks for it.
 ///
@@ -33,7 +13,7 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
 /// buffers of the layer at work. Measured on BERT-base, an eighth more than that is taken a token, and besides a copy of
 /// the weights and 300 MiB.
 pub fn micro_batch_tokens(config: &Config, student: &Student) -> Result<usize> {
-    let Some(limit) = &config.memory_limit else { return Ok(config.micro_batch_tokens) };
+    let Some(limit) = &config.limits.memory_limit else { return Ok(config.limits.micro_batch_tokens) };
     let limit = parse_bytes(limit)?;
     let bert = &student.config().sizes;
     let (layers, hidden, inner) = (bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size);
@@ -44,29 +24,13 @@ pub fn micro_batch_tokens(config: &Config, student: &Student) -> Result<usize> {
     let token = token + token / 8;
     let fixed = 8 * student.params().elements() as u64 + of_trained * trained as u64 + (300 << 20);
     let fits = limit.saturating_sub(fixed) / token;
-    let longest = config.max_sequence_length as u64;
+    let longest = config.data.max_sequence_length as u64;
     if fits < longest {
         let least = (fixed + longest * token).div_ceil(1 << 20);
         return Err(Error::new(format!("memory-limit is too small for this student: it takes at least {least} MiB"))
             .hint(format!("--memory-limit {least}MiB, a lower --max-sequence-length, or a smaller student")));
     }
-    let tokens = config.micro_batch_tokens.min(fits as usize);
+    let tokens = config.limits.micro_batch_tokens.min(fits as usize);
     tracing::info!("micro-batches of up to {tokens} tokens");
     Ok(tokens)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_with_their_units() {
-        let sizes = [("4GiB", 4 << 30), ("1.5g", 3 << 29), ("800 MiB", 800 << 20), ("2k", 2048), ("1TiB", 1 << 40)];
-        for (text, bytes) in sizes {
-            assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
-        }
-        for text in ["", "4", "GiB", "-1GiB", "4XB", "nanGiB", "0G"] {
-            assert_eq!(parse_bytes(text).unwrap_err().exit_code(), 2, "{text}");
-        }
-    }
 }

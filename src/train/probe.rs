@@ -52,17 +52,19 @@ pub fn load(
             // The towers' files and the images: the vectors depend on their names and contents, and on how pixels are made.
             let mut files = vec![settings_file(folder)];
             files.extend(images.iter().cloned());
-            let key =
-                teacher.key().and_files(&files)?.of_captions(&["image embeddings", &config.transparency.pixels()]);
+            let key = teacher
+                .key()
+                .and_files(&files)?
+                .of_captions(&["image embeddings", &config.evaluation.transparency.pixels()]);
             let projection = text_projection()?;
             let (dim, mut tower) = (projection.dim(0)?, None);
             let bar = progress(images.len() as u64, "probe images");
-            let cached = Targets::open_or_compute(&config.cache_dir, &key, images.len(), dim, |start| {
+            let cached = Targets::open_or_compute(&config.data.cache_dir, &key, images.len(), dim, |start| {
                 if (teacher.should_stop)() {
                     return Err(Error::stopped(STOPPED));
                 }
                 if tower.is_none() {
-                    tower = Some(TeacherImages::load(folder, config.transparency, compute)?);
+                    tower = Some(TeacherImages::load(folder, config.evaluation.transparency, compute)?);
                 }
                 let tower: &dyn ImageEmbedder = tower.as_ref().ok_or_else(|| Error::new("no image tower"))?;
                 let part = &images[start..images.len().min(start + IMAGES_AT_ONCE)];

@@ -65,7 +65,7 @@ pub fn run(request: &Request) -> Result<Ended> {
     let run = match resumed {
         _ if request.fast_dev_run => None,
         Some(resumed) => Some(resumed.run),
-        None => Some(RunDir::create(Path::new(&config.log_dir), &config.name, &config.to_toml()?)?),
+        None => Some(RunDir::create(Path::new(&config.run.log_dir), &config.run.name, &config.to_toml()?)?),
     };
     let signals = Signals::watch()?;
     let status = run.as_ref().map(Status::begin).transpose()?;
@@ -106,7 +106,7 @@ fn resolve(request: &Request) -> Result<Resolved> {
         None => (Config::resolve(request.config.as_deref(), settings)?, None),
     };
     if request.fast_dev_run {
-        (config.max_epochs, config.max_steps) = (1, Some(1));
+        (config.limits.max_epochs, config.limits.max_steps) = (1, Some(1));
     }
     Ok(Resolved::Work(Box::new((config, resumed))))
 }
@@ -128,7 +128,7 @@ struct Plan {
 impl Plan {
     /// Reads the pairs, finds the models and loads the student; settles how many tokens a micro-batch has.
     fn prepare(config: &mut Config, resumed: Option<&Resumed>, one_batch: bool) -> Result<Self> {
-        let compute = Compute::with_precision(device::select(&config.device)?, config.precision)?;
+        let compute = Compute::with_precision(device::select(&config.run.device)?, config.run.precision)?;
         // Before any model is fetched.
         let (train_pairs, val_pairs) = pairs::load(config, one_batch)?;
         probe::check(config, !val_pairs.is_empty())?;
@@ -136,29 +136,29 @@ impl Plan {
         let text_tower = [Part::Weights, Part::Tokenizer];
         let student_dir = match &checkpoint {
             Some(folder) => folder.clone(),
-            None => model_folder("--student", &config.student, &text_tower)?,
+            None => model_folder("--student", &config.models.student, &text_tower)?,
         };
-        let teacher_dir = model_folder("--teacher", &config.teacher, &text_tower)?;
+        let teacher_dir = model_folder("--teacher", &config.models.teacher, &text_tower)?;
         let fingerprint = pairs::fingerprint(&train_pairs);
         let state = match resumed {
-            Some(resumed) => resumed.state(config.seed, fingerprint)?,
-            None => State::new(config.seed, fingerprint),
+            Some(resumed) => resumed.state(config.run.seed, fingerprint)?,
+            None => State::new(config.run.seed, fingerprint),
         };
         let student = load_student(config, &student_dir, &teacher_dir, &compute)?;
         let objective = Objective::new(&config.recipe, || text_projection(&teacher_dir, &compute.device))?;
-        config.micro_batch_tokens = memory::micro_batch_tokens(config, &student)?;
-        let tokenizer = TextTokenizer::from_folder(&student_dir, config.max_sequence_length)?;
+        config.limits.micro_batch_tokens = memory::micro_batch_tokens(config, &student)?;
+        let tokenizer = TextTokenizer::from_folder(&student_dir, config.data.max_sequence_length)?;
         tracing::info!(
             "student {} ({:.1} M parameters), teacher {}, {} training and {} validation pairs, on {}",
-            config.student,
+            config.models.student,
             student.params().elements() as f64 / 1e6,
-            config.teacher,
+            config.models.teacher,
             train_pairs.len(),
             val_pairs.len(),
             if compute.device.is_cpu() {
                 format!("cpu, {} threads", rayon::current_num_threads())
             } else {
-                config.device.clone()
+                config.run.device.clone()
             },
         );
         Ok(Self {
@@ -211,15 +211,15 @@ impl Plan {
 fn load_student(config: &Config, folder: &Path, teacher: &Path, compute: &Compute) -> Result<Student> {
     let dim = ClipConfig::from_folder(teacher)?.text()?.hidden_size;
     let Recipe { projection_bias, final_norm, init, .. } = config.recipe;
-    let head = Head { pooling: config.pooling, dim, projection_bias, final_norm, init };
-    let mut student = Student::load(folder, head, config.seed, compute)
+    let head = Head { pooling: config.models.pooling, dim, projection_bias, final_norm, init };
+    let mut student = Student::load(folder, head, config.run.seed, compute)
         .hint(|| "--student takes the folder of a BERT, or a checkpoint folder of a themo run")?;
     student.freeze(config.recipe.freeze_layers)?;
     let most = student.config().max_tokens();
-    if config.max_sequence_length > most {
+    if config.data.max_sequence_length > most {
         return Err(Error::usage(format!(
             "--max-sequence-length {} is more than the student's {most} positions",
-            config.max_sequence_length
+            config.data.max_sequence_length
         ))
         .hint(format!("use at most {most}")));
     }

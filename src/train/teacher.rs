@@ -68,7 +68,7 @@ pub fn dataset(config: &Config, pairs: Vec<Pair>, tokenizer: &TextTokenizer, tea
     let key = teacher.key.of_captions(&english);
     let dim = ClipConfig::from_folder(teacher.folder)?.text()?.hidden_size;
     let mut plan = None;
-    let targets = Targets::open_or_compute(Path::new(&config.cache_dir), &key, pairs.len(), dim, |start| {
+    let targets = Targets::open_or_compute(Path::new(&config.data.cache_dir), &key, pairs.len(), dim, |start| {
         if (teacher.should_stop)() {
             return Err(Error::stopped(STOPPED));
         }

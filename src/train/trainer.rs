@@ -9,6 +9,7 @@ use super::optimizer::Optimizer;
 use super::schedule::{factor, total_steps};
 use super::step::{MicroBatches, validate};
 use crate::config::Config;
+use crate::config::limits::Limits;
 use crate::config::recipe::Monitor;
 use crate::error::{Error, Result};
 use crate::models::Student;
@@ -115,7 +116,7 @@ impl<'a> Trainer<'a> {
             optimizer.swap_average(params)?; // a checkpoint's student is the average
         }
         let sizes = &task.student.config().sizes;
-        let dropout = match config.dropout {
+        let dropout = match config.models.dropout {
             Some(p) => [p, p],
             None => [sizes.hidden_dropout_prob, sizes.attention_probs_dropout_prob],
         };
@@ -141,8 +142,8 @@ impl<'a> Trainer<'a> {
 
     /// The batches of an epoch that are still to come, and its end.
     fn epoch(&mut self) -> Result<Flow> {
-        let Config { seed, shuffle, batch_size, .. } = *self.config;
-        let order = self.task.train.order(seed, self.state.epoch, shuffle);
+        let batch_size = self.config.limits.batch_size;
+        let order = self.task.train.order(self.config.run.seed, self.state.epoch, self.config.data.shuffle);
         let batches = order.len().div_ceil(batch_size);
         let bar = progress(batches as u64, &format!("epoch {}", self.state.epoch));
         bar.set(self.state.batches as u64);
@@ -157,7 +158,7 @@ impl<'a> Trainer<'a> {
             let stop = (self.should_stop)();
             // At the end of the epoch a checkpoint follows anyway.
             let due = self.state.batches < batches
-                && self.config.checkpoint_every.due(self.state.steps, self.journal.since_saved());
+                && self.config.logging.checkpoint_every.due(self.state.steps, self.journal.since_saved());
             if stop || due {
                 require_finite(self.task.student, None, &self.state)?;
                 self.averaged(|this| {
@@ -179,8 +180,8 @@ impl<'a> Trainer<'a> {
         let Task { student, objective, train, .. } = self.task;
         let (began, learn_rate) = (Instant::now(), self.learn_rate_at(self.state.steps));
         let [hidden, attention] = self.dropout;
-        let dropout = Dropout::new(self.config.seed, self.state.steps as u64, hidden, attention);
-        let (is_first, micro_batch_tokens) = (self.state.steps == 0, self.config.micro_batch_tokens);
+        let dropout = Dropout::new(self.config.run.seed, self.state.steps as u64, hidden, attention);
+        let (is_first, micro_batch_tokens) = (self.state.steps == 0, self.config.limits.micro_batch_tokens);
         let (grads, optimizer) = (&mut self.grads, &mut self.optimizer);
         let (loss, norm) = on_pool(|| {
             grads.clear()?;
@@ -205,7 +206,7 @@ impl<'a> Trainer<'a> {
         self.state.add_step(loss, batch.len(), secs);
         work.add(secs, tokens);
         self.logged.add(secs, tokens);
-        if self.state.steps.is_multiple_of(self.config.log_every) {
+        if self.state.steps.is_multiple_of(self.config.logging.log_every) {
             let tokens_per_sec = std::mem::take(&mut self.logged).tokens_per_sec();
             let row = Logged { train_loss: Some(loss), lr: Some(learn_rate), tokens_per_sec, ..self.row() };
             self.journal.record(&row);
@@ -254,7 +255,7 @@ impl<'a> Trainer<'a> {
         let snapshot = Snapshot { student: self.task.student, moments: &moments };
         self.journal.save_epoch(snapshot, &mut self.state, unfinished);
         if self.state.limit(self.config) == Some(Limit::Patience) {
-            tracing::info!("{} has not improved for {} epochs: stopping", monitor.name(), self.config.patience);
+            tracing::info!("{} has not improved for {} epochs: stopping", monitor.name(), self.config.limits.patience);
         }
         Ok(if (self.should_stop)() && !self.state.finished { Flow::Stop } else { Flow::Continue })
     }
@@ -262,7 +263,7 @@ impl<'a> Trainer<'a> {
     /// val/loss, where there are validation pairs; none at all if the run was asked to stop meanwhile.
     fn validate(&self) -> Result<Option<Option<f64>>> {
         let Task { student, objective, val, .. } = self.task;
-        let Config { batch_size, micro_batch_tokens, .. } = *self.config;
+        let Limits { batch_size, micro_batch_tokens, .. } = self.config.limits;
         let validated =
             val.map(|data| validate(student, objective, data, batch_size, micro_batch_tokens, self.should_stop));
         let validated = validated.transpose()?;
@@ -290,9 +291,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn learn_rate_at(&self, step: usize) -> f64 {
-        let Config { batch_size, max_epochs, max_steps, recipe, .. } = self.config;
-        let total = total_steps(self.task.train.len(), *batch_size, *max_epochs, *max_steps);
-        self.config.learn_rate * factor(recipe.schedule, recipe.warmup_steps, total, step)
+        let Config { limits, recipe, .. } = self.config;
+        let total = total_steps(self.task.train.len(), limits.batch_size, limits.max_epochs, limits.max_steps);
+        recipe.learn_rate * factor(recipe.schedule, recipe.warmup_steps, total, step)
     }
 
     fn summary(&self, stopped: bool) -> Summary {
