@@ -57,7 +57,7 @@ impl Config {
             Some(path) => read(path)?,
             None => Table::new(),
         };
-        check(&flags).context(|| "on the command line")?;
+        check(&flags, as_option).context(|| "on the command line")?;
         table.extend(flags);
         let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::usage(one_line(e.message())))?;
         config.validate()?;
@@ -113,12 +113,23 @@ fn read(path: &Path) -> Result<Table> {
         })
         .context(doing)
         .hint(|| "a line is `key = value`, once for each key; text stands in \"double quotes\"")?;
-    check(&table).context(doing)?;
+    check(&table, |key, example| format!("{key} = {example}")).context(doing)?;
     Ok(table)
 }
 
-/// Checks keys and types one key at a time, because serde's errors about a value do not name its key.
-fn check(table: &Table) -> Result<()> {
+/// A setting as it is given on the command line.
+fn as_option(key: &str, value: &Value) -> String {
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let value = match value {
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
+        value => plain(value),
+    };
+    format!("--{key} {value}")
+}
+
+/// Checks keys and types one key at a time, because serde's errors about a value do not name its key. A hint has a
+/// valid value, written by `shown`.
+fn check(table: &Table, shown: impl Fn(&str, &Value) -> String) -> Result<()> {
     let known = examples()?;
     for (key, value) in table {
         let Some(example) = known.get(key) else {
@@ -130,7 +141,8 @@ fn check(table: &Table) -> Result<()> {
             }));
         };
         Table::from_iter([(key.clone(), value.clone())]).try_into::<Config>().map_err(|e: toml::de::Error| {
-            Error::usage(format!("{key}: {}", one_line(e.message()))).hint(format!("for example `{key} = {example}`"))
+            Error::usage(format!("{key}: {}", one_line(e.message())))
+                .hint(format!("for example `{}`", shown(key, example)))
         })?;
     }
     Ok(())
@@ -260,6 +272,18 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{toml}");
         }
         assert!(resolve_file("max-epochs = 0\nname = 'a..b'").is_ok());
+    }
+
+    #[test]
+    fn hints_for_an_option_are_written_as_options() {
+        for (flags, what, hint) in [
+            ("loss = 'mae'", "on the command line: loss: unknown loss `mae`", "for example `--loss mse`"),
+            ("betas = [0.9]", "on the command line: betas: invalid length 1", "for example `--betas 0.9,0.999`"),
+        ] {
+            let error = Config::resolve(None, table(flags)).unwrap_err();
+            assert!(error.to_string().starts_with(what), "{error}");
+            assert_eq!(error.advice(), Some(hint));
+        }
     }
 
     /// The config.toml of a run from before the settings were in parts (commit 4b9b8a5).

@@ -315,6 +315,62 @@ fn a_finished_run_says_so_and_goes_on_with_higher_limits() {
 }
 
 #[test]
+fn a_run_that_was_killed_after_its_last_checkpoint_is_finished() {
+    let scratch = Scratch::new();
+    let run = scratch.run("a");
+    succeeds(&mut scratch.command("a", &["--max-epochs=1"]));
+    let path = run.join("status.json");
+    let mut status: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    (status["state"], status["ended"]) = ("running".into(), serde_json::Value::Null);
+    fs::write(&path, status.to_string()).unwrap();
+    assert_eq!(state_of(&scratch, "a"), "interrupted");
+    assert!(succeeds(&mut resume(&run, &[])).contains("is finished: 1 epochs, 20 steps"));
+    assert_eq!(state_of(&scratch, "a"), "finished");
+}
+
+#[test]
+fn a_run_resumed_with_lower_limits_trains_no_further() {
+    let scratch = Scratch::new();
+    succeeds(&mut scratch.command("reference", &[]));
+    // Stopped within its second epoch, it is to have one.
+    let run = scratch.run("a");
+    let mut child = quietly(scratch.command("a", &[]));
+    assert!(wait(&mut child, || rows(&run) > 13));
+    send(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let there = rows(&run);
+    assert!(there < 21, "the second epoch was over");
+    succeeds(&mut resume(&run, &["--max-epochs=1"]));
+    assert_eq!(rows(&run), there);
+    assert!(succeeds(&mut resume(&run, &[])).contains("is finished: 2 epochs"));
+    succeeds(&mut resume(&run, &["--max-epochs=4"]));
+    assert_same(&run, &scratch.run("reference"));
+
+    // Killed between its second and its third epoch, it is to have two.
+    let run = scratch.run("b");
+    succeeds(&mut scratch.command("b", &["--max-epochs=2"]));
+    let path = run.join("checkpoints/last/state.json");
+    let state = fs::read_to_string(&path).unwrap();
+    assert!(state.contains("\"finished\": true"));
+    fs::write(&path, state.replace("\"finished\": true", "\"finished\": false")).unwrap();
+    succeeds(&mut resume(&run, &["--max-epochs=2"]));
+    assert_eq!(rows(&run), 22);
+    assert!(succeeds(&mut resume(&run, &[])).contains("is finished: 2 epochs, 40 steps"));
+}
+
+#[test]
+fn the_best_mark_stands_behind_the_monitored_value() {
+    let scratch = Scratch::new();
+    for (monitor, marked) in [("train/loss", 0), ("val/loss", 1)] {
+        let told = succeeds(&mut scratch.command(monitor, &["--monitor", monitor, "--max-epochs=1"]));
+        let line = told.lines().find(|line| line.contains("epoch 0: ")).unwrap();
+        let values: Vec<&str> = line.split("epoch 0: ").nth(1).unwrap().split(", ").collect();
+        assert!(values[marked].starts_with(monitor) && values[marked].ends_with(" (best)"), "{line}");
+        assert_eq!(line.matches("(best)").count(), 1, "{line}");
+    }
+}
+
+#[test]
 fn the_configuration_of_the_run_rules() {
     let scratch = Scratch::new();
     let run = scratch.run("a");

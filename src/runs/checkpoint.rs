@@ -57,11 +57,6 @@ impl Checkpoints {
         Ok(Self { dir, source: source.to_owned(), tokenizer, most, newest: None })
     }
 
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Removes what was written after `steps`: the run goes back there.
     pub fn cut_back(&self, steps: usize) -> Result<()> {
         let later = list_best(&self.dir)?.into_iter().filter(|(_, state)| state.steps > steps);

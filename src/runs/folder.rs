@@ -48,7 +48,7 @@ impl RunDir {
             run.path = parent.join(format!("{PREFIX}{}", last.map_or(0, |(n, _)| n.saturating_add(1))));
             match fs::rename(temporary.path(), &run.path) {
                 Ok(()) => {
-                    sync_dir(&parent).map_err(failed)?;
+                    sync_dir(&parent).map_err(failed).inspect_err(|_| run.discard_if_unused())?;
                     return Ok(run);
                 }
                 // Another run took this number since we looked.

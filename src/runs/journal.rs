@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::RunDir;
-use super::checkpoint::{Checkpoints, Snapshot, find_best};
+use super::checkpoint::{Checkpoints, Snapshot};
 use super::state::State;
 use crate::config::Config;
 use crate::data::Pair;
@@ -147,11 +147,6 @@ impl Journal {
                 None
             }
         }
-    }
-
-    /// The checkpoint to test.
-    pub fn best(&self) -> Option<PathBuf> {
-        find_best(self.files.as_ref()?.checkpoints.dir()).ok()
     }
 
     /// Notes how the run ended (unless it was only stopped); fails if its end is not on disk.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::RunDir;
 use super::checkpoint::{find_best, find_last, read_state};
-use super::status::{RunState, Status, now};
+use super::status::{Status, now};
 use crate::error::{Result, ResultExt};
 use crate::record::metrics::last_row;
 
@@ -45,11 +45,6 @@ pub fn list(logs: &Path, json: bool) -> Result<String> {
 }
 
 fn look_at(run: &RunDir) -> Row {
-    // A folder without a status is of an older version, or was killed in its first moment.
-    let age = || std::fs::metadata(run.config()).and_then(|m| m.modified()).ok();
-    let started = || age().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |t| t.as_secs());
-    let unknown = || Status { state: RunState::Interrupted, started: started(), ended: None, error: None };
-    let status = Status::of(run).unwrap_or_else(unknown);
     let state = find_last(&run.checkpoints()).and_then(|folder| read_state(&folder).ok()).unwrap_or_default();
     // (A run that its steps ended inside an epoch has measured more than its `last` knows.)
     let best = find_best(&run.checkpoints()).ok().and_then(|folder| read_state(&folder).ok()).and_then(|s| s.measured);
@@ -60,7 +55,7 @@ fn look_at(run: &RunDir) -> Row {
     }
     Row {
         run: name(run.path()),
-        status,
+        status: Status::of(run),
         best: best.as_ref().map(|best| best.value),
         monitor: best.map(|best| best.monitor),
         epochs,

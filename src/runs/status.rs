@@ -46,22 +46,29 @@ pub struct Status {
 }
 
 impl Status {
-    /// The status of a run, if it has one that can be read. A run that says it is running, but that no process has
-    /// locked, is interrupted.
-    pub fn of(run: &RunDir) -> Option<Self> {
-        let written: Self = serde_json::from_slice(&std::fs::read(run.status()).ok()?).ok()?;
+    /// The status of a run. One that says it is running, but that no process has locked, is interrupted; so is one
+    /// without a status that can be read, which an older version left, or which was killed in its first moment.
+    pub fn of(run: &RunDir) -> Self {
+        let written = Self::read(run).unwrap_or_else(|| {
+            let written = std::fs::metadata(run.config()).and_then(|config| config.modified()).ok();
+            let started = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs());
+            Self { state: RunState::Interrupted, started, ended: None, error: None }
+        });
         let state = match (run.is_running(), written.state) {
             (true, _) => RunState::Running,
             (false, RunState::Running) => RunState::Interrupted,
             (false, other) => other,
         };
-        Some(Self { state, ..written })
+        Self { state, ..written }
+    }
+
+    fn read(run: &RunDir) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(run.status()).ok()?).ok()
     }
 
     /// Notes that a process trains in `run`; a resumed run keeps the time it began.
     pub fn begin(run: &RunDir) -> Result<Self> {
-        let started = Self::of(run).map_or_else(now, |status| status.started);
-        let status = Self { state: RunState::Running, started, ended: None, error: None };
+        let status = Self { state: RunState::Running, ended: None, error: None, ..Self::of(run) };
         status.write(run)?;
         Ok(status)
     }
@@ -70,6 +77,13 @@ impl Status {
     pub fn end(self, run: &RunDir, state: RunState, error: Option<String>) {
         if let Err(error) = (Self { state, ended: Some(now()), error, ..self }).write(run) {
             tracing::warn!("{error}");
+        }
+    }
+
+    /// Notes that `run` is finished, if its status says otherwise: it was killed after its last checkpoint.
+    pub fn set_finished(run: &RunDir) {
+        if Self::read(run).is_none_or(|status| status.state != RunState::Finished) {
+            Self::of(run).end(run, RunState::Finished, None);
         }
     }
 
@@ -91,21 +105,28 @@ mod tests {
     fn a_run_is_running_only_while_its_folder_is_locked() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), "a", "").unwrap();
-        assert_eq!(Status::of(&run), None);
+        assert_eq!(Status::of(&run).state, RunState::Running, "it is locked");
         let status = Status::begin(&run).unwrap();
-        assert_eq!(Status::of(&run).unwrap().state, RunState::Running);
+        assert_eq!(Status::of(&run).state, RunState::Running);
         let path = run.path().to_owned();
         drop(run);
         let mut run = RunDir::open(&path).unwrap();
-        assert_eq!(Status::of(&run), Some(Status { state: RunState::Interrupted, ..status.clone() }));
+        assert_eq!(Status::of(&run), Status { state: RunState::Interrupted, ..status.clone() });
+        std::fs::remove_file(run.status()).unwrap();
+        let age = |status: Status| now() - status.started;
+        assert!(Status::of(&run).state == RunState::Interrupted && age(Status::of(&run)) < 3600);
         run.lock().unwrap();
         Status { started: 7, ..status }.write(&run).unwrap();
         let status = Status::begin(&run).unwrap();
         assert_eq!(status.started, 7, "a resumed run began when it began");
         status.end(&run, RunState::Failed, Some("why".into()));
         drop(run);
-        let ended = Status::of(&RunDir::open(&path).unwrap()).unwrap();
+        let ended = Status::of(&RunDir::open(&path).unwrap());
         assert_eq!((ended.state, ended.error.as_deref()), (RunState::Failed, Some("why")));
         assert!(ended.ended.is_some());
+        let run = RunDir::open(&path).unwrap();
+        Status::set_finished(&run);
+        let finished = Status::of(&run);
+        assert_eq!((finished.state, finished.error, finished.started), (RunState::Finished, None, 7));
     }
 }

@@ -23,6 +23,7 @@ use crate::models::{Student, TokenizerFacts};
 use crate::nn::Compute;
 use crate::record::environment::describe;
 use crate::record::hparams::Hparams;
+use crate::runs::checkpoint::find_best;
 use crate::runs::resume::{self, Resumed};
 use crate::runs::status::{RunState, Status};
 use crate::runs::{Journal, RunDir, State};
@@ -60,6 +61,7 @@ pub fn run(request: &Request) -> Result<Ended> {
         Resolved::Work(work) => *work,
     };
     let plan = Plan::prepare(&mut config, resumed.as_ref(), request.fast_dev_run)?;
+    let signals = Signals::watch()?;
     // Before the teacher's long work, so that a folder that cannot be written is found out now.
     let is_new = resumed.is_none();
     let run = match resumed {
@@ -67,20 +69,21 @@ pub fn run(request: &Request) -> Result<Ended> {
         Some(resumed) => Some(resumed.run),
         None => Some(RunDir::create(Path::new(&config.run.log_dir), &config.run.name, &config.to_toml()?)?),
     };
-    let signals = Signals::watch()?;
-    let status = run.as_ref().map(Status::begin).transpose()?;
-    let trained = plan.train(&config, run.as_ref(), &|| signals.exit_code().is_some());
-    let ended = report(trained, &config, run.as_ref(), status);
-    match ended {
-        Ok((text, stopped)) => {
-            log_file::note(&text);
-            Ok(Ended { text, exit_code: signals.exit_code().filter(|_| stopped).unwrap_or(0) })
-        }
-        Err(error) => {
-            run.filter(|_| is_new).inspect(RunDir::discard_if_unused);
-            Err(error)
-        }
+    let train = || plan.train(&config, run.as_ref(), &|| signals.exit_code().is_some());
+    let (text, stopped) = in_folder(run.as_ref(), is_new, config.recipe.monitor.name(), train)?;
+    log_file::note(&text);
+    Ok(Ended { text, exit_code: signals.exit_code().filter(|_| stopped).unwrap_or(0) })
+}
+
+/// Trains with the status of the run kept in its folder. A new folder in which nothing came about is removed again.
+fn in_folder(
+    run: Option<&RunDir>, is_new: bool, monitor: &str, train: impl FnOnce() -> Result<Summary>,
+) -> Result<(String, bool)> {
+    let ended = run.map(Status::begin).transpose().and_then(|status| report(train(), monitor, run, status));
+    if ended.is_err() && is_new {
+        run.inspect(|run| run.discard_if_unused());
     }
+    ended
 }
 
 /// What a request comes to.
@@ -96,6 +99,7 @@ fn resolve(request: &Request) -> Result<Resolved> {
         Some(path) => {
             let (config, resumed) = resume::open(path, settings, request.overriding)?;
             if let Some(done) = resumed.finished(&config) {
+                Status::set_finished(&resumed.run);
                 return Ok(Resolved::Done(done));
             }
             (config, Some(resumed))
@@ -228,7 +232,7 @@ fn load_student(config: &Config, folder: &Path, teacher: &Path, compute: &Comput
 
 /// Notes in the run's folder how it ended; returns what to tell the user, and whether it was stopped.
 fn report(
-    trained: Result<Summary>, config: &Config, run: Option<&RunDir>, status: Option<Status>,
+    trained: Result<Summary>, monitor: &str, run: Option<&RunDir>, status: Option<Status>,
 ) -> Result<(String, bool)> {
     let stopped = match &trained {
         Ok(summary) => summary.stopped,
@@ -243,7 +247,7 @@ fn report(
         status.end(run, ended, trained.as_ref().err().filter(|_| !stopped).map(Error::to_string));
     }
     let text = match trained {
-        Ok(summary) => ending(&summary, config.recipe.monitor.name(), run),
+        Ok(summary) => ending(&summary, monitor, run),
         Err(_) if stopped => how_to_resume(STOPPED.to_owned(), run),
         Err(error) => return Err(error),
     };
@@ -271,27 +275,61 @@ fn ending(summary: &Summary, monitor: &str, run: Option<&RunDir>) -> String {
     }
     let done = match summary.best {
         Some(best) => format!("best {monitor} {best:.4} {figures}"),
-        None => format!("not trained: {epochs} epochs"),
+        None if *steps > 0 => format!("no epoch has ended {figures}"),
+        None => "not trained: 0 epochs".to_owned(),
     };
-    match (run, &summary.checkpoint) {
-        (Some(run), Some(checkpoint)) => {
-            let run = run.path().display();
-            format!(
-                "{done}\n\
-                 run folder      {run}\n\
-                 checkpoint      {}\n\
-                 test it with    themo test --version-path {run}\n\
-                 from source     cargo run --release -- test --version-path {run}",
-                checkpoint.display()
-            )
-        }
-        _ => format!("{done}\nno run folder was written; the teacher's features stay in the cache"),
-    }
+    let Some(run) = run else {
+        return format!("{done}\nno run folder was written; the teacher's features stay in the cache");
+    };
+    let checkpoint = match find_best(&run.checkpoints()) {
+        Ok(path) => path.display().to_string(),
+        Err(error) => format!("not found: {error}"),
+    };
+    let run = run.path().display();
+    format!(
+        "{done}\n\
+         run folder      {run}\n\
+         checkpoint      {checkpoint}\n\
+         test it with    themo test --version-path {run}\n\
+         from source     cargo run --release -- test --version-path {run}"
+    )
 }
 
 fn how_to_resume(stopped: String, run: Option<&RunDir>) -> String {
     match run.map(|run| run.path().display()) {
         Some(run) => format!("{stopped}\nrun folder      {run}\nresume it with  themo train --resume {run}"),
         None => stopped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        Summary { best: Some(0.5), epochs: 1, steps: 2, training_secs: 3.0, stopped: false }
+    }
+
+    #[test]
+    fn a_new_run_whose_status_cannot_be_written_leaves_no_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join("logs");
+        for (is_new, stays) in [(true, false), (false, true)] {
+            let run = RunDir::create(&logs, "a", "").unwrap();
+            // A folder in the place of the file fails the write, as a full disk does.
+            std::fs::create_dir_all(run.status().join("in the way")).unwrap();
+            let error = in_folder(Some(&run), is_new, "train/loss", || unreachable!()).unwrap_err();
+            assert!(error.to_string().contains("status.json"), "{error}");
+            assert_eq!((run.path().exists(), logs.exists()), (stays, stays), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_found_is_not_taken_for_a_run_without_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), "a", "").unwrap();
+        let text = ending(&summary(), "train/loss", Some(&run));
+        assert!(text.contains("not found: no checkpoint in") && !text.contains("no run folder"), "{text}");
+        assert!(ending(&summary(), "train/loss", None).contains("no run folder was written"));
     }
 }

@@ -25,8 +25,6 @@ use crate::ui::console::progress;
 pub struct Summary {
     /// The best value of the monitored metric.
     pub best: Option<f64>,
-    /// The checkpoint to test; none if the run wrote nothing.
-    pub checkpoint: Option<PathBuf>,
     /// Epochs done; one that was not finished counts.
     pub epochs: usize,
     /// Optimizer steps done.
@@ -127,17 +125,30 @@ impl<'a> Trainer<'a> {
 
     /// Trains until a limit of the configuration is reached or the run is asked to stop.
     pub fn run(mut self) -> Result<Summary> {
-        // A run that was killed at the end of an epoch, before that was recorded, has the end still to come.
-        while self.state.batches > 0 || self.state.limit(self.config).is_none() {
+        while self.has_epoch_to_do() {
             if self.epoch()? == Flow::Stop {
                 return Ok(self.summary(true));
             }
         }
-        if self.state.steps == 0 {
+        if !self.state.finished {
+            // No epoch was asked for, or a resumed run is to end before where it is already.
             self.state.finished = true;
-            self.save_last(); // no epoch was asked for
+            self.averaged(|this| {
+                this.save_last();
+                Ok(())
+            })?;
         }
         Ok(self.summary(false))
+    }
+
+    /// Whether an epoch is to be begun or continued.
+    fn has_epoch_to_do(&self) -> bool {
+        match self.state.limit(self.config) {
+            None => true,
+            // An epoch that the steps do not suffice for is closed; it may have been when the run was killed.
+            Some(Limit::Steps) => self.state.batches > 0,
+            Some(Limit::Epochs | Limit::Patience) => false,
+        }
     }
 
     /// The batches of an epoch that are still to come, and its end.
@@ -242,15 +253,14 @@ impl<'a> Trainer<'a> {
         self.journal.record(&Logged { val_loss, val_recall, ..row });
         self.state.end_epoch(Measured { epoch, train_loss, val_loss, monitor: monitor.name().into(), value, maximise });
         self.state.finished = self.state.limit(self.config).is_some();
-        let shown = |what, value: Option<f64>| value.map_or(String::new(), |value| format!(", {what} {value:.4}"));
-        tracing::info!(
-            "epoch {epoch}: train/loss {train_loss:.4}{}{}{}, {:.1} s, {:.0} tokens/s",
-            shown("val/loss", val_loss),
-            shown("val/recall@1", val_recall),
-            if is_best { " (best)" } else { "" },
-            work.secs,
-            tokens_per_sec.unwrap_or_default()
-        );
+        let measured =
+            [(Monitor::TrainLoss, Some(train_loss)), (Monitor::ValLoss, val_loss), (Monitor::ValRecall, val_recall)];
+        let shown = measured.into_iter().filter_map(|(what, value)| {
+            let best = if is_best && what == monitor { " (best)" } else { "" };
+            Some(format!("{} {:.4}{best}, ", what.name(), value?))
+        });
+        let (shown, speed) = (shown.collect::<String>(), tokens_per_sec.unwrap_or_default());
+        tracing::info!("epoch {epoch}: {shown}{:.1} s, {speed:.0} tokens/s", work.secs);
         let moments = self.optimizer.slots();
         let snapshot = Snapshot { student: self.task.student, moments: &moments };
         self.journal.save_epoch(snapshot, &mut self.state, unfinished);
@@ -299,7 +309,6 @@ impl<'a> Trainer<'a> {
     fn summary(&self, stopped: bool) -> Summary {
         Summary {
             best: self.state.stopping.best(),
-            checkpoint: self.journal.best(),
             epochs: self.state.epochs(),
             steps: self.state.steps,
             training_secs: self.state.training_secs,
