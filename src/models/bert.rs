@@ -222,20 +222,20 @@ impl Bert {
 
     /// Token states `[tokens, hidden]`; a `tape` records what [`Self::backward`] needs.
     pub fn forward(&self, batch: Batch, tape: Option<&mut Tape>) -> Result<Tensor> {
-        let embeddings = self.with_lookups(batch.tokens, embedding::forward)?;
+        let embeddings = self.with_lookups(batch.tokens, |lookups| embedding::forward(lookups, batch.rows()))?;
         self.encoder.forward(&embeddings, batch, tape)
     }
 
     /// Pooled states `[sequences, hidden]`, without dropout.
     pub fn pooled(&self, tokens: &Tokens, pooling: Pooling) -> Result<Tensor> {
-        let embeddings = self.with_lookups(tokens, embedding::forward)?;
+        let embeddings = self.with_lookups(tokens, |lookups| embedding::forward(lookups, &tokens.rows))?;
         self.encoder.forward_pooled(&embeddings, tokens, pooling)
     }
 
     /// From the gradient of the states: adds to the gradients of all trained parameters.
     pub fn backward(&self, batch: Batch, tape: Tape, dstates: &Tensor, grads: &mut Gradients) -> Result<()> {
         match self.encoder.backward(tape, dstates, batch, grads)? {
-            Some(d) => self.with_lookups(batch.tokens, |lookups| embedding::backward(lookups, &d, grads)),
+            Some(d) => self.with_lookups(batch.tokens, |lookups| embedding::backward(lookups, batch.rows(), &d, grads)),
             None => Ok(()),
         }
     }

@@ -123,7 +123,7 @@ impl ClipText {
     /// `CLIPTextModel(...).pooler_output`. Sequences are as [`Self::cut`] leaves them.
     pub fn pooled(&self, tokens: &Tokens, tape: Option<&mut Tape>) -> Result<Tensor> {
         let positions = tokens.positions();
-        let embeddings = embedding::forward(&self.lookups(&tokens.ids, &positions))?;
+        let embeddings = embedding::forward(&self.lookups(&tokens.ids, &positions), &tokens.rows)?;
         if tape.is_none() {
             return self.encoder.forward_pooled(&embeddings, tokens, Pooling::Last);
         }
@@ -135,7 +135,7 @@ impl ClipText {
     pub fn backward(&self, tokens: &Tokens, tape: Tape, dpooled: &Tensor, grads: &mut Gradients) -> Result<()> {
         let dstates = Pooling::Last.backward(self.backend, &tokens.rows, dpooled)?;
         match self.encoder.backward(tape, &dstates, Batch::plain(tokens), grads)? {
-            Some(d) => embedding::backward(&self.lookups(&tokens.ids, &tokens.positions()), &d, grads),
+            Some(d) => embedding::backward(&self.lookups(&tokens.ids, &tokens.positions()), &tokens.rows, &d, grads),
             None => Ok(()),
         }
     }

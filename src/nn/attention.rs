@@ -349,6 +349,25 @@ mod tests {
         }
     }
 
+    /// What a batch needs on the device depends on no layer, so one layer makes it for all, in both directions.
+    #[test]
+    fn padding_and_masks_are_made_once_for_a_batch() {
+        let tokens = Tokens { ids: Vec::new(), rows: Rows::new([5, 2, 7], 0).unwrap() };
+        let (qkv, dout, batch) = (random(1, (14, 24)), random(2, (14, 8)), Batch::plain(&tokens));
+        let mut expected = vec![Some("attention: gather"), Some("attention: scatter")];
+        for (causal, bias) in [(false, "attention: bias"), (true, "attention: causal bias")] {
+            expected.push(Some(bias));
+            for layer in 0..3 {
+                let attention = Attention::new(8, 2, causal, layer, Backend::Plain).unwrap();
+                let saved = attention.forward(&qkv, batch).unwrap();
+                attention.backward(&qkv, &saved, &dout, batch).unwrap();
+                assert_eq!(tokens.rows.made_so_far(), expected);
+            }
+        }
+        // Another layout makes its own.
+        assert!(Tokens::pack(&[[1, 2]], 0).unwrap().rows.made_so_far().is_empty());
+    }
+
     #[test]
     fn heads_must_divide_the_hidden_size() {
         assert!(Attention::new(10, 3, false, 0, Backend::Fast).unwrap_err().to_string().contains("do not divide"));

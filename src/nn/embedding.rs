@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::storage::{Slice, tensor};
-use super::{Backend, Gradients, Param};
+use super::{Backend, Gradients, Param, Rows};
 use crate::error::{Error, Result};
 
 /// A table `[rows, hidden]`.
@@ -48,17 +48,17 @@ fn check(lookups: &[Lookup]) -> Result<(usize, usize)> {
     Ok((n, width))
 }
 
-/// The sum of the looked-up rows, `[tokens, hidden]`.
-pub fn forward(lookups: &[Lookup]) -> Result<Tensor> {
+/// The sum of the looked-up rows, `[tokens, hidden]`, of a batch with the layout `rows`.
+pub fn forward(lookups: &[Lookup], rows: &Rows) -> Result<Tensor> {
     let (n, width) = check(lookups)?;
     if lookups[0].embedding.backend == Backend::Plain {
-        let rows = |lookup: &Lookup| {
+        let taken = |lookup: &Lookup| {
             let table = lookup.table();
-            Ok::<_, Error>(table.index_select(&Tensor::new(lookup.indices, table.device())?, 0)?)
+            Ok::<_, Error>(table.index_select(&rows.indices(lookup.indices, table.device())?, 0)?)
         };
-        let mut total = rows(&lookups[0])?;
+        let mut total = taken(&lookups[0])?;
         for lookup in &lookups[1..] {
-            total = (total + rows(lookup)?)?;
+            total = (total + taken(lookup)?)?;
         }
         return Ok(total);
     }
@@ -75,13 +75,13 @@ pub fn forward(lookups: &[Lookup]) -> Result<Tensor> {
 }
 
 /// Adds `dy` `[tokens, hidden]` to the gradient rows of every table that were looked up.
-pub fn backward(lookups: &[Lookup], dy: &Tensor, grads: &mut Gradients) -> Result<()> {
+pub fn backward(lookups: &[Lookup], rows: &Rows, dy: &Tensor, grads: &mut Gradients) -> Result<()> {
     let (_, width) = check(lookups)?;
     for Lookup { embedding: Embedding { table, backend }, indices } in lookups {
         match backend {
             Backend::Plain => {
                 let zeros = table.value.zeros_like()?;
-                let indices = Tensor::new(*indices, table.value.device())?;
+                let indices = rows.indices(indices, table.value.device())?;
                 grads.add(table, &zeros.index_add(&indices, dy, 0)?)?;
             }
             Backend::Fast | Backend::Bf16 => {
@@ -115,8 +115,10 @@ mod tests {
             let lookups =
                 [Lookup { embedding: &words, indices: &ids }, Lookup { embedding: &places, indices: &positions }];
             let mut grads = Gradients::zeros(&params).unwrap();
-            let y = forward(&lookups).unwrap();
-            backward(&lookups, &random(3, (5, 9)), &mut grads).unwrap();
+            let rows = Rows::new([3, 2], 0).unwrap();
+            let y = forward(&lookups, &rows).unwrap();
+            backward(&lookups, &rows, &random(3, (5, 9)), &mut grads).unwrap();
+            assert_eq!(rows.made_so_far().len(), if backend == Backend::Plain { 2 } else { 0 });
             [y, grads.of(&word).unwrap().clone(), grads.of(&position).unwrap().clone()]
         });
         for (fast, plain) in results[0].iter().zip(&results[1]) {
@@ -125,7 +127,8 @@ mod tests {
         let mut params = Params::default();
         let word = params.add(vec!["word".into()], &random(1, (6, 9))).unwrap();
         let words = Embedding::new(word, Backend::Fast);
-        assert!(forward(&[Lookup { embedding: &words, indices: &[6] }]).is_err());
-        assert!(forward(&[]).is_err());
+        let rows = Rows::new([1], 0).unwrap();
+        assert!(forward(&[Lookup { embedding: &words, indices: &[6] }], &rows).is_err());
+        assert!(forward(&[], &rows).is_err());
     }
 }

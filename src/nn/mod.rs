@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod attention;
+mod batch;
 pub mod dropout;
 pub mod embedding;
 pub mod gemm;
@@ -26,6 +27,7 @@ pub mod rows;
 pub mod storage;
 
 pub use activation::{Activate, Activation};
+pub use batch::Batch;
 pub use dropout::{Dropout, Site};
 pub use embedding::Embedding;
 pub use init::Init;
@@ -34,7 +36,7 @@ pub use linear::{FrozenLinear, Linear};
 pub use params::{Gradients, Param, Params};
 pub use pooling::Pooling;
 pub use precision::Precision;
-pub use rows::{Batch, Rows, Tokens};
+pub use rows::{Rows, Tokens};
 
 use candle_core::Device;
 

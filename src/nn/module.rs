@@ -5,7 +5,7 @@
 use candle_core::{Module, Result, Tensor};
 
 use super::embedding::{self, Lookup};
-use super::{Activate, Embedding, FrozenLinear, LayerNorm, Linear};
+use super::{Activate, Embedding, FrozenLinear, LayerNorm, Linear, Rows};
 
 /// `layer` on the rows of `x` `[.., in]`, as `[.., out]`.
 fn on_rows(x: &Tensor, layer: impl FnOnce(&Tensor) -> crate::error::Result<Tensor>) -> Result<Tensor> {
@@ -43,7 +43,8 @@ impl Module for Embedding {
     /// u32 ids of any shape to their rows, `[.., hidden]`.
     fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         let indices: Vec<u32> = ids.flatten_all()?.to_vec1()?;
-        let rows = embedding::forward(&[Lookup { embedding: self, indices: &indices }])?;
+        let alone = Rows::new(vec![1; indices.len()], 0)?;
+        let rows = embedding::forward(&[Lookup { embedding: self, indices: &indices }], &alone)?;
         rows.reshape([ids.dims(), &[rows.dim(1)?]].concat())
     }
 }

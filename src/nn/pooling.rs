@@ -42,13 +42,20 @@ impl Pooling {
 
     /// The pooling as a matrix `[sequences, tokens]`.
     fn matrix(self, rows: &Rows, device: &Device) -> Result<Tensor> {
-        let (n, tokens) = (rows.sequences(), rows.tokens());
-        let mut weights = vec![0.0f32; n * tokens];
-        for i in 0..n {
-            let (range, weight) = self.part(rows, i);
-            weights[i * tokens..][range].fill(weight);
-        }
-        Ok(Tensor::from_vec(weights, (n, tokens), device)?)
+        let name = match self {
+            Self::Mean => "pooling: mean",
+            Self::First => "pooling: first",
+            Self::Last => "pooling: last",
+        };
+        rows.once(name, device, || {
+            let (n, tokens) = (rows.sequences(), rows.tokens());
+            let mut weights = vec![0.0f32; n * tokens];
+            for i in 0..n {
+                let (range, weight) = self.part(rows, i);
+                weights[i * tokens..][range].fill(weight);
+            }
+            Ok(Tensor::from_vec(weights, (n, tokens), device)?)
+        })
     }
 
     /// `[tokens, hidden]` to `[sequences, hidden]`.
@@ -103,6 +110,7 @@ mod tests {
             let [fast, plain] = BACKENDS.map(|b| pooling.backward(b, &rows, &dy).unwrap());
             assert_close(&fast, &plain, 1e-6);
         }
+        assert_eq!(rows.made_so_far(), ["pooling: mean", "pooling: first", "pooling: last"].map(Some));
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Which sequence and position each row of a packed batch is.
+//! The layout of a packed batch: which sequence and position each of its rows is.
 
-use super::Dropout;
-use super::dropout::{Mask, Site};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{Device, Tensor};
+
 use crate::error::{Error, Result};
 
 /// The layout of a packed batch: sequence `i` owns the rows `cu_seqlens[i]..cu_seqlens[i + 1]`.
@@ -10,6 +12,17 @@ pub struct Rows {
     cu_seqlens: Vec<usize>,
     /// Index of sequence 0 within the whole batch, where this is one of its micro-batches.
     first_sample: usize,
+    /// What the plain path made of this layout so far. Clones have the same layout, and share it.
+    made: Arc<Mutex<Vec<(Key, Tensor)>>>,
+}
+
+/// What tells the tensors that are made of one layout apart.
+#[derive(Debug, PartialEq)]
+enum Key {
+    /// A function of the layout.
+    Name(&'static str),
+    /// An index tensor, by its content.
+    Indices(Vec<u32>),
 }
 
 impl Rows {
@@ -25,7 +38,7 @@ impl Rows {
             total += length;
             cu_seqlens.push(total);
         }
-        Ok(Self { cu_seqlens, first_sample })
+        Ok(Self { cu_seqlens, first_sample, made: Arc::default() })
     }
 
     /// Total number of tokens.
@@ -62,6 +75,37 @@ impl Rows {
     pub fn places(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         (0..self.sequences()).flat_map(move |i| self.range(i).enumerate().map(move |(p, _)| (self.sample(i), p)))
     }
+
+    /// The tensor on `device` that `make` gives, a function of this layout that `name` stands for. It is made once, for
+    /// all layers, and for the backward pass too.
+    pub(super) fn once(
+        &self, name: &'static str, device: &Device, make: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.made(Key::Name(name), device, make)
+    }
+
+    /// The tensor of `indices` `[tokens]` on `device`, made once for all uses of the same indices.
+    pub(super) fn indices(&self, indices: &[u32], device: &Device) -> Result<Tensor> {
+        self.made(Key::Indices(indices.to_vec()), device, || Ok(Tensor::new(indices, device)?))
+    }
+
+    fn made(&self, key: Key, device: &Device, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |(known, tensor): &&(Key, Tensor)| *known == key && tensor.device().same_device(device);
+        if let Some((_, tensor)) = made.iter().find(is_it) {
+            return Ok(tensor.clone());
+        }
+        let tensor = make()?;
+        made.push((key, tensor.clone()));
+        Ok(tensor)
+    }
+
+    /// The names of the tensors that were made of this layout so far; index tensors have none.
+    #[cfg(test)]
+    pub(crate) fn made_so_far(&self) -> Vec<Option<&'static str>> {
+        let name = |(key, _): &(Key, Tensor)| if let Key::Name(name) = key { Some(*name) } else { None };
+        self.made.lock().unwrap().iter().map(name).collect()
+    }
 }
 
 /// Token ids of a packed batch.
@@ -71,32 +115,6 @@ pub struct Tokens {
     pub ids: Vec<u32>,
     /// Which sequence each belongs to.
     pub rows: Rows,
-}
-
-/// What a forward pass and its backward pass have in common.
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    /// The sequences.
-    pub tokens: &'a Tokens,
-    /// The dropout of a training step.
-    pub dropout: Option<&'a Dropout>,
-}
-
-impl<'a> Batch<'a> {
-    /// Without dropout.
-    pub fn plain(tokens: &'a Tokens) -> Self {
-        Self { tokens, dropout: None }
-    }
-
-    /// Where the rows belong.
-    pub fn rows(self) -> &'a Rows {
-        &self.tokens.rows
-    }
-
-    /// The masks of a site; none if nothing is dropped there.
-    pub fn mask(self, site: Site) -> Option<Mask<'a>> {
-        self.dropout.and_then(|dropout| dropout.at(site, &self.tokens.rows))
-    }
 }
 
 impl Tokens {

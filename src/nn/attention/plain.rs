@@ -75,7 +75,7 @@ struct Plain {
     dropped: Tensor,
 }
 
-/// Packed to padded and back, for the plain path only.
+/// Packed to padded and back, for the plain path only. The tensors are made once for a batch.
 struct Padding {
     /// Row of the packed tensor for each padded place (the extra zero row where there is none).
     gather: Tensor,
@@ -89,27 +89,30 @@ struct Padding {
 impl Padding {
     fn new(attention: &Attention, rows: &Rows, device: &Device) -> Result<Self> {
         let (n, longest, tokens) = (rows.sequences(), rows.longest(), rows.tokens());
-        let mut gather = vec![tokens as u32; n * longest];
-        let mut scatter = Vec::with_capacity(tokens);
-        let mut bias = vec![-1e30f32; n * longest * longest];
-        for i in 0..n {
-            let range = rows.range(i);
-            let length = range.len();
-            for (position, row) in range.enumerate() {
-                gather[i * longest + position] = row as u32;
-                scatter.push((i * longest + position) as u32);
+        let gather = rows.once("attention: gather", device, || {
+            let mut gather = vec![tokens as u32; n * longest];
+            for i in 0..n {
+                rows.range(i).enumerate().for_each(|(position, row)| gather[i * longest + position] = row as u32);
             }
-            for query in 0..longest {
-                let seen = attention.seen(query, length).min(length);
-                bias[(i * longest + query) * longest..][..seen].fill(0.0);
+            Ok(Tensor::from_vec(gather, n * longest, device)?)
+        })?;
+        let scatter = rows.once("attention: scatter", device, || {
+            let place = |i: usize| (i * longest..).take(rows.range(i).len()).map(|place| place as u32);
+            Ok(Tensor::from_vec((0..n).flat_map(place).collect(), tokens, device)?)
+        })?;
+        let name = if attention.causal { "attention: causal bias" } else { "attention: bias" };
+        let bias = rows.once(name, device, || {
+            let mut bias = vec![-1e30f32; n * longest * longest];
+            for i in 0..n {
+                let length = rows.range(i).len();
+                for query in 0..longest {
+                    let seen = attention.seen(query, length).min(length);
+                    bias[(i * longest + query) * longest..][..seen].fill(0.0);
+                }
             }
-        }
-        Ok(Self {
-            gather: Tensor::from_vec(gather, n * longest, device)?,
-            scatter: Tensor::from_vec(scatter, tokens, device)?,
-            bias: Tensor::from_vec(bias, (n, 1, longest, longest), device)?,
-            shape: (n, longest, attention.heads, attention.head_dim),
-        })
+            Ok(Tensor::from_vec(bias, (n, 1, longest, longest), device)?)
+        })?;
+        Ok(Self { gather, scatter, bias, shape: (n, longest, attention.heads, attention.head_dim) })
     }
 
     /// `[tokens, hidden]` to `[sequences, heads, longest, head_dim]`, zeros in the padding.
