@@ -1,11 +1,9 @@
 //! GELU with the error function (BERT, XLM-R), its tanh approximation (Google's BERT, some ELECTRAs), and CLIP's QuickGELU.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::Backend;
-use super::math::{normal_distribution, sigmoid, simd};
-use super::memory::unfilled;
+use super::elementwise::{CUBIC, Elementwise, TWO_ROOT_TWO_OVER_PI};
 use super::storage::{Slice, edit, tensor};
 use crate::error::{Error, Result};
 
@@ -34,14 +32,6 @@ const NAMES: [(&str, Activation); 8] = [
     ("quick_gelu", Activation::QuickGelu),
 ];
 
-/// `2 u / x` is this times `1 + CUBIC x^2`.
-const TWO_ROOT_TWO_OVER_PI: f32 = 1.595_769_2;
-/// The coefficient of the cubic term.
-const CUBIC: f32 = 0.044_715;
-
-/// Elements a rayon task works on.
-const BLOCK: usize = 16 * 1024;
-
 impl Activation {
     /// From `hidden_act`.
     pub fn from_name(name: &str) -> Result<Self> {
@@ -51,16 +41,12 @@ impl Activation {
         })
     }
 
-    fn apply(self, z: &mut [f32]) {
-        self.on_slices()(z);
-    }
-
-    /// The activation of slices, in place.
-    pub fn on_slices(self) -> fn(&mut [f32]) {
+    /// The function on slices.
+    pub(super) fn on_slices(self) -> Elementwise {
         match self {
-            Self::Gelu => gelu,
-            Self::GeluTanh => gelu_tanh,
-            Self::QuickGelu => quick_gelu,
+            Self::Gelu => Elementwise::GELU,
+            Self::GeluTanh => Elementwise::GELU_TANH,
+            Self::QuickGelu => Elementwise::QUICK_GELU,
         }
     }
 }
@@ -81,16 +67,7 @@ impl Activate {
             (Backend::Plain, Activation::Gelu) => Ok(z.gelu_erf()?),
             (Backend::Plain, Activation::GeluTanh) => Ok(z.gelu()?),
             (Backend::Plain, Activation::QuickGelu) => Ok((z * candle_nn::ops::sigmoid(&(z * 1.702)?)?)?),
-            _ => {
-                let x = Slice::new(z)?;
-                // SAFETY: every block of `out` is written from that of `x`, which is as long.
-                let mut out = unsafe { unfilled(x.len()) };
-                out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, z)| {
-                    out.copy_from_slice(z);
-                    self.function.apply(out);
-                });
-                tensor(out, z.shape())
-            }
+            _ => tensor(self.function.on_slices().of(&Slice::new(z)?), z.shape()),
         }
     }
 
@@ -99,7 +76,7 @@ impl Activate {
         if self.backend == Backend::Plain {
             return self.forward(&z);
         }
-        edit(&z, |z| z.par_chunks_mut(BLOCK).for_each(|z| self.function.apply(z)))?;
+        edit(&z, |z| self.function.on_slices().apply_in_parallel(z))?;
         Ok(z)
     }
 
@@ -122,54 +99,10 @@ impl Activate {
                 let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
                 Ok((self.forward(z)?, (da * slope)?))
             }
-            (_, Activation::Gelu) => blocks(z, da, gelu_backward),
-            (_, Activation::GeluTanh) => blocks(z, da, gelu_tanh_backward),
-            (_, Activation::QuickGelu) => blocks(z, da, quick_gelu_backward),
-        }
-    }
-}
-
-simd! {
-    fn gelu(z: &mut [f32]) {
-        for x in z {
-            *x *= normal_distribution(*x).1;
-        }
-    }
-
-    fn gelu_tanh(z: &mut [f32]) {
-        for x in z {
-            *x *= sigmoid(TWO_ROOT_TWO_OVER_PI * *x * (CUBIC * *x).mul_add(*x, 1.0));
-        }
-    }
-
-    fn quick_gelu(z: &mut [f32]) {
-        for x in z {
-            *x *= sigmoid(1.702 * *x);
-        }
-    }
-
-    fn gelu_backward(out: &mut [f32], dz: &mut [f32], z: &[f32], da: &[f32]) {
-        for (((o, dz), &x), &d) in out.iter_mut().zip(dz).zip(z).zip(da) {
-            let (density, cumulative) = normal_distribution(x);
-            *o = x * cumulative;
-            *dz = d * x.mul_add(density, cumulative);
-        }
-    }
-
-    fn gelu_tanh_backward(out: &mut [f32], dz: &mut [f32], z: &[f32], da: &[f32]) {
-        for (((o, dz), &x), &d) in out.iter_mut().zip(dz).zip(z).zip(da) {
-            let s = sigmoid(TWO_ROOT_TWO_OVER_PI * x * (CUBIC * x).mul_add(x, 1.0));
-            let change = TWO_ROOT_TWO_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
-            *o = x * s;
-            *dz = d * (x * change * s).mul_add(1.0 - s, s);
-        }
-    }
-
-    fn quick_gelu_backward(out: &mut [f32], dz: &mut [f32], z: &[f32], da: &[f32]) {
-        for (((o, dz), &x), &d) in out.iter_mut().zip(dz).zip(z).zip(da) {
-            let s = sigmoid(1.702 * x);
-            *o = x * s;
-            *dz = d * (1.702 * x * s * (1.0 - s) + s);
+            _ => {
+                let (a, dz) = self.function.on_slices().backward(&Slice::new(z)?, &Slice::new(da)?)?;
+                Ok((tensor(a, z.shape())?, tensor(dz, z.shape())?))
+            }
         }
     }
 }
@@ -177,23 +110,6 @@ simd! {
 /// `2 u` of [`Activation::GeluTanh`].
 fn plain_two_u(x: &Tensor) -> Result<Tensor> {
     Ok(((x * ((x.sqr()? * f64::from(CUBIC))? + 1.0)?)? * f64::from(TWO_ROOT_TWO_OVER_PI))?)
-}
-
-/// Runs `work`, which writes all of its first two slices, on blocks of two tensors of one shape, in parallel, into two
-/// new tensors.
-fn blocks(
-    x: &Tensor, y: &Tensor, work: impl Fn(&mut [f32], &mut [f32], &[f32], &[f32]) + Sync,
-) -> Result<(Tensor, Tensor)> {
-    let (a, b) = (Slice::new(x)?, Slice::new(y)?);
-    if a.len() != b.len() {
-        return Err(Error::new("activation: the gradient does not fit the input"));
-    }
-    // SAFETY: all four are of one length, and `work` writes its blocks of both.
-    let (mut one, mut two) = unsafe { (unfilled(a.len()), unfilled(a.len())) };
-    (one.par_chunks_mut(BLOCK), two.par_chunks_mut(BLOCK), a.par_chunks(BLOCK), b.par_chunks(BLOCK))
-        .into_par_iter()
-        .for_each(|(one, two, a, b)| work(one, two, a, b));
-    Ok((tensor(one, x.shape())?, tensor(two, x.shape())?))
 }
 
 #[cfg(test)]

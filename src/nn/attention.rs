@@ -13,8 +13,7 @@ use rayon::prelude::*;
 use super::dropout::RowMask;
 use super::gemm::Columns::{self, As};
 use super::gemm::{Elements, RawMat, bf16_unit, gemm_raw};
-use super::math::{exp, halves, largest, replace_and_sum, scale, simd, sum2};
-use super::memory::unfilled;
+use super::math::{exp, largest, replace_and_sum, round, scale, simd, sum2};
 use super::storage::{Slice, tensor};
 use super::{Backend, Batch, Dropout, Rows, Site};
 use crate::error::{Error, Result};
@@ -75,24 +74,29 @@ impl Attention {
             if bf16_unit().is_none() {
                 return Err(Error::new("attention: no bf16 on this CPU"));
             }
-            // SAFETY: `fast` writes all heads of all tokens of `out`.
-            let (qkv, mut out) = (Slice::halves(qkv)?, unsafe { unfilled::<bf16>(n * hidden) });
-            let to = Out::Bf16(Shared(out.as_mut_ptr()));
-            let log_sums = self.fast(Elements::Bf16(qkv.as_ptr()), true, rows, dropout, to);
-            return Ok(Attended { out: tensor(out, (n, hidden))?, log_sums });
+            let (qkv, mut out) = (Slice::bf16(qkv)?, Box::<[bf16]>::new_uninit_slice(n * hidden));
+            let (elements, to) = (Elements::Bf16(qkv.as_ptr()), Out::Bf16(Shared(out.as_mut_ptr().cast())));
+            // SAFETY: both have the shapes that were checked, and this CPU multiplies bf16; all of `out` is written.
+            let (log_sums, out) = unsafe { (self.fast(elements, true, rows, dropout, to), out.assume_init()) };
+            return Ok(Attended { out: tensor(out.into_vec(), (n, hidden))?, log_sums });
         }
+        let (qkv, mut out) = (Slice::new(qkv)?, Box::<[f32]>::new_uninit_slice(n * hidden));
+        let (elements, to) = (Elements::F32(qkv.as_ptr()), Out::F32(Shared(out.as_mut_ptr().cast())));
+        let bf16 = self.backend == Backend::Bf16;
         // SAFETY: as above.
-        let (qkv, mut out) = (Slice::new(qkv)?, unsafe { unfilled::<f32>(n * hidden) });
-        let (elements, bf16) = (Elements::F32(qkv.as_ptr()), self.backend == Backend::Bf16);
-        let log_sums = self.fast(elements, bf16, rows, dropout, Out::F32(Shared(out.as_mut_ptr())));
-        Ok(Attended { out: tensor(out, (n, hidden))?, log_sums })
+        let (log_sums, out) = unsafe { (self.fast(elements, bf16, rows, dropout, to), out.assume_init()) };
+        Ok(Attended { out: tensor(out.into_vec(), (n, hidden))?, log_sums })
     }
 
-    /// The forward pass from and to checked buffers; returns the log-sum-exp of every row of scores.
-    fn fast(&self, qkv: Elements, bf16: bool, rows: &Rows, dropout: Option<&Dropout>, out: Out) -> Vec<f32> {
+    /// The forward pass by address: writes all heads of all tokens of `out`, and returns the log-sum-exp of every row of
+    /// scores.
+    ///
+    /// # Safety
+    /// `qkv` is valid for `[tokens, 3 hidden]`, in bf16 only with `bf16` and where this CPU has a [`bf16_unit`]. `out` may be
+    /// written for `[tokens, hidden]`, and nobody else uses it.
+    unsafe fn fast(&self, qkv: Elements, bf16: bool, rows: &Rows, dropout: Option<&Dropout>, out: Out) -> Vec<f32> {
         let (hidden, tokens) = (self.hidden(), rows.tokens());
-        // SAFETY: below every (sequence, head) writes its part.
-        let mut log_sums = unsafe { unfilled(self.heads * tokens) };
+        let mut log_sums = Box::<[f32]>::new_uninit_slice(self.heads * tokens);
         let sums_ptr = Shared(log_sums.as_mut_ptr());
         let d = self.head_dim;
         self.each_head(rows).for_each_init(Default::default, |(memory, keys, values): &mut Memory, (i, head)| {
@@ -121,7 +125,9 @@ impl Attention {
                 let rows_of_strip = p.chunks_exact_mut(stride).zip(&mut sums[start..][..strip]).zip(&mut shares);
                 for (row, ((p, sum), share)) in (start..).zip(rows_of_strip) {
                     let p = &mut p[..length];
-                    (*sum, *share) = softmax(p, self.seen(row, length), self.scale());
+                    let log_sum;
+                    (log_sum, *share) = softmax(p, self.seen(row, length), self.scale());
+                    sum.write(log_sum);
                     if let Some(dropout) = dropout {
                         apply_mask(p, dropout.row(site, rows.sample(i), row));
                     }
@@ -141,13 +147,14 @@ impl Attention {
                         let values = std::slice::from_raw_parts_mut(to.ptr.add(row * to.row_stride), d);
                         scale(values, *share);
                         if let Out::Bf16(out) = out {
-                            halves(std::slice::from_raw_parts_mut(out.at(at + row * hidden), d), values);
+                            round(std::slice::from_raw_parts_mut(out.at(at + row * hidden).cast(), d), values);
                         }
                     }
                 }
             }
         });
-        log_sums
+        // SAFETY: every (sequence, head) has written its rows.
+        unsafe { log_sums.assume_init() }.into_vec()
     }
 
     /// The gradient of `qkv` from the gradient `dout` of the output.
@@ -162,9 +169,8 @@ impl Attention {
         if qkv.len() != tokens * 3 * hidden || dout.len() != tokens * hidden || log_sums.len() != self.heads * tokens {
             return Err(Error::new("attention: the gradient does not fit the batch"));
         }
-        // SAFETY: below every (sequence, head) writes its rows and columns of all three parts.
-        let mut dqkv = unsafe { unfilled(tokens * 3 * hidden) };
-        let dqkv_ptr = Shared(dqkv.as_mut_ptr());
+        let mut dqkv = Box::<[f32]>::new_uninit_slice(tokens * 3 * hidden);
+        let dqkv_ptr = Shared(dqkv.as_mut_ptr().cast::<f32>());
         self.each_head(rows).for_each_init(Vec::new, |scratch, (i, head)| {
             let (range, site) = (rows.range(i), Site::Attention { layer: self.layer, head });
             let length = range.len();
@@ -201,7 +207,8 @@ impl Attention {
                 gemm_raw((length, d, length), bf16, transposed(square(dropped, length)), As(part(&dout)), to(2));
             }
         });
-        tensor(dqkv, (tokens, 3 * hidden))
+        // SAFETY: every (sequence, head) has written its rows and columns of all three parts.
+        tensor(unsafe { dqkv.assume_init() }.into_vec(), (tokens, 3 * hidden))
     }
 
     /// All (sequence, head) pairs, in parallel.

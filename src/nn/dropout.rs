@@ -2,12 +2,13 @@
 //!
 //! Nothing is stored for the backward or for a resume, and a batch gives the same result however it is cut.
 
+use std::mem::MaybeUninit;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Rows;
 use super::math::simd;
-use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use crate::error::{Error, Result};
 use crate::rng::mix;
@@ -83,9 +84,9 @@ impl RowMask {
 
 simd! {
     /// `out = x` times `mask`, one row `[channels]` of the batch.
-    pub fn masked(out: &mut [f32], x: &[f32], mask: RowMask) {
+    pub fn masked(out: &mut [MaybeUninit<f32>], x: &[f32], mask: RowMask) {
         for (c, (o, &v)) in out.iter_mut().zip(x).enumerate() {
-            *o = v * mask.factor(c as u32);
+            o.write(v * mask.factor(c as u32));
         }
     }
 }
@@ -143,13 +144,13 @@ impl Mask<'_> {
             return Err(Error::new(format!("dropout: the masks of {} rows do not fit {n}", masks.len())));
         }
         let x = Slice::new(x)?;
-        // SAFETY: `out`, `x` and the masks have `n` rows each, all of which are written below.
-        let mut out = unsafe { unfilled(x.len()) };
+        let mut out = Box::new_uninit_slice(x.len());
         (out.par_chunks_mut(width), x.par_chunks(width), &masks)
             .into_par_iter()
             .with_min_len(16)
             .for_each(|(out, x, mask)| masked(out, x, *mask));
-        tensor(out, (n, width))
+        // SAFETY: `out`, `x` and the masks have `n` rows each, and every row was written.
+        tensor(unsafe { out.assume_init() }.into_vec(), (n, width))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Layer normalisation (Ba et al. 2016), fused with the dropout and the residual sum before it.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{D, Tensor, WithDType};
 use candle_nn::ops::layer_norm_slow;
 use half::bf16;
@@ -8,7 +10,7 @@ use rayon::prelude::*;
 use super::dropout::{Mask, RowMask, masked};
 use super::linear::SUM_ROWS;
 use super::math::{add, simd, sum, sum2, sum3};
-use super::memory::unfilled;
+use super::memory::written;
 use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param};
 use crate::error::{Error, Result};
@@ -36,8 +38,9 @@ pub struct Normed {
     rstd: Tensor, // [tokens, 1]
 }
 
-/// Makes a row of the normed sum from one of the sum, weight, bias and epsilon; gives mean and 1 / standard deviation.
-type RowOf<T> = fn(&mut [T], &[f32], &[f32], &[f32], f32) -> (f32, f32);
+/// Writes a row of the normed sum from one of the sum, weight, bias and epsilon, all of one length; gives mean and
+/// 1 / standard deviation.
+type RowOf<T> = fn(&mut [MaybeUninit<T>], &[f32], &[f32], &[f32], f32) -> (f32, f32);
 
 impl LayerNorm {
     /// Normalises `x`, or `residual + x`, of which `mask` drops elements of `x` first.
@@ -60,7 +63,8 @@ impl LayerNorm {
             let (mean, rstd) = self.plain_statistics(&sum)?;
             return Ok(Normed { sum, out, mean, rstd });
         }
-        self.fast(residual, x, mask, normalise)
+        // SAFETY: `normalise` writes its row.
+        unsafe { self.fast(residual, x, mask, normalise) }
     }
 
     /// The mean and 1 / standard deviation of each row, `[tokens, 1]`.
@@ -72,10 +76,13 @@ impl LayerNorm {
 
     /// [`Self::normed`] on the fast path with `out` in bf16: what a following product rounds it to.
     pub fn forward_halves(&self, x: &Tensor) -> Result<Normed> {
-        self.fast(None, x, None, normalise_to_halves)
+        // SAFETY: `normalise_to_bf16` writes its row.
+        unsafe { self.fast(None, x, None, normalise_to_bf16) }
     }
 
-    fn fast<T: WithDType>(
+    /// # Safety
+    /// `row` writes all elements of its first slice.
+    unsafe fn fast<T: WithDType>(
         &self, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>, row: RowOf<T>,
     ) -> Result<Normed> {
         let (n, width) = x.dims2()?;
@@ -83,18 +90,23 @@ impl LayerNorm {
         let (weight, bias): (&[f32], &[f32]) = (&weight, &bias);
         let branch = Slice::new(x)?;
         let masks = mask.map(Mask::each_row);
-        let is_fitting = weight.len() == width && bias.len() == width;
+        let (is_fitting, eps) = (weight.len() == width && bias.len() == width, self.eps as f32);
         if !is_fitting
             || residual.is_some_and(|residual| residual.dims() != x.dims())
             || masks.as_ref().is_some_and(|masks| masks.len() != n)
         {
             return Err(misfit());
         }
-        // SAFETY: all operands have `n` rows of `width` elements, and below every row writes its own `out`, mean and rstd.
-        let (mut out, mut mean, mut rstd) = unsafe { (unfilled::<T>(n * width), unfilled(n), unfilled(n)) };
-        let rows = (out.par_chunks_mut(width), branch.par_chunks(width), &mut mean, &mut rstd);
+        let mut out = Box::<[T]>::new_uninit_slice(n * width);
+        let (mut mean, mut rstd) = (Box::new_uninit_slice(n), Box::new_uninit_slice(n));
+        let one = |out: &mut _, x: &[f32], (mean, rstd): (&mut MaybeUninit<f32>, &mut MaybeUninit<f32>)| {
+            let statistics = row(out, x, weight, bias, eps);
+            mean.write(statistics.0);
+            rstd.write(statistics.1);
+        };
+        let rows =
+            (out.par_chunks_mut(width), branch.par_chunks(width), (&mut mean[..], &mut rstd[..]).into_par_iter());
         let rows = rows.into_par_iter().with_min_len(16);
-        let eps = self.eps as f32;
         let sum = match residual {
             Some(residual) => {
                 let residual = Slice::new(residual)?;
@@ -102,24 +114,32 @@ impl LayerNorm {
                     Some(masks) => masks.into_iter().map(Some).collect(),
                     None => vec![None; n],
                 };
-                // SAFETY: as for `out`: the sum of every row is written before it is normalised.
-                let mut summed = unsafe { unfilled(n * width) };
+                let mut summed = Box::new_uninit_slice(n * width);
                 let sums = (summed.par_chunks_mut(width), residual.par_chunks(width), masks).into_par_iter();
-                rows.zip(sums).for_each(|((out, x, mean, rstd), (sum, residual, mask))| {
+                rows.zip(sums).for_each(|((out, x, statistics), (sum, residual, mask))| {
                     match mask {
                         Some(mask) => add_masked(sum, residual, x, mask),
                         None => add(sum, residual, x),
                     }
-                    (*mean, *rstd) = row(out, sum, weight, bias, eps);
+                    // SAFETY: the row was written just now.
+                    one(out, unsafe { written(sum) }, statistics);
                 });
-                tensor(summed, (n, width))?
+                // SAFETY: there are `n` rows of everything, each of `width` elements, and every one was written.
+                tensor(unsafe { summed.assume_init() }.into_vec(), (n, width))?
             }
             None => {
-                rows.for_each(|(out, x, mean, rstd)| (*mean, *rstd) = row(out, x, weight, bias, eps));
+                rows.for_each(|(out, x, statistics)| one(out, x, statistics));
                 x.clone()
             }
         };
-        Ok(Normed { sum, out: tensor(out, (n, width))?, mean: tensor(mean, (n, 1))?, rstd: tensor(rstd, (n, 1))? })
+        // SAFETY: as for the sum: for every row, `row` has written `out`, and the loop its mean and rstd.
+        let (out, mean, rstd) = unsafe { (out.assume_init(), mean.assume_init(), rstd.assume_init()) };
+        Ok(Normed {
+            sum,
+            out: tensor(out.into_vec(), (n, width))?,
+            mean: tensor(mean.into_vec(), (n, 1))?,
+            rstd: tensor(rstd.into_vec(), (n, 1))?,
+        })
     }
 
     /// From the gradient `dout` of the normed output and, where the sum itself is used further on, `dsum`: adds to
@@ -157,12 +177,10 @@ impl LayerNorm {
         {
             return Err(misfit());
         }
-        // SAFETY: all operands have `n` rows of `width` elements; below every row of `dx` is written, and every row of
-        // `dbranch` from it, where there are masks.
-        let (mut dx, mut dbranch) =
-            unsafe { (unfilled(n * width), unfilled(if masks.is_some() { n * width } else { 0 })) };
+        let mut dx = Box::new_uninit_slice(n * width);
+        let mut dbranch = Box::new_uninit_slice(if masks.is_some() { n * width } else { 0 });
         let block = SUM_ROWS * width;
-        let branches: Vec<&mut [f32]> = match masks {
+        let branches: Vec<&mut [MaybeUninit<f32>]> = match masks {
             Some(_) => dbranch.chunks_mut(block).collect(),
             None => (0..n.div_ceil(SUM_ROWS)).map(|_| &mut [][..]).collect(),
         };
@@ -178,6 +196,8 @@ impl LayerNorm {
                         let stats = (mean[first + i], rstd[first + i]);
                         row_backward(dx, x, dy, weight, stats, &mut dweight, &mut dbias);
                     }
+                    // SAFETY: the block is whole rows, and every one was written.
+                    let dx = unsafe { written(dx) };
                     if let Some(dsum) = dsum {
                         let start = first * width;
                         dx.iter_mut().zip(&dsum[start..]).for_each(|(d, s)| *d += s);
@@ -195,6 +215,9 @@ impl LayerNorm {
         grads.edit(&self.bias, |total| {
             partial.iter().for_each(|(_, part)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
         })?;
+        // SAFETY: all operands have `n` rows of `width` elements, and every row of `dx` was written; so was every row of
+        // `dbranch`, which has none without masks.
+        let (dx, dbranch) = unsafe { (dx.assume_init().into_vec(), dbranch.assume_init().into_vec()) };
         let dx = tensor(dx, (n, width))?;
         let dbranch = if mask.is_some() { tensor(dbranch, (n, width))? } else { dx.clone() };
         Ok((dx, dbranch))
@@ -215,40 +238,43 @@ fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
 }
 
 simd! {
-    fn add_masked(sum: &mut [f32], residual: &[f32], x: &[f32], mask: RowMask) {
+    fn add_masked(sum: &mut [MaybeUninit<f32>], residual: &[f32], x: &[f32], mask: RowMask) {
         for (c, ((s, r), x)) in sum.iter_mut().zip(residual).zip(x).enumerate() {
-            *s = r + x * mask.factor(c as u32);
+            s.write(r + x * mask.factor(c as u32));
         }
     }
 
     /// One row; returns its mean and 1 / standard deviation.
-    fn normalise(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
+    fn normalise(out: &mut [MaybeUninit<f32>], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
         let (mean, rstd) = statistics(x, eps);
         for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-            *o = ((v - mean) * rstd).mul_add(w, b);
+            o.write(((v - mean) * rstd).mul_add(w, b));
         }
         (mean, rstd)
     }
 
-    fn normalise_to_halves(out: &mut [bf16], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
+    fn normalise_to_bf16(out: &mut [MaybeUninit<bf16>], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
         let (mean, rstd) = statistics(x, eps);
         for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-            *o = bf16::from_f32(((v - mean) * rstd).mul_add(w, b));
+            o.write(bf16::from_f32(((v - mean) * rstd).mul_add(w, b)));
         }
         (mean, rstd)
     }
 
     /// One row's gradient into `dx`; adds to those of weight and bias.
     fn row_backward(
-        dx: &mut [f32], x: &[f32], dy: &[f32], weight: &[f32], stats: (f32, f32), dweight: &mut [f32], dbias: &mut [f32],
+        dx: &mut [MaybeUninit<f32>], x: &[f32], dy: &[f32], weight: &[f32], stats: (f32, f32), dweight: &mut [f32],
+        dbias: &mut [f32],
     ) {
         let (width, (mean, rstd)) = (x.len() as f32, stats);
         for ((((d, &x), &dy), dw), db) in dx.iter_mut().zip(x).zip(dy).zip(dweight).zip(dbias) {
             let normal = (x - mean) * rstd;
             *dw += dy * normal;
             *db += dy;
-            *d = normal;
+            d.write(normal);
         }
+        // SAFETY: all slices are rows of one width, so the loop has written every element.
+        let dx = unsafe { written(dx) };
         let mean_g = sum2(dy, weight, |d, w| d * w) / width;
         let mean_gx = sum3(dy, weight, dx, |d, w, x| d * w * x) / width;
         for ((d, &dy), &w) in dx.iter_mut().zip(dy).zip(weight) {

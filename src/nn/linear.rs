@@ -7,9 +7,8 @@ use candle_core::{DType, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::gemm::{Init, Left, Mat, Packed, To, gemm};
+use super::gemm::{Left, Mat, Packed, Start, gemm, matmul};
 use super::math::simd;
-use super::memory::unfilled;
 use super::storage::{Slice, tensor};
 use super::{Activation, Backend, Gradients, Param};
 use crate::error::{Error, Result};
@@ -48,7 +47,7 @@ impl fmt::Debug for FrozenLinear {
 }
 
 /// `x W^T + b` of a weight that is not packed.
-fn matmul(backend: Backend, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+fn apply_weight(backend: Backend, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if backend == Backend::Plain {
         let y = x.matmul(&weight.t()?)?;
         return Ok(match bias {
@@ -58,11 +57,8 @@ fn matmul(backend: Backend, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) 
     }
     let ((n, inner), outer) = (x.dims2()?, weight.dim(0)?);
     let (x, w, bias) = (Slice::new(x)?, Slice::new(weight)?, bias.map(Slice::new).transpose()?);
-    // SAFETY: `gemm` writes all of `y`, and reads nothing of it without `Init::C`.
-    let mut y = unsafe { unfilled(n * outer) };
-    let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
-    gemm((n, outer, inner), backend == Backend::Bf16, Mat::rows(&x, inner), Mat::rows(&w, inner).t(), init, &mut y);
-    tensor(y, (n, outer))
+    let (start, bf16) = (bias.as_deref().map_or(Start::Zero, Start::Bias), backend == Backend::Bf16);
+    tensor(matmul((n, outer, inner), bf16, Mat::rows(&x, inner), Mat::rows(&w, inner).t(), start), (n, outer))
 }
 
 impl Linear {
@@ -78,7 +74,7 @@ impl Linear {
 
     /// `[n, in]` to `[n, out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        matmul(self.backend, x, &self.weight.value, self.bias.as_ref().map(|bias| &bias.value))
+        apply_weight(self.backend, x, &self.weight.value, self.bias.as_ref().map(|bias| &bias.value))
     }
 
     /// From the gradient of the output `dy` `[n, out]` and the input `x` `[n, in]`: adds to the gradients of weight
@@ -106,12 +102,8 @@ impl Linear {
         }
         let ((n, outer), inner) = (dy.dims2()?, w.dim(1)?);
         let (w, dy, other) = (Slice::new(w)?, Slice::new(dy)?, other.map(Slice::new).transpose()?);
-        // SAFETY: as in `matmul`.
-        let mut dx = unsafe { unfilled(n * inner) };
-        let init = other.as_deref().map_or(Init::Zero, Init::Other);
-        let bf16 = self.backend == Backend::Bf16;
-        gemm((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), init, &mut dx);
-        tensor(dx, (n, inner))
+        let (start, bf16) = (other.as_deref().map_or(Start::Zero, Start::Other), self.backend == Backend::Bf16);
+        tensor(matmul((n, inner, outer), bf16, Mat::rows(&dy, outer), Mat::rows(&w, inner), start), (n, inner))
     }
 
     /// The part of [`Self::backward`] that adds to the gradients of weight and bias.
@@ -123,8 +115,8 @@ impl Linear {
         let ((n, inner), outer) = (x.dims2()?, dy.dim(1)?);
         let (x, dy) = (Slice::new(x)?, Slice::new(dy)?);
         grads.accumulate(&self.weight, |dw, is_zero| {
-            let (init, bf16) = (if is_zero { Init::Zero } else { Init::C }, self.backend == Backend::Bf16);
-            gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), init, dw);
+            let (start, bf16) = (if is_zero { Start::Zero } else { Start::C }, self.backend == Backend::Bf16);
+            gemm((outer, inner, n), bf16, Mat::rows(&dy, outer).t(), Mat::rows(&x, inner), start, dw);
         })?;
         self.bias.as_ref().map_or(Ok(()), |bias| grads.edit(bias, |db| add_column_sums(&dy, db)))
     }
@@ -148,14 +140,12 @@ impl FrozenLinear {
     /// `[n, in]`, in f32 or, of a packed layer, in bf16, to `[n, out]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let packed = match &self.weight {
-            Weight::Plain(weight) => return matmul(self.backend, x, weight, self.bias.as_ref()),
+            Weight::Plain(weight) => return apply_weight(self.backend, x, weight, self.bias.as_ref()),
             Weight::Packed(packed) => packed,
         };
         let (n, x, bias) = (x.dim(0)?, Input::new(x)?, self.bias()?);
-        // SAFETY: as in `matmul`.
-        let mut y = unsafe { unfilled(n * packed.columns()) };
-        packed.gemm(n, x.left(), bias.as_deref().map_or(Init::Zero, Init::Bias), To::F32(&mut y));
-        tensor(y, (n, packed.columns()))
+        let start = bias.as_deref().map_or(Start::Zero, Start::Bias);
+        tensor(packed.matmul(n, x.left(), start), (n, packed.columns()))
     }
 
     /// Whether [`Self::forward_halves`] is there.
@@ -168,11 +158,8 @@ impl FrozenLinear {
     pub fn forward_halves(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
         let (packed, n, bias) = (self.packed()?, x.dim(0)?, self.bias()?);
         let x = Input::new(x)?;
-        // SAFETY: as in `matmul`.
-        let mut y = unsafe { unfilled::<bf16>(n * packed.columns()) };
-        let finish = activation.map_or(nothing as fn(&mut [f32]), Activation::on_slices);
-        let init = bias.as_deref().map_or(Init::Zero, Init::Bias);
-        packed.gemm(n, x.left(), init, To::Bf16(&mut y, finish));
+        let start = bias.as_deref().map_or(Start::Zero, Start::Bias);
+        let y = packed.matmul_to_bf16(n, x.left(), start, activation.map(Activation::on_slices));
         tensor(y, (n, packed.columns()))
     }
 
@@ -181,14 +168,11 @@ impl FrozenLinear {
     pub fn forward_onto(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
         let (packed, n, bias, other) = (self.packed()?, x.dim(0)?, self.bias()?, Slice::new(other)?);
         let x = Input::new(x)?;
-        // SAFETY: as in `matmul`.
-        let mut y = unsafe { unfilled::<f32>(n * packed.columns()) };
-        let init = match bias.as_deref() {
-            Some(bias) => Init::BiasAndOther(bias, &other),
-            None => Init::Other(&other),
+        let start = match bias.as_deref() {
+            Some(bias) => Start::BiasAndOther(bias, &other),
+            None => Start::Other(&other),
         };
-        packed.gemm(n, x.left(), init, To::F32(&mut y));
-        tensor(y, (n, packed.columns()))
+        tensor(packed.matmul(n, x.left(), start), (n, packed.columns()))
     }
 
     fn packed(&self) -> Result<&Packed> {
@@ -211,7 +195,7 @@ enum Input<'a> {
 
 impl<'a> Input<'a> {
     fn new(x: &'a Tensor) -> Result<Self> {
-        Ok(if x.dtype() == DType::BF16 { Self::Bf16(Slice::halves(x)?) } else { Self::F32(Slice::new(x)?) })
+        Ok(if x.dtype() == DType::BF16 { Self::Bf16(Slice::bf16(x)?) } else { Self::F32(Slice::new(x)?) })
     }
 
     fn left(&self) -> Left<'_> {
@@ -221,8 +205,6 @@ impl<'a> Input<'a> {
         }
     }
 }
-
-fn nothing(_: &mut [f32]) {}
 
 /// Rows summed by one task before the partial sums are added up, in order: fixed, so that the result does not
 /// depend on the number of threads.

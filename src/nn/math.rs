@@ -40,6 +40,8 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
+use std::mem::MaybeUninit;
+
 use half::bf16;
 
 /// e^x, relative error below 1.2e-7; 0 below -87.3 rounds to the smallest normal number, NaN stays NaN.
@@ -103,14 +105,16 @@ pub fn sigmoid(x: f32) -> f32 {
 
 simd! {
     /// Every element rounded to bf16, to nearest, ties to even.
-    pub fn halves(to: &mut [bf16], from: &[f32]) {
-        to.iter_mut().zip(from).for_each(|(to, x)| *to = bf16::from_f32(*x));
+    pub fn round(to: &mut [MaybeUninit<bf16>], from: &[f32]) {
+        to.iter_mut().zip(from).for_each(|(to, x)| {
+            to.write(bf16::from_f32(*x));
+        });
     }
 
     /// `to = a + b`
-    pub fn add(to: &mut [f32], a: &[f32], b: &[f32]) {
+    pub fn add(to: &mut [MaybeUninit<f32>], a: &[f32], b: &[f32]) {
         for ((to, a), b) in to.iter_mut().zip(a).zip(b) {
-            *to = a + b;
+            to.write(a + b);
         }
     }
 

@@ -5,10 +5,9 @@
 //! them, on huge pages where the system has some, and little more than the program has needed at its peak.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
-
-use candle_core::WithDType;
 
 /// Blocks from this size on are kept.
 const LEAST: usize = 1 << 20;
@@ -222,20 +221,25 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
     }
 }
 
-/// Memory for `len` numbers, not initialised, for an operation that writes every one of them: filling it with zeros
-/// first would cost as much as many an operation.
+/// Copies `from` into new memory of its length, and returns that.
+///
+/// # Panics
+/// If they are not of one length.
+pub(super) fn copied<'a>(to: &'a mut [MaybeUninit<f32>], from: &[f32]) -> &'a mut [f32] {
+    // SAFETY: `MaybeUninit<f32>` has the layout of `f32`, and any f32 is one.
+    to.copy_from_slice(unsafe { &*(from as *const [f32] as *const [MaybeUninit<f32>]) });
+    // SAFETY: all of it was written just now.
+    unsafe { written(to) }
+}
+
+/// New memory after it has been written.
 ///
 /// # Safety
-/// Every element is written before any is read. (A number needs no drop, so an early return or a panic in between is
-/// harmless.)
-pub(super) unsafe fn unfilled<T: WithDType>(len: usize) -> Vec<T> {
-    if len == 0 {
-        return Vec::new();
-    }
-    let mut values = std::mem::ManuallyDrop::new(Vec::<std::mem::MaybeUninit<T>>::with_capacity(len));
-    // SAFETY: pointer and capacity are those of the vector that is given up, `MaybeUninit<T>` has the layout of `T`, and
-    // the caller writes all elements before any of them is read.
-    unsafe { Vec::from_raw_parts(values.as_mut_ptr() as *mut T, len, values.capacity()) }
+/// Every element has been written.
+#[inline(always)]
+pub(super) unsafe fn written<T>(memory: &mut [MaybeUninit<T>]) -> &mut [T] {
+    // SAFETY: `MaybeUninit<T>` has the layout of `T`, and the caller has written all elements.
+    unsafe { &mut *(memory as *mut [MaybeUninit<T>] as *mut [T]) }
 }
 
 #[cfg(test)]

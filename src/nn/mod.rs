@@ -12,6 +12,7 @@ pub mod activation;
 pub mod attention;
 mod batch;
 pub mod dropout;
+mod elementwise;
 pub mod embedding;
 pub mod gemm;
 pub mod init;

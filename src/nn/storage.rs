@@ -25,7 +25,7 @@ impl<'a> Slice<'a> {
 
 impl<'a> Slice<'a, bf16> {
     /// Fails if the tensor is not bf16, not on the CPU or not contiguous.
-    pub fn halves(tensor: &'a Tensor) -> Result<Self> {
+    pub fn bf16(tensor: &'a Tensor) -> Result<Self> {
         Self::of(tensor)
     }
 }

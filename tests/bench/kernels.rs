@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use themo::nn::attention::Attention;
-use themo::nn::gemm::{Init, Mat, gemm};
+use themo::nn::gemm::{Mat, Start, gemm};
 use themo::nn::{Activate, Activation, Backend, Batch, Dropout, Rows, Site, Tokens};
 
 #[global_allocator]
@@ -34,7 +34,7 @@ fn product(bencher: Bencher, (m, n, k): (usize, usize, usize), bf16: bool, a_is_
     let (a, b, mut c) = (numbers(m * k), numbers(k * n), vec![0.0; m * n]);
     let a = if a_is_t { Mat::rows(&a, m).t() } else { Mat::rows(&a, k) };
     let b = if b_is_t { Mat::rows(&b, k).t() } else { Mat::rows(&b, n) };
-    bencher.counter(ItemsCount::new(2 * m * n * k)).bench_local(|| gemm((m, n, k), bf16, a, b, Init::Zero, &mut c));
+    bencher.counter(ItemsCount::new(2 * m * n * k)).bench_local(|| gemm((m, n, k), bf16, a, b, Start::Zero, &mut c));
 }
 
 #[divan::bench(args = SHAPES, consts = [false, true])]

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use half::bf16;
 
 use super::kernel::{Block, COLS, Kernel, MOST_ROWS, Rows, ZEROS};
-use super::operands::{Init, Out, Target};
+use super::operands::{Out, Start, Target};
 use super::pack::{TILE, first, rounded};
 
 /// Room for a block of C, in whole cache lines.
@@ -18,7 +18,7 @@ struct Spare(#[expect(dead_code, reason = "only its address is used")] [f32; MOS
 ///
 /// # Safety
 /// Between the kernel's `begin` and `end` on this thread. `steps` is not empty; `a` holds all rows of A and `b` the panel
-/// of B, both packed for these steps. C is valid for `m x n`, its `init` fits it ([`Init::C`] only where C is
+/// of B, both packed for these steps. C is valid for `m x n`, its `start` fits it ([`Start::C`] only where C is
 /// initialised), and nobody else uses this block of C.
 pub unsafe fn block<K: Kernel>(
     (m, n): (usize, usize), (row, panel): (usize, usize), steps: std::ops::Range<usize>, a: Rows, b: *const u32, c: Out,
@@ -28,12 +28,12 @@ pub unsafe fn block<K: Kernel>(
     let is_whole = (rows, cols) == (K::ROWS, COLS);
     let at = first_row * c.row_stride + first_col;
     let other = |x: &[f32]| (x[first_row * n + first_col..].as_ptr(), n);
-    let (bias, from) = match (c.init, c.ptr) {
-        (Init::Bias(bias), _) => (Some(bias[first_col..].as_ptr()), None),
-        (Init::Other(x), _) => (None, Some(other(x))),
-        (Init::BiasAndOther(bias, x), _) => (Some(bias[first_col..].as_ptr()), Some(other(x))),
-        (Init::C, Target::F32(c_ptr)) => (None, Some((c_ptr.wrapping_add(at) as *const f32, c.row_stride))),
-        (Init::Zero, _) | (Init::C, Target::Bf16(..)) => (None, None),
+    let (bias, from) = match (c.start, c.ptr) {
+        (Start::Bias(bias), _) => (Some(bias[first_col..].as_ptr()), None),
+        (Start::Other(x), _) => (None, Some(other(x))),
+        (Start::BiasAndOther(bias, x), _) => (Some(bias[first_col..].as_ptr()), Some(other(x))),
+        (Start::C, Target::F32(c_ptr)) => (None, Some((c_ptr.wrapping_add(at) as *const f32, c.row_stride))),
+        (Start::Zero, _) | (Start::C, Target::Bf16(..)) => (None, None),
     };
     let mut spare = MaybeUninit::<Spare>::uninit();
     let spare = spare.as_mut_ptr() as *mut f32;
@@ -76,7 +76,9 @@ pub unsafe fn block<K: Kernel>(
             Target::F32(_) if is_whole => {}
             Target::F32(to) => scatter(spare, (rows, cols), to.add(at), c.row_stride),
             Target::Bf16(to, finish) => {
-                finish(std::slice::from_raw_parts_mut(spare, rows * COLS));
+                if let Some(finish) = finish {
+                    finish.apply(std::slice::from_raw_parts_mut(spare, rows * COLS));
+                }
                 scatter_halves(spare, (rows, cols), to.add(at), c.row_stride);
             }
         }

@@ -13,7 +13,7 @@ use super::amx::{self, Amx};
 use super::avx512::Bf16;
 use super::block::block;
 use super::kernel::{COLS, Kernel, MOST_ROWS, Rows};
-use super::operands::{Columns, Elements, Init, Mat, Out, RawMat, Target};
+use super::operands::{Columns, Elements, Mat, Out, RawMat, Start, Target};
 use super::pack::{Lines, MOST_WORDS, TILE, pack_panels, pack_rows, word};
 use super::scratch;
 
@@ -37,7 +37,7 @@ pub fn amx_is_right() -> bool {
         let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
         let [by_amx, by_avx] = [true, false].map(|by_amx| {
             let mut c = vec![0.0; m * n];
-            let out = Out { init: Init::Bias(&bias), ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
+            let out = Out { start: Start::Bias(&bias), ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
             let (a, b) = (Mat::rows(&a, k).raw(), Columns::As(Mat::rows(&b, n).raw()));
             // SAFETY: both features were found, the operands lie within their vectors, the bias is `n` long, and C is ours.
             unsafe {
@@ -100,11 +100,11 @@ pub unsafe fn pack<K: Kernel>(b: Lines, to: *mut u32, parallel: bool) {
     }
 }
 
-/// `C = init + A B` for the rows of A and the columns of B; every element of C is written.
+/// `C = start + A B` for the rows of A and the columns of B; every element of C is written.
 ///
 /// # Safety
 /// The CPU has what the kernel needs; `k` is not 0. A and B are valid for their shapes, a packed B for this `n`, `k` and
-/// kind of word. C is valid for `m x n`, its `init` fits it ([`Init::C`] only where C is initialised), and nobody else
+/// kind of word. C is valid for `m x n`, its `start` fits it ([`Start::C`] only where C is initialised), and nobody else
 /// uses C. C in bf16 only where [`is_one_part`].
 pub unsafe fn product<K: Kernel>(
     (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: Columns, c: Out, parallel: bool,
@@ -184,7 +184,7 @@ unsafe fn multiply<K: Kernel>((m, n, k): (usize, usize, usize), a: Rows, b: Colu
         scratch::with(&scratch::B, room, |memory| {
             for start in (0..words).step_by(part) {
                 let steps = start..words.min(start + part);
-                let c = if start == 0 { c } else { Out { init: Init::C, ..c } };
+                let c = if start == 0 { c } else { Out { start: Start::C, ..c } };
                 let packed = match *b {
                     // SAFETY: there is room for a chunk of panels; B is valid, and the CPU has the instructions.
                     Columns::As(b) => unsafe {

@@ -1,5 +1,5 @@
-//! Matrix products on strided slices, in f32 or with the operands rounded to bf16. Sums are f32 in both; what a function
-//! makes of them may be written as bf16 ([`To`]).
+//! Matrix products on strided slices, in f32 or with the operands rounded to bf16. Sums are f32 in both; they, or what a
+//! function makes of them, may be written as bf16 ([`Packed::matmul_to_bf16`]).
 //!
 //! With AVX-512 they run through our own kernels (`blocked`): f32, bf16 with AVX512-BF16, or bf16 on Intel's matrix unit
 //! AMX, all on one layout of packed operands. Elsewhere they run through the `gemm` crate.
@@ -20,15 +20,19 @@ mod pack;
 #[cfg(target_arch = "x86_64")]
 mod scratch;
 
+use std::mem::MaybeUninit;
+
 use gemm::Parallelism;
 use half::bf16;
 use rayon::prelude::*;
 
 pub(super) use operands::{Columns, Elements, RawMat};
-pub use operands::{Init, Left, Mat, To};
+pub use operands::{Left, Mat, Start};
 use operands::{Out, Target};
 
+use super::elementwise::Elementwise;
 use super::math::add;
+use super::memory::copied;
 
 /// The instructions through which bf16 products are faster than f32 ones here, if there are any.
 pub fn bf16_unit() -> Option<&'static str> {
@@ -46,49 +50,80 @@ fn fits(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usi
     rows == 0 || cols == 0 || (rows - 1) * row_stride + (cols - 1) * col_stride < len
 }
 
-/// `C = init + A B`; A is `m x k`, B `k x n`, C `m x n` with rows of `n` elements. With `bf16`, the elements of A and B
-/// are first rounded to bf16. Every element of C is written, and none is read but for [`Init::C`]. Uses all threads of the
+/// `C = start + A B`; A is `m x k`, B `k x n`, C `m x n` with rows of `n` elements. With `bf16`, the elements of A and B
+/// are first rounded to bf16. Every element of C is written, and none is read but for [`Start::C`]. Uses all threads of the
 /// rayon pool; the result does not depend on their number.
 ///
 /// # Panics
 /// If a matrix does not fit its slice (a mistake in the calling operation, never in user input).
-pub fn gemm((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, init: Init, c: &mut [f32]) {
+pub fn gemm(shape: (usize, usize, usize), bf16: bool, a: Mat, b: Mat, start: Start, c: &mut [f32]) {
+    assert!(c.len() == shape.0 * shape.1, "C is not {} x {}", shape.0, shape.1);
+    // SAFETY: C is as large as the shape says, initialised and borrowed mutably.
+    unsafe { gemm_into(shape, bf16, a, b, start, c.as_mut_ptr()) }
+}
+
+/// [`gemm()`] into new memory.
+///
+/// # Panics
+/// As [`gemm()`], and with [`Start::C`]: there is no C yet.
+pub fn matmul((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, start: Start) -> Vec<f32> {
+    assert!(!matches!(start, Start::C), "new memory holds nothing to start from");
+    let mut c = Box::<[f32]>::new_uninit_slice(m * n);
+    // SAFETY: C is as large as the shape says and ours alone, it is not read, and `gemm_into` writes all of it.
+    unsafe {
+        gemm_into((m, n, k), bf16, a, b, start, c.as_mut_ptr().cast());
+        c.assume_init().into_vec()
+    }
+}
+
+/// [`gemm()`] into memory that need not be initialised; when it returns, all of it is.
+///
+/// # Safety
+/// C may be written for `m x n` elements, nobody else uses it, and for [`Start::C`] it is initialised.
+///
+/// # Panics
+/// If A, B or what C starts from does not fit its slice.
+unsafe fn gemm_into((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat, start: Start, c: *mut f32) {
     assert!(fits(a.data.len(), m, k, a.row_stride, a.col_stride), "A is too short");
     assert!(fits(b.data.len(), k, n, b.row_stride, b.col_stride), "B is too short");
-    assert!(c.len() == m * n, "C is not {m} x {n}");
-    init.assert_fits(m, n);
+    start.assert_fits(m, n);
     if m == 0 || n == 0 {
         return;
     }
-    if k == 0 && matches!(init, Init::Zero) {
-        return c.fill(0.0);
+    if k == 0 && matches!(start, Start::Zero) {
+        // SAFETY: the caller has the memory; zeros are numbers.
+        return unsafe { c.write_bytes(0, m * n) };
     }
-    let to = Out { init, ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
-    // SAFETY: the matrices lie within their slices, `init` fits C, and C is borrowed mutably.
+    let to = Out { start, ptr: Target::F32(c), row_stride: n };
+    // SAFETY: A and B lie within their slices, the start fits C, and C is the caller's.
     if unsafe { through_kernels((m, n, k), bf16, a.raw(), Columns::As(b.raw()), to, true) } {
         return;
     }
-    let accumulate = match init {
-        Init::Zero => false,
-        Init::C => true,
-        Init::Bias(bias) => {
-            c.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
+    // SAFETY: the caller's memory, of which nothing is read here.
+    let filled = unsafe { std::slice::from_raw_parts_mut(c.cast::<MaybeUninit<f32>>(), m * n) };
+    let accumulate = match start {
+        Start::Zero => false,
+        Start::C => true,
+        Start::Bias(bias) => {
+            filled.par_chunks_mut(n).for_each(|row| {
+                copied(row, bias);
+            });
             true
         }
-        Init::Other(other) => {
-            c.copy_from_slice(other);
+        Start::Other(other) => {
+            copied(filled, other);
             true
         }
-        Init::BiasAndOther(bias, other) => {
-            let rows = c.par_chunks_mut(n).zip(other.par_chunks(n));
+        Start::BiasAndOther(bias, other) => {
+            let rows = filled.par_chunks_mut(n).zip(other.par_chunks(n));
             rows.for_each(|(row, other)| add(row, other, bias));
             true
         }
     };
     let (rounded_a, rounded_b) = if bf16 { (rounded(a.data), rounded(b.data)) } else { (Vec::new(), Vec::new()) };
     let (a, b) = if bf16 { (Mat { data: &rounded_a, ..a }, Mat { data: &rounded_b, ..b }) } else { (a, b) };
-    let c = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
-    // SAFETY: the three matrices lie within their slices, A and B in f32, and C is borrowed mutably.
+    let c = RawMat { ptr: c, row_stride: n, col_stride: 1 };
+    // SAFETY: A and B lie within their slices, in f32; C is the caller's, and initialised where it is added to.
     unsafe { through_crate((m, n, k), a.raw(), b.raw(), accumulate, c, Parallelism::Rayon(0)) };
 }
 
@@ -137,7 +172,7 @@ impl Columns {
 pub(super) unsafe fn gemm_raw(
     (m, n, k): (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, c: RawMat<*mut f32>,
 ) {
-    let out = Out { init: Init::Zero, ptr: Target::F32(c.ptr), row_stride: c.row_stride };
+    let out = Out { start: Start::Zero, ptr: Target::F32(c.ptr), row_stride: c.row_stride };
     // SAFETY: the caller's, who owes the same to both; without kernels B is in f32.
     unsafe {
         match b {
@@ -203,29 +238,52 @@ impl Packed {
         false
     }
 
-    /// [`gemm()`] with this B, into C `m x n`, which is written as there.
+    /// [`gemm()`] with this B, into new memory `[m, n]`.
     ///
     /// # Panics
-    /// If a matrix does not fit its slice, or is in bf16 where that cannot be.
-    pub fn gemm(&self, m: usize, a: Left, init: Init, c: To) {
+    /// If a matrix does not fit its slice or is in bf16 where that cannot be, and with [`Start::C`].
+    pub fn matmul(&self, m: usize, a: Left, start: Start) -> Vec<f32> {
+        let mut c = Box::<[f32]>::new_uninit_slice(m * self.shape.0);
+        // SAFETY: C is as large as it has to be and ours alone, and all of it is written.
+        unsafe {
+            self.multiply(m, a, start, Target::F32(c.as_mut_ptr().cast()));
+            c.assume_init().into_vec()
+        }
+    }
+
+    /// [`Self::matmul`] and the values of `finish`, if any, rounded to bf16.
+    ///
+    /// # Panics
+    /// As [`Self::matmul`], and unless [`Self::writes_bf16`].
+    pub fn matmul_to_bf16(&self, m: usize, a: Left, start: Start, finish: Option<Elementwise>) -> Vec<bf16> {
+        assert!(self.writes_bf16(), "bf16 of a sum in parts");
+        let mut c = Box::<[bf16]>::new_uninit_slice(m * self.shape.0);
+        // SAFETY: as in `matmul`, and k is worked on in one part.
+        unsafe {
+            self.multiply(m, a, start, Target::Bf16(c.as_mut_ptr().cast(), finish));
+            c.assume_init().into_vec()
+        }
+    }
+
+    /// Writes all `m x n` elements of C.
+    ///
+    /// # Safety
+    /// C may be written for `m x n` elements, and nobody else uses it. It is in bf16 only if [`Self::writes_bf16`].
+    unsafe fn multiply(&self, m: usize, a: Left, start: Start, c: Target) {
         let (n, k) = self.shape;
         let (elements, len) = match a {
             Left::F32(a) => (Elements::F32(a.as_ptr()), a.len()),
             Left::Bf16(a) => (Elements::Bf16(a.as_ptr()), a.len()),
         };
-        let (target, to_len) = match c {
-            To::F32(c) => (Target::F32(c.as_mut_ptr()), c.len()),
-            To::Bf16(c, finish) => (Target::Bf16(c.as_mut_ptr(), finish), c.len()),
-        };
-        assert!(len == m * k && to_len == m * n, "A or C is not of {m} rows");
+        assert!(len == m * k, "A is not of {m} rows");
         assert!(self.bf16 || matches!(elements, Elements::F32(_)), "f32 products of bf16");
-        let may_be_bf16 = self.writes_bf16() && !matches!(init, Init::C);
-        assert!(may_be_bf16 || matches!(target, Target::F32(_)), "bf16 of a sum in parts");
-        init.assert_fits(m, n);
+        assert!(!matches!(start, Start::C), "new memory holds nothing to start from");
+        start.assert_fits(m, n);
         let a = RawMat { ptr: elements, row_stride: k, col_stride: 1 };
-        let (b, c) = (Columns::Packed(self.start), Out { init, ptr: target, row_stride: n });
-        // SAFETY: A lies within its slice, `init` fits C, C is borrowed mutably, and `new` has packed B for this CPU.
-        unsafe { through_kernels((m, n, k), self.bf16, a, b, c, true) };
+        let (b, c) = (Columns::Packed(self.start), Out { start, ptr: c, row_stride: n });
+        // SAFETY: A lies within its slice, the start fits C, C is the caller's, and `new` has packed B for this CPU.
+        let is_done = unsafe { through_kernels((m, n, k), self.bf16, a, b, c, true) };
+        assert!(is_done, "packed where no kernel reads it");
     }
 }
 
@@ -254,7 +312,7 @@ unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<Elements>, 
 /// [`gemm()`] through our own kernels by address, into C with columns next to each other; false if this CPU cannot.
 ///
 /// # Safety
-/// A and B as for [`gemm_raw`]. C is valid for `m x n`, its `init` fits it ([`Init::C`] only where C is initialised), it is
+/// A and B as for [`gemm_raw`]. C is valid for `m x n`, its `start` fits it ([`Start::C`] only where C is initialised), it is
 /// in bf16 only where k is worked on in one part, and nobody else uses it.
 unsafe fn through_kernels(
     shape: (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, c: Out, parallel: bool,

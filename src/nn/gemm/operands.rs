@@ -2,6 +2,8 @@
 
 use half::bf16;
 
+use super::super::elementwise::Elementwise;
+
 /// A read-only strided matrix: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
 pub struct Mat<'a> {
@@ -68,15 +70,6 @@ pub enum Left<'a> {
     Bf16(&'a [bf16]),
 }
 
-/// The result of a product.
-pub enum To<'a> {
-    /// The sums.
-    F32(&'a mut [f32]),
-    /// What the function makes of the sums, rounded to bf16. It is given rows of a block of C between the kernel's own
-    /// instructions, so it must not multiply matrices.
-    Bf16(&'a mut [bf16], fn(&mut [f32])),
-}
-
 /// B of several products: as it lies in memory, or packed.
 #[derive(Clone, Copy)]
 pub(in super::super) enum Columns {
@@ -95,7 +88,7 @@ unsafe impl Sync for Columns {}
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for our own kernels"))]
 pub(super) struct Out<'a> {
     /// What the products are added to.
-    pub init: Init<'a>,
+    pub start: Start<'a>,
     /// Element (0, 0).
     pub ptr: Target,
     /// Elements from one row to the next.
@@ -106,18 +99,18 @@ unsafe impl Send for Out<'_> {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Out<'_> {}
 
-/// What the elements of a result are; see [`To`].
+/// What the elements of a result are.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for our own kernels"))]
 pub(super) enum Target {
     F32(*mut f32),
-    /// For products whose k is not worked on in parts.
-    Bf16(*mut bf16, fn(&mut [f32])),
+    /// The function's values of the sums, if there is one, rounded; for products whose k is not worked on in parts.
+    Bf16(*mut bf16, Option<Elementwise>),
 }
 
 /// What the products are added to.
 #[derive(Clone, Copy)]
-pub enum Init<'a> {
+pub enum Start<'a> {
     /// Nothing.
     Zero,
     /// What C holds.
@@ -130,7 +123,7 @@ pub enum Init<'a> {
     BiasAndOther(&'a [f32], &'a [f32]),
 }
 
-impl Init<'_> {
+impl Start<'_> {
     /// Panics if it does not fit C `m x n`.
     pub(super) fn assert_fits(self, m: usize, n: usize) {
         match self {

@@ -14,7 +14,7 @@ impl Scratch {
 
     fn new(words: usize) -> Self {
         let size = (words * 4).next_multiple_of(4096).max(4096);
-        let Ok(layout) = Layout::from_size_align(size, 4096) else { return Self::NONE };
+        let Ok(layout) = Layout::from_size_align(size, 4096) else { panic!("capacity overflow") };
         // SAFETY: the size is not zero.
         let ptr = unsafe { alloc(layout) } as *mut u32;
         if ptr.is_null() {

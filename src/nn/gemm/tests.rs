@@ -1,5 +1,4 @@
 use super::*;
-use crate::nn::math;
 use crate::rng;
 
 fn random(seed: u64, len: usize) -> Vec<f32> {
@@ -32,20 +31,21 @@ fn products_match_double_precision() {
         let (bias, before) = (random(trial + 2000, n), random(trial + 3000, m * n));
         for bf16 in [false, true] {
             let element = |x: f32| f64::from(if bf16 { round_to_bf16(x) } else { x });
-            for init in [Init::Zero, Init::C, Init::Bias(&bias), Init::Other(&other), Init::BiasAndOther(&bias, &other)]
+            for start in
+                [Start::Zero, Start::C, Start::Bias(&bias), Start::Other(&other), Start::BiasAndOther(&bias, &other)]
             {
                 let mut c = before.clone();
-                gemm((m, n, k), bf16, a, b, init, &mut c);
+                gemm((m, n, k), bf16, a, b, start, &mut c);
                 let (mut error, mut size) = (0.0, 0.0);
                 for i in 0..m {
                     for j in 0..n {
                         let at = |x: Mat, i: usize, j: usize| element(x.data[i * x.row_stride + j * x.col_stride]);
-                        let start = match init {
-                            Init::Zero => 0.0,
-                            Init::C => f64::from(before[i * n + j]),
-                            Init::Bias(bias) => f64::from(bias[j]),
-                            Init::Other(other) => f64::from(other[i * n + j]),
-                            Init::BiasAndOther(bias, other) => f64::from(bias[j] + other[i * n + j]),
+                        let start = match start {
+                            Start::Zero => 0.0,
+                            Start::C => f64::from(before[i * n + j]),
+                            Start::Bias(bias) => f64::from(bias[j]),
+                            Start::Other(other) => f64::from(other[i * n + j]),
+                            Start::BiasAndOther(bias, other) => f64::from(bias[j] + other[i * n + j]),
                         };
                         let want = start + (0..k).map(|p| at(a, i, p) * at(b, p, j)).sum::<f64>();
                         error += (f64::from(c[i * n + j]) - want).powi(2);
@@ -68,7 +68,7 @@ fn the_number_of_threads_changes_no_bit() {
         let [one, three] = [1, 3].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut c = vec![0.0; m * n];
-            pool.install(|| gemm((m, n, k), bf16, Mat::rows(&a, k), Mat::rows(&b, n), Init::Zero, &mut c));
+            pool.install(|| gemm((m, n, k), bf16, Mat::rows(&a, k), Mat::rows(&b, n), Start::Zero, &mut c));
             c.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
         });
         assert!(one == three);
@@ -94,7 +94,7 @@ fn packed_columns_and_any_strides_give_the_same_product() {
         for bf16 in [false, true] {
             let run = |a: Mat, b: Mat| {
                 let mut c = vec![0.0; m * n];
-                gemm((m, n, k), bf16, a, b, Init::Bias(&bias), &mut c);
+                gemm((m, n, k), bf16, a, b, Start::Bias(&bias), &mut c);
                 c
             };
             let want = run(Mat::rows(&a, k), Mat::rows(&b, n));
@@ -102,18 +102,17 @@ fn packed_columns_and_any_strides_give_the_same_product() {
             let close = |x: &[f32]| x.iter().zip(&want).all(|(x, y)| (x - y).abs() <= 1e-4 * (1.0 + y.abs()));
             assert!(close(&got), "{m} x {n} x {k}, bf16 {bf16}");
             if let Some(packed) = Packed::new((n, k), bf16, Mat::rows(&b, n)) {
-                let mut c = vec![0.0; m * n];
-                packed.gemm(m, Left::F32(&a), Init::Bias(&bias), To::F32(&mut c));
-                assert_eq!(c, want);
+                assert_eq!(packed.matmul(m, Left::F32(&a), Start::Bias(&bias)), want);
                 if bf16 {
                     let halves: Vec<half::bf16> = a.iter().map(|x| half::bf16::from_f32(*x)).collect();
-                    packed.gemm(m, Left::Bf16(&halves), Init::Bias(&bias), To::F32(&mut c));
-                    assert_eq!(c, want);
-                    let (mut c, twice) = (vec![half::bf16::ZERO; m * n], |x: &mut [f32]| math::scale(x, 2.0));
+                    assert_eq!(packed.matmul(m, Left::Bf16(&halves), Start::Bias(&bias)), want);
                     assert_eq!(packed.writes_bf16(), k <= 2048);
-                    if packed.writes_bf16() {
-                        packed.gemm(m, Left::Bf16(&halves), Init::Bias(&bias), To::Bf16(&mut c, twice));
-                        assert!(c.iter().zip(&want).all(|(c, want)| *c == half::bf16::from_f32(2.0 * want)));
+                    for finish in [None, Some(Elementwise::QUICK_GELU)] {
+                        if packed.writes_bf16() {
+                            let c = packed.matmul_to_bf16(m, Left::Bf16(&halves), Start::Bias(&bias), finish);
+                            let want = finish.map_or(want.clone(), |finish| finish.of(&want));
+                            assert!(c.iter().zip(&want).all(|(c, want)| *c == half::bf16::from_f32(*want)));
+                        }
                     }
                 }
             }
