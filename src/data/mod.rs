@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`wit`] | Wikipedia Image-Text shards: Spanish/English caption pairs |
 //! | [`pairs`] | the same from a two-column TSV file |
+//! | [`pair_set`] | a set of pairs as one memory-mapped file |
 //! | [`text`], `zstd` | lines of text and lists, from plain or compressed files |
 //! | [`xtd10`] | XTD10 captions and their MSCOCO images, for retrieval |
 //! | [`imagenet`] | ImageNet's validation set, for zero-shot classification |
@@ -24,6 +25,7 @@ pub mod image;
 pub mod imagenet;
 mod imagenet_labels;
 mod imagenet_tree;
+pub mod pair_set;
 pub mod pairs;
 pub mod stream;
 pub mod targets;
@@ -35,6 +37,7 @@ pub mod xtd10;
 mod zstd;
 
 pub use image::Preprocess;
+pub use pair_set::PairSet;
 pub use pairs::Pair;
 pub use stream::for_each_batch;
 
