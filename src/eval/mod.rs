@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`metrics`] | ranks, recall@k and accuracy@k (pure) |
+//! | [`statistics`] | intervals and paired comparisons (pure) |
 //! | [`images`] | embeddings of many image files, in batches |
 //! | [`retrieval`] | XTD10: captions against images, both ways |
 //! | [`classification`] | ImageNet: images against prompts with class names |
@@ -24,6 +25,7 @@ pub mod metrics;
 pub mod probe;
 pub mod results;
 pub mod retrieval;
+pub mod statistics;
 pub mod student;
 pub mod suite;
 pub mod towers;
