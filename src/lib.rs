@@ -53,7 +53,8 @@
 //! | [`ui`] | what a person sees: progress bars, log, results; models fetched with a bar |
 //! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image, M-CLIP): `kinds` (supported models), `layer` (one layer), `load` (modules from a VarBuilder), `padded` (the student as a candle module), `folder` (the files of a model), `weights` (names of tensors, files of safetensors and PyTorch) |
 //! | [`hub`] | models by name: a folder, or the Hugging Face hub and its cache |
-//! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), the cache of teacher features |
+//! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), prepared sets of pairs |
+//! | [`cache`] | what was computed once: digests of files, and a store for each model's features, found by their content |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path; the layers as candle modules |
 //! | [`fs`], [`download`], [`device`], [`interval`], [`signals`], [`rng`], [`guide`] | files written whole, downloads, devices, intervals, signals, random numbers; the manual |
 //! | [`error`] | the one error type |
@@ -65,6 +66,7 @@
 //! Nothing is padded. Each operation in [`nn`] is a forward function and a backward function; candle tensors are the
 //! storage and the devices, and candle's autograd serves only for the loss, on `[batch, dim]` outputs.
 
+pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod config;

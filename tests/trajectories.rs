@@ -5,15 +5,13 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use themo::config::recipe::Recipe;
-use themo::data::targets::Targets;
 use themo::models::Student;
 use themo::models::student::Head;
 use themo::nn::{Compute, Dropout, Gradients, Pooling};
-use themo::train::Dataset;
 use themo::train::loss::Objective;
 use themo::train::optimizer::Optimizer;
 use themo::train::schedule::factor;
-use themo::train::step::{MicroBatches, validate};
+use themo::train::step::{MicroBatches, PairBatch, validate};
 
 mod common;
 
@@ -56,11 +54,11 @@ fn student(compute: &Compute, pooling: Pooling, recipe: &Recipe, weights: &Golde
     student
 }
 
-/// Sequences with their targets; the folder must outlive it.
-fn dataset(tokens: Vec<Vec<u32>>, targets: &Tensor, folder: &tempfile::TempDir) -> Dataset {
-    let rows: Vec<Vec<f32>> = targets.to_vec2().unwrap();
-    let targets = Targets::open_or_compute(folder.path(), "t", rows.len(), 20, |at| Ok(rows[at].clone())).unwrap();
-    Dataset { pairs: Vec::new(), tokens, targets }
+/// The sequences of some `indices`, with their targets.
+fn pairs(tokens: &[Vec<u32>], targets: &Tensor, indices: &[u32]) -> PairBatch {
+    let rows = Tensor::new(indices, &Device::Cpu).unwrap();
+    let tokens = indices.iter().map(|i| tokens[*i as usize].clone()).collect();
+    PairBatch { tokens, targets: targets.index_select(&rows, 0).unwrap() }
 }
 
 fn sequences(weights: &Golden) -> Vec<Vec<u32>> {
@@ -77,8 +75,7 @@ fn error(got: &Tensor, want: &Tensor) -> f64 {
 #[test]
 fn fifty_steps_of_every_recipe_follow_pytorch() {
     let (weights, want) = (load("student.safetensors"), load("trajectories.safetensors"));
-    let folder = tempfile::tempdir().unwrap();
-    let data = dataset(sequences(&weights), &weights["targets"], &folder);
+    let data = sequences(&weights);
     let runs = runs();
     assert_eq!(runs.len(), want.keys().filter(|name| name.ends_with(".losses")).count());
     for compute in [Compute::new(Device::Cpu), Compute::plain(Device::Cpu)] {
@@ -91,11 +88,12 @@ fn fifty_steps_of_every_recipe_follow_pytorch() {
             let losses: Vec<f32> = want[&format!("{name}.losses")].to_vec1().unwrap();
             assert_eq!(losses.len(), STEPS);
             for (step, expected) in losses.into_iter().enumerate() {
-                let batch: Vec<usize> = (0..data.len()).filter(|i| (i + step) % 3 != 0).collect();
+                let indices: Vec<u32> =
+                    (0..data.len() as u32).filter(|i| !(i + step as u32).is_multiple_of(3)).collect();
+                let batch = pairs(&data, &weights["targets"], &indices);
                 grads.clear().unwrap();
-                let loss = MicroBatches::new(&student, &data, &batch, 1000)
-                    .loss_and_gradients(&objective, None, &mut grads)
-                    .unwrap();
+                let loss =
+                    MicroBatches::new(&student, &batch, 1000).loss_and_gradients(&objective, None, &mut grads).unwrap();
                 let relative = loss / f64::from(expected) - 1.0;
                 assert!(relative.abs() < 1e-4, "{name}, step {step}: {loss} against {expected}");
                 assert_eq!(grads.suspicious(student.params()).unwrap(), Vec::<String>::new(), "{name}");
@@ -115,12 +113,10 @@ fn fifty_steps_of_every_recipe_follow_pytorch() {
 #[test]
 fn losses_over_a_whole_batch_have_the_same_gradient_however_it_is_cut() {
     let (weights, want) = (load("student.safetensors"), load("trajectories.safetensors"));
-    let folder = tempfile::tempdir().unwrap();
     // Nine captions of three tokens, so that a number of tokens is a number of captions.
     let tokens: Vec<Vec<u32>> = (0..9).map(|i| vec![4, 10 + 7 * i, 5]).collect();
     let targets = Tensor::cat(&[&weights["targets"], &weights["targets"].narrow(0, 0, 2).unwrap()], 0).unwrap();
-    let data = dataset(tokens, &targets, &folder);
-    let batch = [3, 1, 4, 0, 5, 8, 2, 6, 7];
+    let batch = pairs(&tokens, &targets, &[3, 1, 4, 0, 5, 8, 2, 6, 7]);
     for compute in [Compute::new(Device::Cpu), Compute::plain(Device::Cpu)] {
         for loss in ["clip", "similarity", "mse+0.1*clip", "cosine"] {
             let recipe = Recipe { loss: loss.parse().unwrap(), ..Recipe::default() };
@@ -130,7 +126,7 @@ fn losses_over_a_whole_batch_have_the_same_gradient_however_it_is_cut() {
             let gradients = |captions: usize| {
                 let mut grads = Gradients::zeros(student.params()).unwrap();
                 let (dropout, tokens) = (Some(&dropout), 3 * captions);
-                let value = MicroBatches::new(&student, &data, &batch, tokens)
+                let value = MicroBatches::new(&student, &batch, tokens)
                     .loss_and_gradients(&objective, dropout, &mut grads)
                     .unwrap();
                 (value, grads)
@@ -146,9 +142,14 @@ fn losses_over_a_whole_batch_have_the_same_gradient_however_it_is_cut() {
                     assert!(error < 1e-5, "{loss}, {captions} at a time, {}: {error:e}", entry.name());
                 }
                 let go_on = || false;
-                let validated = |n| validate(&student, &objective, &data, 4, 3 * n, &go_on).unwrap().unwrap();
-                assert!(validate(&student, &objective, &data, 4, 3, &|| true).unwrap().is_none());
-                assert!((validated(captions) / validated(9) - 1.0).abs() < 1e-6);
+                let validated = |n, should_stop: &dyn Fn() -> bool| {
+                    let mut batches = [0..4, 4..8, 8..9]
+                        .map(|some| Ok(pairs(&tokens, &targets, &some.collect::<Vec<_>>())))
+                        .into_iter();
+                    validate(&student, &objective, 9, &mut batches, 3 * n, should_stop).unwrap()
+                };
+                assert!(validated(1, &|| true).is_none());
+                assert!((validated(captions, &go_on).unwrap() / validated(9, &go_on).unwrap() - 1.0).abs() < 1e-6);
             }
         }
     }

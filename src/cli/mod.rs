@@ -177,7 +177,7 @@ mod tests {
             line += &format!(" --{} {value}", arg.get_long().unwrap());
         }
         let given = settings(&line);
-        assert_eq!(given.len(), 48, "{line}");
+        assert_eq!(given.len(), 49, "{line}");
         Config::resolve(None, given).unwrap();
     }
 

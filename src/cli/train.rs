@@ -159,6 +159,12 @@ pub struct TrainArgs {
     /// Special tokens are included.
     #[arg(long, allow_negative_numbers = true, value_name = "TOKENS", help_heading = "Data")]
     max_sequence_length: Option<usize>,
+    /// Compute the teacher's features of all pairs before the first step
+    ///
+    /// Without it, features that the cache lacks are computed when a step needs them.
+    #[arg(long, help_heading = "Data")]
+    #[serde(skip_serializing_if = "is_false")]
+    features_first: bool,
     /// Keep the pairs in the order of the files
     #[arg(long, help_heading = "Data")]
     #[serde(rename = "shuffle", skip_serializing_if = "is_false", serialize_with = "negated")]

@@ -22,6 +22,8 @@ pub struct Data {
     pub val_pairs: Vec<PathBuf>,
     /// Whether pairs and class names are brought into Unicode's normal form C.
     pub normalize: bool,
+    /// Whether the teacher computes the features of all pairs before the first step, and not as steps need them.
+    pub features_first: bool,
     /// Whether the pairs are shuffled each epoch.
     pub shuffle: bool,
     /// Tokens at which a caption is cut for the student, special tokens included.
@@ -42,6 +44,7 @@ impl Default for Data {
             pairs: Vec::new(),
             val_pairs: Vec::new(),
             normalize: true,
+            features_first: false,
             shuffle: true,
             max_sequence_length: 77,
             limit_train_pairs: None,

@@ -14,13 +14,10 @@
 //! | [`stream`] | many image files, decoded ahead of their use |
 //! | [`tokens`] | captions as token ids |
 //! | `tokenizer` | the tokenizer of a model folder as transformers makes it, for [`tokens`] |
-//! | [`digest`] | digests of files, and names for what depends on them |
-//! | [`targets`] | the teacher's features, computed once and memory-mapped |
 //!
 //! Damaged rows of training text are counted, reported once and skipped; a damaged file is an error that names it.
 
 pub mod class_names;
-pub mod digest;
 pub mod image;
 pub mod imagenet;
 mod imagenet_labels;
@@ -28,7 +25,6 @@ mod imagenet_tree;
 pub mod pair_set;
 pub mod pairs;
 pub mod stream;
-pub mod targets;
 pub mod text;
 mod tokenizer;
 pub mod tokens;

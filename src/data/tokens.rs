@@ -62,14 +62,21 @@ impl TextTokenizer {
         self.class
     }
 
+    /// Token ids of one text.
+    pub fn encode_one(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode_fast(text, true).map_err(|e| self.failed(e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// Token ids of each text, tokenized in parallel.
     pub fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
         let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
-        let encodings = self
-            .tokenizer
-            .encode_batch_fast(texts, true)
-            .map_err(|e| Error::new(e.to_string()).context(self.path.display().to_string()))?;
+        let encodings = self.tokenizer.encode_batch_fast(texts, true).map_err(|e| self.failed(e))?;
         Ok(encodings.iter().map(|e| e.get_ids().to_vec()).collect())
+    }
+
+    fn failed(&self, error: tokenizers::Error) -> Error {
+        Error::new(error.to_string()).context(self.path.display().to_string())
     }
 }
 

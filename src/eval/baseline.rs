@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::towers::{MclipTexts, TeacherImages};
 use super::{ImageEmbedder, Language, Results, Suite, TextEmbedder};
+use crate::cache::{Digests, Key};
 use crate::config::Config;
-use crate::data::digest::{Digests, Key};
 use crate::data::image::settings_file;
 use crate::data::tokens::{TOKENIZER_FILES, tokenizer_files};
 use crate::error::{Error, Result, ResultExt};

@@ -12,7 +12,6 @@ use super::RunDir;
 use super::checkpoint::{Checkpoints, Snapshot};
 use super::state::State;
 use crate::config::Config;
-use crate::data::Pair;
 use crate::error::{Error, Result};
 use crate::fs::write_atomic;
 use crate::models::TokenizerFacts;
@@ -126,11 +125,11 @@ impl Journal {
 
     /// Reports the batch with which a run went wrong; returns where.
     pub fn write_diverged<'a>(
-        &self, batch: impl Iterator<Item = (usize, &'a Pair)>, diverged: &Diverged,
+        &self, batch: impl Iterator<Item = (usize, (&'a str, &'a str))>, diverged: &Diverged,
     ) -> Option<PathBuf> {
         let files = self.files.as_ref()?;
         let Diverged { epoch, step, learn_rate, loss, gradient_norm } = *diverged;
-        let caption = |(i, pair): (usize, &Pair)| json!({"pair": i, "es": pair.es, "en": pair.en});
+        let caption = |(i, (es, en))| json!({"pair": i, "es": es, "en": en});
         let number = |value: f64| if value.is_finite() { json!(value) } else { json!(value.to_string()) };
         let report = json!({
             "epoch": epoch,

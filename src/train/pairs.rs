@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::data::pairs::{self, Pair};
-use crate::data::wit;
+use crate::data::{PairSet, wit};
 use crate::error::Result;
 
 /// The training text, and the validation text (which may be empty); one batch of each for `--fast-dev-run`.
-pub fn load(config: &Config, one_batch: bool) -> Result<(Vec<Pair>, Vec<Pair>)> {
+pub fn load(config: &Config, one_batch: bool) -> Result<(PairSet, Option<PairSet>)> {
     let from_files = |files: &[PathBuf]| -> Result<Vec<Pair>> {
         let all = files.iter().map(|file| pairs::read_tsv(file, config.data.normalize)).collect::<Result<Vec<_>>>()?;
         Ok(all.into_iter().flatten().collect())
@@ -36,14 +36,5 @@ pub fn load(config: &Config, one_batch: bool) -> Result<(Vec<Pair>, Vec<Pair>)> 
     if one_batch {
         val.truncate(config.limits.batch_size);
     }
-    Ok((train, val))
-}
-
-/// A fingerprint of the training pairs, so that a run is not resumed on others.
-pub fn fingerprint(pairs: &[Pair]) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for text in pairs.iter().flat_map(|pair| [&pair.es, &pair.en]) {
-        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
-    }
-    hasher.finalize().to_hex()[..32].to_owned()
+    Ok((PairSet::of(&train)?, (!val.is_empty()).then(|| PairSet::of(&val)).transpose()?))
 }

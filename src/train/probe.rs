@@ -1,17 +1,20 @@
 //! What `val/recall@1` is measured on while a student trains.
 
+use std::cell::RefCell;
+use std::path::PathBuf;
+
 use candle_core::Tensor;
 
 use super::Dataset;
 use super::teacher::{STOPPED, Teacher};
+use crate::cache::store::{Digest, digest};
+use crate::cache::{Digests, Store};
 use crate::config::Config;
 use crate::config::recipe::Monitor;
 use crate::data::image::settings_file;
-use crate::data::targets::Targets;
 use crate::data::tokens::TextTokenizer;
 use crate::data::xtd10::{self, Retrieval};
 use crate::error::{Error, Result};
-use crate::eval::ImageEmbedder;
 use crate::eval::probe::Probe;
 use crate::eval::retrieval::embed_all_images;
 use crate::eval::towers::TeacherImages;
@@ -42,45 +45,53 @@ pub fn check(config: &Config, has_val: bool) -> Result<()> {
 
 /// The probe, where one is asked for: the images of `--probe`, else the English captions of the validation pairs.
 pub fn load(
-    config: &Config, val: Option<&Dataset>, tokenizer: &TextTokenizer, teacher: &Teacher,
+    config: &Config, val: Option<&Dataset>, tokenizer: &TextTokenizer, teacher: &RefCell<Teacher>,
     text_projection: impl FnOnce() -> Result<Tensor>,
 ) -> Result<Option<Probe>> {
-    let (folder, compute) = (teacher.folder(), teacher.compute());
     match (&config.recipe.probe, config.recipe.monitor, val) {
         (Some(dir), ..) => {
             let Retrieval { captions, images, image_of } = xtd10::load(dir, "es")?;
-            // The towers' files and the images: the vectors depend on their names and contents, and on how pixels are made.
-            let mut files = vec![settings_file(folder)];
-            files.extend(images.iter().cloned());
-            let key = teacher
-                .key()
-                .and_files(&files)?
-                .of_captions(&["image embeddings", &config.evaluation.transparency.pixels()]);
             let projection = text_projection()?;
-            let (dim, mut tower) = (projection.dim(0)?, None);
-            let bar = progress(images.len() as u64, "probe images");
-            let cached = Targets::open_or_compute(&config.data.cache_dir, &key, images.len(), dim, |start| {
-                if (teacher.should_stop)() {
-                    return Err(Error::stopped(STOPPED));
-                }
-                if tower.is_none() {
-                    tower = Some(TeacherImages::load(folder, config.evaluation.transparency, compute)?);
-                }
-                let tower: &dyn ImageEmbedder = tower.as_ref().ok_or_else(|| Error::new("no image tower"))?;
-                let part = &images[start..images.len().min(start + IMAGES_AT_ONCE)];
-                let rows = embed_all_images(part, tower, IMAGES_AT_ONCE, &|_, _| {})?;
-                bar.set((start + part.len()) as u64);
-                Ok(rows)
-            })?;
-            let mut rows = Vec::with_capacity(images.len() * dim);
-            (0..images.len()).for_each(|i| cached.append(i, &mut rows));
+            let rows = image_rows(config, &images, projection.dim(0)?, &teacher.borrow())?;
             Probe::new(tokenizer.encode(&captions)?, rows, image_of, projection).map(Some)
         }
         (None, Monitor::ValRecall, Some(val)) => {
-            let english: Vec<&str> = val.pairs.iter().map(|pair| pair.en.as_str()).collect();
-            let latent = |rows: &[usize]| val.targets_of(rows, &compute.device);
-            Probe::of_captions(val.tokens.clone(), &english, &latent, text_projection()?).map(Some)
+            let all = val.order(0, 0, false);
+            let english = val.english(&all)?;
+            Probe::of_captions(val.tokens(&all)?, &english, &|some| val.features(some), text_projection()?).map(Some)
         }
         _ => Ok(None),
     }
+}
+
+/// The vectors `[images, dim]` of the teacher's image tower, from the cache or computed into it.
+fn image_rows(config: &Config, images: &[PathBuf], dim: usize, teacher: &Teacher) -> Result<Vec<f32>> {
+    let folder = teacher.folder();
+    let mut key = teacher.key().clone();
+    key.add("image embeddings");
+    key.add(&config.evaluation.transparency.pixels());
+    let mut digests = Digests::open(&config.data.cache_dir);
+    key.add_all(&digests.of(&[settings_file(folder)])?);
+    let mut store = Store::open(&config.data.cache_dir, &key, dim)?;
+    let contents: Vec<Digest> = digests.of(images)?.iter().map(|content| digest(content.as_bytes())).collect();
+    digests.save()?;
+    let missing: Vec<usize> = (0..images.len()).filter(|i| !store.has(&contents[*i])).collect();
+    if !missing.is_empty() {
+        let tower = TeacherImages::load(folder, config.evaluation.transparency, teacher.compute())?;
+        let bar = progress(missing.len() as u64, "probe images");
+        for part in missing.chunks(IMAGES_AT_ONCE) {
+            if (teacher.should_stop)() {
+                return Err(Error::stopped(STOPPED));
+            }
+            let wanted: Vec<Digest> = part.iter().map(|i| contents[*i]).collect();
+            store.fill(&wanted, |places| {
+                let paths: Vec<PathBuf> = places.iter().map(|place| images[part[*place]].clone()).collect();
+                embed_all_images(&paths, &tower, IMAGES_AT_ONCE, &|_, _| {})
+            })?;
+            bar.inc(part.len() as u64);
+        }
+    }
+    let mut rows = Vec::with_capacity(images.len() * dim);
+    let found = contents.iter().all(|content| store.append_to(content, &mut rows));
+    found.then_some(rows).ok_or_else(|| Error::new("the cache of the probe's images was damaged meanwhile"))
 }

@@ -1,16 +1,17 @@
 //! A whole training run: resolve the request, prepare the models, train, report.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use toml::Table;
 
 use super::loss::Objective;
-use super::teacher::{STOPPED, Teacher, dataset};
+use super::teacher::{STOPPED, Teacher};
 use super::trainer::Measure;
-use super::{Start, Summary, Task, Trainer, memory, pairs, probe};
+use super::{Dataset, Start, Summary, Task, Trainer, memory, pairs, probe};
 use crate::config::Config;
 use crate::config::recipe::Recipe;
-use crate::data::Pair;
+use crate::data::PairSet;
 use crate::data::tokens::TextTokenizer;
 use crate::device;
 use crate::error::{Error, Kind, Result, ResultExt};
@@ -123,8 +124,8 @@ struct Plan {
     student: Student,
     objective: Objective,
     tokenizer: TextTokenizer,
-    train_pairs: Vec<Pair>,
-    val_pairs: Vec<Pair>,
+    train_pairs: PairSet,
+    val_pairs: Option<PairSet>,
     state: State,
     checkpoint: Option<PathBuf>,
 }
@@ -135,7 +136,7 @@ impl Plan {
         let compute = Compute::with_precision(device::select(&config.run.device)?, config.run.precision)?;
         // Before any model is fetched.
         let (train_pairs, val_pairs) = pairs::load(config, one_batch)?;
-        probe::check(config, !val_pairs.is_empty())?;
+        probe::check(config, val_pairs.is_some())?;
         let checkpoint = resumed.and_then(|resumed| resumed.checkpoint.clone());
         let text_tower = [Part::Weights, Part::Tokenizer];
         let student_dir = match &checkpoint {
@@ -143,7 +144,7 @@ impl Plan {
             None => model_folder("--student", &config.models.student, &text_tower)?,
         };
         let teacher_dir = model_folder("--teacher", &config.models.teacher, &text_tower)?;
-        let fingerprint = pairs::fingerprint(&train_pairs);
+        let fingerprint = train_pairs.fingerprint();
         let state = match resumed {
             Some(resumed) => resumed.state(config.run.seed, fingerprint)?,
             None => State::new(config.run.seed, fingerprint),
@@ -158,7 +159,7 @@ impl Plan {
             student.params().elements() as f64 / 1e6,
             config.models.teacher,
             train_pairs.len(),
-            val_pairs.len(),
+            val_pairs.as_ref().map_or(0, PairSet::len),
             if compute.device.is_cpu() {
                 format!("cpu, {} threads", rayon::current_num_threads())
             } else {
@@ -190,15 +191,14 @@ impl Plan {
             }
             None => Journal::none(),
         };
-        let mut teacher = Teacher::new(&teacher_dir, &compute, should_stop)?;
-        let train = dataset(config, self.train_pairs, &tokenizer, &mut teacher)?;
-        let val = match self.val_pairs.is_empty() {
-            true => None,
-            false => Some(dataset(config, self.val_pairs, &tokenizer, &mut teacher)?),
-        };
+        let teacher = RefCell::new(Teacher::new(&teacher_dir, &config.data.cache_dir, &compute, should_stop)?);
+        let train = Dataset::new(self.train_pairs, &tokenizer, &teacher);
+        let val = self.val_pairs.map(|pairs| Dataset::new(pairs, &tokenizer, &teacher));
+        if config.data.features_first {
+            [Some(&train), val.as_ref()].into_iter().flatten().try_for_each(Dataset::compute_features)?;
+        }
         let projection = || text_projection(&teacher_dir, &compute.device);
         let probe = probe::load(config, val.as_ref(), &tokenizer, &teacher, projection)?;
-        drop(teacher);
         let recall = probe.as_ref().map(|probe| |student: &Student| probe.recall_at_1(student));
         let recall = recall.as_ref().map(|recall| recall as &Measure);
         let task = Task { student: &student, objective: &objective, train: &train, val: val.as_ref(), recall };

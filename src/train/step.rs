@@ -4,39 +4,53 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::Dataset;
 use super::loss::Objective;
 use crate::data::tokens::cut_evenly;
 use crate::error::Result;
 use crate::models::Student;
 use crate::nn::{Batch, Dropout, Gradients, Tokens};
 
-/// The loss over a whole data set, without dropout; where it needs whole batches, the mean over those of `batch_size`
-/// pairs in the order of the set, each counting with its size. None once `should_stop` says so.
+/// Pairs as a student and its loss take them.
+pub struct PairBatch {
+    /// Token ids of each Spanish caption.
+    pub tokens: Vec<Vec<u32>>,
+    /// The teacher's feature of each English caption, `[pairs, dim]`, on the student's device.
+    pub targets: Tensor,
+}
+
+impl PairBatch {
+    /// How many tokens the captions have.
+    pub fn token_count(&self) -> usize {
+        self.tokens.iter().map(Vec::len).sum()
+    }
+}
+
+/// The loss of all `pairs` that `batches` hold, without dropout; where it needs whole batches, the mean over them, each
+/// counting with its size. None once `should_stop` says so.
 pub fn validate(
-    student: &Student, objective: &Objective, data: &Dataset, batch_size: usize, micro_batch_tokens: usize,
-    should_stop: &dyn Fn() -> bool,
+    student: &Student, objective: &Objective, pairs: usize, batches: &mut dyn Iterator<Item = Result<PairBatch>>,
+    micro_batch_tokens: usize, should_stop: &dyn Fn() -> bool,
 ) -> Result<Option<f64>> {
-    let all: Vec<usize> = (0..data.len()).collect();
     let mut total = 0.0;
-    if objective.needs_whole_batch() {
-        for batch in all.chunks(batch_size) {
+    let value = |outputs: &Tensor, targets: &Tensor, of: usize| -> Result<f64> {
+        Ok(f64::from(objective.value(outputs, targets, of)?.to_scalar::<f32>()?))
+    };
+    for batch in batches {
+        let batch = batch?;
+        let (parts, size) = (MicroBatches::new(student, &batch, micro_batch_tokens), batch.tokens.len());
+        if objective.needs_whole_batch() {
             if should_stop() {
                 return Ok(None);
             }
-            let (outputs, targets) = MicroBatches::new(student, data, batch, micro_batch_tokens).outputs(None)?;
-            let loss = objective.value(&outputs, &targets, batch.len())?;
-            total += f64::from(loss.to_scalar::<f32>()?) * batch.len() as f64 / all.len() as f64;
+            total += value(&parts.outputs(None)?, &batch.targets, size)? * size as f64 / pairs as f64;
+            continue;
         }
-        return Ok(Some(total));
-    }
-    let parts = MicroBatches::new(student, data, &all, micro_batch_tokens);
-    for cut in &parts.cuts {
-        if should_stop() {
-            return Ok(None);
+        for cut in &parts.cuts {
+            if should_stop() {
+                return Ok(None);
+            }
+            total += value(&student.embed(&parts.tokens(cut)?)?, &parts.targets(cut)?, pairs)?;
         }
-        let loss = objective.value(&student.embed(&parts.tokens(cut)?)?, &parts.targets(cut)?, data.len())?;
-        total += f64::from(loss.to_scalar::<f32>()?);
     }
     Ok(Some(total))
 }
@@ -44,17 +58,16 @@ pub fn validate(
 /// A batch for a student, cut into even micro-batches.
 pub struct MicroBatches<'a> {
     student: &'a Student,
-    data: &'a Dataset,
-    batch: &'a [usize],
+    batch: &'a PairBatch,
     cuts: Vec<Range<usize>>,
 }
 
 impl<'a> MicroBatches<'a> {
-    /// The pairs `batch` of `data`, in micro-batches of at most `micro_batch_tokens` tokens.
-    pub fn new(student: &'a Student, data: &'a Dataset, batch: &'a [usize], micro_batch_tokens: usize) -> Self {
-        let lengths: Vec<usize> = batch.iter().map(|i| data.tokens[*i].len()).collect();
+    /// `batch` in micro-batches of at most `micro_batch_tokens` tokens.
+    pub fn new(student: &'a Student, batch: &'a PairBatch, micro_batch_tokens: usize) -> Self {
+        let lengths: Vec<usize> = batch.tokens.iter().map(Vec::len).collect();
         let cuts = cut_evenly(&lengths, micro_batch_tokens);
-        Self { student, data, batch, cuts }
+        Self { student, batch, cuts }
     }
 
     /// Adds the gradient of the batch's loss to `grads` and returns the loss.
@@ -66,9 +79,9 @@ impl<'a> MicroBatches<'a> {
     pub fn loss_and_gradients(
         &self, objective: &Objective, dropout: Option<&Dropout>, grads: &mut Gradients,
     ) -> Result<f64> {
+        let pairs = self.batch.tokens.len();
         let whole = if objective.needs_whole_batch() && self.cuts.len() > 1 {
-            let (outputs, targets) = self.outputs(dropout)?;
-            Some(objective.with_gradient(&outputs, &targets, self.batch.len())?)
+            Some(objective.with_gradient(&self.outputs(dropout)?, &self.batch.targets, pairs)?)
         } else {
             None
         };
@@ -80,7 +93,7 @@ impl<'a> MicroBatches<'a> {
             let doutputs = match &whole {
                 Some((_, doutputs)) => doutputs.narrow(0, cut.start, cut.len())?,
                 None => {
-                    let (value, doutputs) = objective.with_gradient(&outputs, &self.targets(cut)?, self.batch.len())?;
+                    let (value, doutputs) = objective.with_gradient(&outputs, &self.targets(cut)?, pairs)?;
                     total += value;
                     doutputs
                 }
@@ -91,18 +104,17 @@ impl<'a> MicroBatches<'a> {
     }
 
     fn tokens(&self, cut: &Range<usize>) -> Result<Tokens> {
-        let sequences: Vec<&[u32]> = self.batch[cut.clone()].iter().map(|i| self.data.tokens[*i].as_slice()).collect();
-        Tokens::pack(&sequences, cut.start)
+        Tokens::pack(&self.batch.tokens[cut.clone()], cut.start)
     }
 
     fn targets(&self, cut: &Range<usize>) -> Result<Tensor> {
-        self.data.targets_of(&self.batch[cut.clone()], self.student.device())
+        Ok(self.batch.targets.narrow(0, cut.start, cut.len())?)
     }
 
-    /// Outputs and targets of the whole batch.
-    fn outputs(&self, dropout: Option<&Dropout>) -> Result<(Tensor, Tensor)> {
+    /// Outputs of the whole batch.
+    fn outputs(&self, dropout: Option<&Dropout>) -> Result<Tensor> {
         let forward = |cut: &Range<usize>| self.student.forward(Batch { tokens: &self.tokens(cut)?, dropout });
         let outputs = self.cuts.iter().map(forward).collect::<Result<Vec<_>>>()?;
-        Ok((Tensor::cat(&outputs, 0)?, self.targets(&(0..self.batch.len()))?))
+        Ok(Tensor::cat(&outputs, 0)?)
     }
 }

@@ -2,26 +2,28 @@
 
 use std::path::Path;
 
-use super::Dataset;
-use crate::config::Config;
-use crate::data::Pair;
-use crate::data::targets::{Key, Targets};
-use crate::data::tokens::{TextTokenizer, cut_by_tokens};
+use candle_core::Tensor;
+
+use crate::cache::store::{Digest, digest};
+use crate::cache::{Digests, Key, Store};
+use crate::data::tokens::{TextTokenizer, cut_evenly};
 use crate::error::{Error, Result, ResultExt};
 use crate::models::ClipText;
 use crate::models::clip::ClipConfig;
 use crate::models::folder::model_files;
 use crate::nn::{Backend, Compute, Tokens};
-use crate::ui::console::progress;
 
-/// Captions embedded by the teacher between two writes to the cache.
+/// Tokens of captions that the teacher embeds at once, and that the cache gets at once.
 const TEACHER_TOKENS: usize = 4096;
+/// Changes whenever the same files would give other features than before.
+const VERSION: &str = "themo teacher features, version 3";
 
-/// The teacher, loaded only when a feature is missing in the cache.
+/// The text tower of the teacher with the features that it has computed; loaded only when one is missing.
 pub struct Teacher<'a> {
     folder: &'a Path,
     compute: &'a Compute,
     key: Key,
+    store: Store,
     loaded: Option<(ClipText, TextTokenizer)>,
     pub(super) should_stop: &'a dyn Fn() -> bool,
 }
@@ -30,10 +32,24 @@ pub struct Teacher<'a> {
 pub(super) const STOPPED: &str = "stopped while the teacher's features were computed";
 
 impl<'a> Teacher<'a> {
-    /// The CLIP in `folder`; its work ends once `should_stop` says so.
-    pub fn new(folder: &'a Path, compute: &'a Compute, should_stop: &'a dyn Fn() -> bool) -> Result<Self> {
-        let key = Key::of_files(&model_files(folder)?)?.in_bf16(compute.backend == Backend::Bf16);
-        Ok(Self { folder, compute, key, loaded: None, should_stop })
+    /// The CLIP in `folder`, its features in `cache_dir`; its work ends once `should_stop` says so.
+    pub fn new(
+        folder: &'a Path, cache_dir: &Path, compute: &'a Compute, should_stop: &'a dyn Fn() -> bool,
+    ) -> Result<Self> {
+        let mut digests = Digests::open(cache_dir);
+        let files = model_files(folder)?;
+        let mut key = Key::new(VERSION);
+        for (file, digest) in files.iter().zip(digests.of(&files).hint(|| "fetch the model's files again")?) {
+            key.add(&file.file_name().unwrap_or_default().to_string_lossy());
+            key.add(&digest);
+        }
+        digests.save()?;
+        if compute.backend == Backend::Bf16 {
+            key.add("bf16, attention too");
+        }
+        let width = ClipConfig::from_folder(folder)?.text()?.hidden_size;
+        let store = Store::open(cache_dir, &key, width)?;
+        Ok(Self { folder, compute, key, store, loaded: None, should_stop })
     }
 
     /// Identifies the teacher, and how it computes.
@@ -51,43 +67,62 @@ impl<'a> Teacher<'a> {
         self.compute
     }
 
-    fn get(&mut self) -> Result<&(ClipText, TextTokenizer)> {
+    /// The features of `captions`, `[captions, dim]`, all of which must have been [`Self::ensure`]d.
+    pub fn features(&self, captions: &[&str]) -> Result<Tensor> {
+        let mut rows = Vec::with_capacity(captions.len() * self.store.width());
+        match captions.iter().find(|caption| !self.store.append_to(&digest(caption.as_bytes()), &mut rows)) {
+            Some(caption) => Err(Error::new(format!("the teacher's feature of `{caption}` was damaged meanwhile"))
+                .hint("resume the run: it will be computed again")),
+            None => Ok(Tensor::from_vec(rows, (captions.len(), self.store.width()), &self.compute.device)?),
+        }
+    }
+
+    /// Computes the features of `captions` that the cache lacks; returns how many.
+    pub fn ensure(&mut self, captions: &[&str]) -> Result<usize> {
+        let digests: Vec<Digest> = captions.iter().map(|caption| digest(caption.as_bytes())).collect();
+        let missing: Vec<usize> = (0..captions.len()).filter(|i| !self.store.has(&digests[*i])).collect();
+        if missing.is_empty() {
+            return Ok(0);
+        }
         if self.loaded.is_none() {
             let clip = ClipText::load(self.folder, self.compute).hint(|| "--teacher takes the folder of a CLIP")?;
             let tokenizer = TextTokenizer::from_folder(self.folder, clip.max_tokens())?;
             self.loaded = Some((clip, tokenizer));
         }
-        self.loaded.as_ref().ok_or_else(|| Error::new("the teacher is not loaded"))
+        let (clip, tokenizer) = self.loaded.as_ref().ok_or_else(|| Error::new("the teacher is not loaded"))?;
+        let texts: Vec<&str> = missing.iter().map(|i| captions[*i]).collect();
+        let mut ids = tokenizer.encode(&texts)?;
+        ids.iter_mut().try_for_each(|ids| clip.cut(ids))?;
+        let mut computed = 0;
+        for run in cut_evenly(&ids.iter().map(Vec::len).collect::<Vec<_>>(), TEACHER_TOKENS) {
+            if (self.should_stop)() {
+                return Err(Error::stopped(STOPPED));
+            }
+            let wanted: Vec<Digest> = missing[run.clone()].iter().map(|i| digests[*i]).collect();
+            computed += self.store.fill(&wanted, |places| {
+                let tokens: Vec<&[u32]> = places.iter().map(|place| ids[run.start + place].as_slice()).collect();
+                let rows = clip.pooled(&Tokens::pack(&tokens, 0)?, None)?.flatten_all()?.to_vec1()?;
+                require_finite(&rows, tokens.len(), |row| texts[run.start + places[row]])?;
+                Ok(rows)
+            })?;
+        }
+        Ok(computed)
+    }
+
+    /// Gives back the memory of its weights.
+    pub fn unload(&mut self) {
+        self.loaded = None;
     }
 }
 
-/// Tokens of the Spanish captions and targets of the English ones, from the cache or computed into it.
-pub fn dataset(config: &Config, pairs: Vec<Pair>, tokenizer: &TextTokenizer, teacher: &mut Teacher) -> Result<Dataset> {
-    let spanish: Vec<&str> = pairs.iter().map(|p| p.es.as_str()).collect();
-    let english: Vec<&str> = pairs.iter().map(|p| p.en.as_str()).collect();
-    let key = teacher.key.of_captions(&english);
-    let dim = ClipConfig::from_folder(teacher.folder)?.text()?.hidden_size;
-    let mut plan = None;
-    let targets = Targets::open_or_compute(Path::new(&config.data.cache_dir), &key, pairs.len(), dim, |start| {
-        if (teacher.should_stop)() {
-            return Err(Error::stopped(STOPPED));
+/// An error that names the first of the captions whose row of numbers has one that is not finite.
+fn require_finite<'a>(rows: &[f32], captions: usize, caption: impl Fn(usize) -> &'a str) -> Result<()> {
+    match rows.iter().position(|number| !number.is_finite()) {
+        None => Ok(()),
+        Some(at) => {
+            let caption = caption(at / (rows.len() / captions));
+            let what = format!("the teacher's feature of the caption `{caption}` is not finite");
+            Err(Error::new(what).hint("the teacher's weights may be broken; fetch them again"))
         }
-        let (clip, clip_tokenizer) = teacher.get()?;
-        if plan.is_none() {
-            let mut ids = clip_tokenizer.encode(&english)?;
-            ids.iter_mut().try_for_each(|ids| clip.cut(ids))?;
-            tracing::info!("computing the teacher's features of {} captions", pairs.len() - start);
-            let runs = cut_by_tokens(ids[start..].iter().map(Vec::len), TEACHER_TOKENS).into_iter();
-            plan = Some((ids, runs, progress((pairs.len() - start) as u64, "teacher features")));
-        }
-        let (ids, runs, bar) = plan.as_mut().ok_or_else(|| Error::new("no captions"))?;
-        let run = runs.next().ok_or_else(|| Error::new("no captions"))?;
-        let features = clip.pooled(&Tokens::pack(&ids[start..start + run.len()], 0)?, None)?;
-        bar.inc(run.len() as u64);
-        Ok(features.flatten_all()?.to_vec1()?)
-    })?;
-    if targets.computed == 0 {
-        tracing::info!("the teacher's features of {} captions are in the cache", pairs.len());
     }
-    Ok(Dataset { tokens: tokenizer.encode(&spanish)?, targets, pairs })
 }

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::Dataset;
+use super::dataset::Batches;
 use super::loss::Objective;
 use super::optimizer::Optimizer;
 use super::schedule::{factor, total_steps};
-use super::step::{MicroBatches, validate};
+use super::step::{MicroBatches, PairBatch, validate};
 use crate::config::Config;
 use crate::config::limits::Limits;
 use crate::config::recipe::Monitor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::models::Student;
 use crate::nn::{Dropout, Gradients, on_pool};
 use crate::record::Logged;
@@ -20,6 +21,9 @@ use crate::runs::journal::Diverged;
 use crate::runs::state::{Limit, Measured};
 use crate::runs::{Journal, State};
 use crate::ui::console::progress;
+
+/// Pairs of a validation set that are in memory at once.
+const VALIDATED_AT_ONCE: usize = 8192;
 
 /// How a run ended.
 pub struct Summary {
@@ -46,9 +50,9 @@ pub struct Task<'a> {
     /// The loss.
     pub objective: &'a Objective,
     /// The pairs to learn from.
-    pub train: &'a Dataset,
+    pub train: &'a Dataset<'a>,
     /// The pairs to validate on, where there are any.
-    pub val: Option<&'a Dataset>,
+    pub val: Option<&'a Dataset<'a>>,
     /// Measures val/recall@1, where that is wanted.
     pub recall: Option<&'a Measure<'a>>,
 }
@@ -159,35 +163,54 @@ impl<'a> Trainer<'a> {
         let bar = progress(batches as u64, &format!("epoch {}", self.state.epoch));
         bar.set(self.state.batches as u64);
         let mut work = Work::default();
-        for batch in order.chunks(batch_size).skip(self.state.batches) {
-            if self.state.limit(self.config) == Some(Limit::Steps) {
-                break;
+        let rest = &order[order.len().min(self.state.batches * batch_size)..];
+        let flow = self.task.train.with_batches(rest, batch_size, |coming| {
+            while self.state.batches < batches && self.state.limit(self.config) != Some(Limit::Steps) {
+                let Some((indices, batch)) = self.next(coming)? else { return Ok(Flow::Stop) };
+                let loss = self.step(indices, &batch, &mut work)?;
+                bar.inc(1);
+                bar.message(format!("loss {loss:.4}, {:.0} tokens/s", work.tokens_per_sec().unwrap_or_default()));
+                let stop = (self.should_stop)();
+                // At the end of the epoch a checkpoint follows anyway.
+                let due = self.state.batches < batches
+                    && self.config.logging.checkpoint_every.due(self.state.steps, self.journal.since_saved());
+                if stop || due {
+                    self.save_between()?;
+                }
+                if stop {
+                    return Ok(Flow::Stop);
+                }
             }
-            let loss = self.step(batch, &mut work)?;
-            bar.inc(1);
-            bar.message(format!("loss {loss:.4}, {:.0} tokens/s", work.tokens_per_sec().unwrap_or_default()));
-            let stop = (self.should_stop)();
-            // At the end of the epoch a checkpoint follows anyway.
-            let due = self.state.batches < batches
-                && self.config.logging.checkpoint_every.due(self.state.steps, self.journal.since_saved());
-            if stop || due {
-                require_finite(self.task.student, None, &self.state)?;
-                self.averaged(|this| {
-                    this.save_last();
-                    Ok(())
-                })?;
-            }
-            if stop {
-                return Ok(Flow::Stop);
-            }
+            Ok(Flow::Continue)
+        })?;
+        if flow == Flow::Stop {
+            return Ok(flow);
         }
         drop(bar);
         let is_cut = self.state.batches < batches;
         self.averaged(|this| this.end_epoch(work, is_cut))
     }
 
-    /// One step: the loss of `batch`, its gradient and the update; returns the loss.
-    fn step(&mut self, batch: &[usize], work: &mut Work) -> Result<f64> {
+    /// The next batch; none, and all that was learnt is saved, if the run was asked to stop while the teacher computed its
+    /// features.
+    fn next<'b>(&mut self, coming: &mut Batches<'b>) -> Result<Option<(&'b [usize], PairBatch)>> {
+        match coming.next() {
+            Some(Err(error)) if error.kind() == Kind::Stopped => self.save_between().map(|()| None),
+            next => next.unwrap_or_else(|| Err(Error::new("the epoch has no batch left"))).map(Some),
+        }
+    }
+
+    /// A checkpoint within an epoch.
+    fn save_between(&mut self) -> Result<()> {
+        require_finite(self.task.student, None, &self.state)?;
+        self.averaged(|this| {
+            this.save_last();
+            Ok(())
+        })
+    }
+
+    /// One step: the loss of `batch`, the pairs `indices`, its gradient and the update; returns the loss.
+    fn step(&mut self, indices: &[usize], batch: &PairBatch, work: &mut Work) -> Result<f64> {
         let Task { student, objective, train, .. } = self.task;
         let (began, learn_rate) = (Instant::now(), self.learn_rate_at(self.state.steps));
         let [hidden, attention] = self.dropout;
@@ -196,7 +219,7 @@ impl<'a> Trainer<'a> {
         let (grads, optimizer) = (&mut self.grads, &mut self.optimizer);
         let (loss, norm) = on_pool(|| {
             grads.clear()?;
-            let parts = MicroBatches::new(student, train, batch, micro_batch_tokens);
+            let parts = MicroBatches::new(student, batch, micro_batch_tokens);
             let loss = parts.loss_and_gradients(objective, Some(&dropout), grads)?;
             if is_first {
                 audit(student, grads)?;
@@ -210,11 +233,13 @@ impl<'a> Trainer<'a> {
         if !loss.is_finite() || !norm.is_finite() {
             let (epoch, step) = (self.state.epoch, self.state.steps + 1);
             let diverged = Diverged { epoch, step, learn_rate, loss, gradient_norm: norm };
-            let report = self.journal.write_diverged(batch.iter().map(|i| (*i, &train.pairs[*i])), &diverged);
+            let report = self
+                .journal
+                .write_diverged(indices.iter().filter_map(|i| Some((*i, train.pairs().pair(*i).ok()?))), &diverged);
             return Err(told_diverged(&diverged, report));
         }
-        let (secs, tokens) = (began.elapsed().as_secs_f64(), batch.iter().map(|i| train.tokens[*i].len()).sum());
-        self.state.add_step(loss, batch.len(), secs);
+        let (secs, tokens) = (began.elapsed().as_secs_f64(), batch.token_count());
+        self.state.add_step(loss, indices.len(), secs);
         work.add(secs, tokens);
         self.logged.add(secs, tokens);
         if self.state.steps.is_multiple_of(self.config.logging.log_every) {
@@ -274,9 +299,18 @@ impl<'a> Trainer<'a> {
     fn validate(&self) -> Result<Option<Option<f64>>> {
         let Task { student, objective, val, .. } = self.task;
         let Limits { batch_size, micro_batch_tokens, .. } = self.config.limits;
-        let validated =
-            val.map(|data| validate(student, objective, data, batch_size, micro_batch_tokens, self.should_stop));
-        let validated = validated.transpose()?;
+        // A loss of single pairs does not depend on the batches.
+        let size = if objective.needs_whole_batch() { batch_size } else { VALIDATED_AT_ONCE };
+        let validated = val.map(|data| {
+            data.with_batches(&data.order(0, 0, false), size, |batches| {
+                let mut batches = batches.map(|batch| batch.map(|(_, batch)| batch));
+                validate(student, objective, data.len(), &mut batches, micro_batch_tokens, self.should_stop)
+            })
+        });
+        let validated = match validated.transpose() {
+            Err(error) if error.kind() == Kind::Stopped => Some(None), // while the teacher computed their features
+            validated => validated?,
+        };
         require_finite(student, validated.flatten(), &self.state)?;
         Ok(if validated == Some(None) { None } else { Some(validated.flatten()) })
     }
