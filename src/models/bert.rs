@@ -1,5 +1,5 @@
-//! The student's encoder: BERT (Devlin et al. 2018) and related models, as transformers saves them. How they differ is in
-//! the table of [`kinds`](super::kinds).
+//! The student's encoder: BERT (Devlin et al. 2018) and related models, as transformers saves them. How they differ is
+//! in the table of [`kinds`](super::kinds).
 
 use std::path::Path;
 

@@ -194,8 +194,8 @@ impl ClipConfig {
     }
 }
 
-/// A tower's part of a CLIP's configuration. Where there is a `text_config_dict` (or `vision_config_dict`), as in the files
-/// of 2021, it and the defaults replace all of `text_config`.
+/// A tower's part of a CLIP's configuration. Where there is a `text_config_dict` (or `vision_config_dict`), as in the
+/// files of 2021, it and the defaults replace all of `text_config`.
 fn tower_config<T: DeserializeOwned + Default>(file: &Map<String, Value>, key: &str) -> Result<T> {
     let old_key = format!("{key}_dict");
     let given = |key: &str| file.get(key).filter(|value| !value.is_null());
@@ -207,15 +207,16 @@ fn tower_config<T: DeserializeOwned + Default>(file: &Map<String, Value>, key: &
     serde_json::from_value(value.clone()).context(|| key.to_owned())
 }
 
-/// Finds a CLIP's tower, one of whose tensors has a name that ends with `end`; [`Weights::model`] is then the tower. Returns
-/// the prefix of the projections' names.
+/// Finds a CLIP's tower, one of whose tensors has a name that ends with `end`; [`Weights::model`] is then the tower.
+/// Returns the prefix of the projections' names.
 pub(super) fn find_tower(weights: &mut Weights, end: &str) -> Result<String> {
     let prefix = weights.find_prefix(end)?;
     let outer = ["text_model.", "vision_model."].iter().find_map(|tower| prefix.strip_suffix(tower));
     Ok(outer.unwrap_or(prefix).to_owned())
 }
 
-/// What to make of a tensor that the tower below `prefix` did not load; `outer` is the prefix of the projections' names.
+/// What to make of a tensor that the tower below `prefix` did not load; `outer` is the prefix of the projections'
+/// names.
 pub(super) fn leftover(outer: &str, prefix: &str, name: &str) -> Leftover {
     let of_others = |below: &str| {
         matches!(below, "visual_projection.weight" | "text_projection.weight" | "logit_scale")

@@ -151,8 +151,8 @@ impl ClipText {
 }
 
 impl Module for ClipText {
-    /// [`ClipText::pooled`] of ids `[n, length]` (u32). CLIP pads with its end-of-text token, so each row is cut after its
-    /// first one.
+    /// [`ClipText::pooled`] of ids `[n, length]` (u32). CLIP pads with its end-of-text token, so each row is cut after
+    /// its first one.
     fn forward(&self, ids: &Tensor) -> candle_core::Result<Tensor> {
         let mut sequences = ids.to_vec2::<u32>()?;
         sequences.iter_mut().try_for_each(|ids| self.cut(ids))?;

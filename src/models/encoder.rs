@@ -26,8 +26,8 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// A tape that does not record the embeddings and the first `frozen` layers: the backward pass ends above them. With
-    /// `None` it records everything.
+    /// A tape that does not record the embeddings and the first `frozen` layers: the backward pass ends above them.
+    /// With `None` it records everything.
     pub fn above(frozen: Option<usize>) -> Self {
         Self { frozen, ..Self::default() }
     }
@@ -100,8 +100,8 @@ impl Encoder {
         on_pool(|| self.run(embeddings, batch, tape, None))
     }
 
-    /// The pooled states `[sequences, hidden]`, without dropout. Where pooling takes one token's state, everything after the
-    /// last attention is computed for that token only.
+    /// The pooled states `[sequences, hidden]`, without dropout. Where pooling takes one token's state, everything
+    /// after the last attention is computed for that token only.
     pub fn forward_pooled(&self, embeddings: &Tensor, tokens: &Tokens, pooling: Pooling) -> Result<Tensor> {
         let layers = match &self.layers {
             Layers::Trained(stack) => stack.layers.len(),

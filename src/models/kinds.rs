@@ -1,7 +1,7 @@
 //! The kinds of models that themo computes, by the `model_type` of their `config.json`.
 //!
-//! One table says how they differ. Kinds that are not in it, and settings by which a model computes something that themo
-//! does not, are refused by name. Source: transformers 5.24, `models/*/modeling_*.py`.
+//! One table says how they differ. Kinds that are not in it, and settings by which a model computes something that
+//! themo does not, are refused by name. Source: transformers 5.24, `models/*/modeling_*.py`.
 
 use serde_json::{Map, Value};
 
@@ -161,8 +161,8 @@ impl Kind {
         Ok(kind)
     }
 
-    /// The keys of this kind's configuration that BERT's has under other names: (its own, BERT's, whether this kind accepts
-    /// BERT's too).
+    /// The keys of this kind's configuration that BERT's has under other names: (its own, BERT's, whether this kind
+    /// accepts BERT's too).
     pub(super) fn renamed_keys(&self) -> &'static [(&'static str, &'static str, bool)] {
         match self.names {
             Names::DistilBert => &[

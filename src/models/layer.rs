@@ -1,7 +1,8 @@
 //! One layer of the encoder: attention and a feed-forward block, each followed by a fused "add to the stream, then
 //! normalise".
 //!
-//! The *stream* is what runs around the branches: the sum itself in CLIP (norms come first), the normalised sum in BERT.
+//! The *stream* is what runs around the branches: the sum itself in CLIP (norms come first), the normalised sum in
+//! BERT.
 
 use candle_core::Tensor;
 
@@ -132,8 +133,8 @@ impl Layer {
         Ok((output, stream, saved))
     }
 
-    /// From the gradients of the output and, in CLIP, of the stream: adds to those of the parameters and returns those of
-    /// the input and the stream.
+    /// From the gradients of the output and, in CLIP, of the stream: adds to those of the parameters and returns those
+    /// of the input and the stream.
     pub(super) fn backward(
         &self, saved: SavedLayer, doutput: Tensor, dstream: Option<Tensor>, batch: Batch, grads: &mut Gradients,
     ) -> Result<(Tensor, Option<Tensor>)> {
@@ -177,8 +178,8 @@ impl FrozenLayer {
         self.norm_mlp.normed(Some(&stream(self.norm_first, &normed)), &self.down.forward(&activated)?, None)
     }
 
-    /// [`Self::forward`] with bf16 tensors where the next matmul would round its input to bf16 anyway. The stream stays f32,
-    /// and so does a norm's output that is the stream or, with `is_last`, the result.
+    /// [`Self::forward`] with bf16 tensors where the next matmul would round its input to bf16 anyway. The stream stays
+    /// f32, and so does a norm's output that is the stream or, with `is_last`, the result.
     pub(super) fn forward_bf16(
         &self, before: Normed, tokens: &Tokens, single: Option<&Tensor>, is_last: bool,
     ) -> Result<Normed> {

@@ -1,5 +1,5 @@
-//! The modules of [`nn`](crate::nn) from the tensors of a VarBuilder, loaded as candle-nn's own are: the sizes, the path,
-//! and here also the [`Params`], in which what is trained is listed under its path.
+//! The modules of [`nn`](crate::nn) from the tensors of a VarBuilder, loaded as candle-nn's own are: the sizes, the
+//! path, and here also the [`Params`], in which what is trained is listed under its path.
 
 use candle_core::{Shape, Tensor};
 use candle_nn::VarBuilder;

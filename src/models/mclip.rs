@@ -73,8 +73,8 @@ impl MclipConfig {
         Ok(config)
     }
 
-    /// The `model_type` of the encoder: that in config.json, else the longest one that its name contains. "bert" alone does
-    /// not count (`xlm-r-bert-base-nli-...` is an XLM-R).
+    /// The `model_type` of the encoder: that in config.json, else the longest one that its name contains. "bert" alone
+    /// does not count (`xlm-r-bert-base-nli-...` is an XLM-R).
     fn kind_of_base(&self, named: &str) -> Option<&'static str> {
         let own = self.other.get("model_type").and_then(Value::as_str);
         let students = || KINDS.iter().filter(|kind| kind.role == Role::Student).map(|kind| kind.model_type);

@@ -81,7 +81,8 @@ impl Head {
 /// Name of the file that makes a folder a themo checkpoint.
 pub const HEAD_FILE: &str = "themo.json";
 
-/// What a themo checkpoint holds besides the BERT, which has `model.safetensors` for itself as in transformers' folders.
+/// What a themo checkpoint holds besides the BERT, which has `model.safetensors` for itself as in transformers'
+/// folders.
 const HEAD_WEIGHTS: &str = "head.safetensors";
 
 /// The names of the head's tensors, in checkpoints of either Themo.
@@ -137,7 +138,8 @@ impl Student {
         Self::build(folder, weights, head, (!trained).then_some(seed), compute, Params::new(compute.backend))
     }
 
-    /// A trained student as its checkpoint folder describes it, frozen: it has no backward pass and lists no parameters.
+    /// A trained student as its checkpoint folder describes it, frozen: it has no backward pass and lists no
+    /// parameters.
     pub fn from_checkpoint(folder: &Path, compute: &Compute) -> Result<Self> {
         let (weights, head) = (open(folder, compute)?, read_json(&folder.join(HEAD_FILE))?);
         Self::build(folder, weights, head, None, compute, Params::frozen(compute.backend))
@@ -295,8 +297,8 @@ impl Student {
         self.bert.backward(batch, saved.tape, &dstates, grads)
     }
 
-    /// Writes into `folder` what `AutoModel.from_pretrained(folder, add_pooling_layer=False)` of transformers loads as it
-    /// is, `model.safetensors` with the encoder under its own names and `config.json`, and besides that the head:
+    /// Writes into `folder` what `AutoModel.from_pretrained(folder, add_pooling_layer=False)` of transformers loads as
+    /// it is, `model.safetensors` with the encoder under its own names and `config.json`, and besides that the head:
     /// `head.safetensors` (`projection.*`, `final_norm.*`) and `themo.json`. The tokenizer's own files are the caller's.
     pub fn save(&self, folder: &Path, tokenizer: TokenizerFacts) -> Result<()> {
         save(&self.params, |name| !is_of_head(name), &folder.join("model.safetensors"))?;
@@ -309,10 +311,10 @@ impl Student {
         write(HEAD_FILE, serde_json::to_string_pretty(&self.head)?)
     }
 
-    /// The BERT's own `config.json`, with what is true of the files beside it: the type of the numbers, the class without
-    /// a head, and the padding's id (which some configurations lack, BETO's among them; where positions are counted from
-    /// it, it stays as it is). Where the file names no `model_type`, the tokenizer's class was decided without it, and must
-    /// stay the same with it.
+    /// The BERT's own `config.json`, with what is true of the files beside it: the type of the numbers, the class
+    /// without a head, and the padding's id (which some configurations lack, BETO's among them; where positions are
+    /// counted from it, it stays as it is). Where the file names no `model_type`, the tokenizer's class was decided
+    /// without it, and must stay the same with it.
     fn saved_config(&self, tokenizer: TokenizerFacts) -> Value {
         let BertConfig { kind, file, .. } = &self.bert.config;
         let mut file = file.clone();

@@ -36,8 +36,8 @@ enum Format {
 }
 
 impl WeightFile {
-    /// Opens a file. Its first bytes decide the format, whatever its name; where they are of neither format, the name decides
-    /// which format's error is reported.
+    /// Opens a file. Its first bytes decide the format, whatever its name; where they are of neither format, the name
+    /// decides which format's error is reported.
     pub fn open(path: PathBuf) -> Result<Self> {
         let map = map(&path)?;
         refuse_stand_ins(&map).context(|| path.display().to_string())?;
@@ -128,7 +128,8 @@ fn header(file: &[u8]) -> Result<(usize, Metadata)> {
     if length > HEADER {
         return Err(Error::new(format!("its header has {length} bytes, more than the {HEADER} that are read")));
     }
-    // This checks that the tensors have the sizes of their shapes and follow one another without gaps to the file's end.
+    // This checks that the tensors have the sizes of their shapes and follow one another without gaps to the file's
+    // end.
     let (length, metadata) = SafeTensors::read_metadata(file)?;
     let data_start = length + 8;
     serde_json::from_slice::<UniqueKeys>(&file[8..data_start])?; // of two tensors with one name, the crate keeps one

@@ -1,5 +1,6 @@
-//! Files of weights. [`Weights`] reads a model's, of safetensors or of PyTorch ([`pickle`]), and sees through what wrappers
-//! put before the names ([`names`], which also knows where each kind of model has its layers); [`save()`] writes safetensors.
+//! Files of weights. [`Weights`] reads a model's, of safetensors or of PyTorch ([`pickle`]), and sees through what
+//! wrappers put before the names ([`names`], which also knows where each kind of model has its layers); [`save()`]
+//! writes safetensors.
 
 mod file;
 pub mod names;

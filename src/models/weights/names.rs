@@ -74,8 +74,8 @@ pub fn layer<'a>(names: Names, vb: &VarBuilder<'a>, index: usize) -> LayerPaths<
 /// Parts of a name that PyTorch's wrappers (data-parallel, compiled, sharded, checkpointed modules) put into it.
 const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
-/// A tensor's name without wrappers, in today's spelling: checkpoints converted from TensorFlow call a LayerNorm's tensors
-/// gamma and beta.
+/// A tensor's name without wrappers, in today's spelling: checkpoints converted from TensorFlow call a LayerNorm's
+/// tensors gamma and beta.
 pub(super) fn plain(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
     let name = parts.join(".");

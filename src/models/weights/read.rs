@@ -17,10 +17,10 @@ use crate::error::{Error, Result, ResultExt, first_few};
 /// The tensors of a checkpoint: what candle's VarBuilders of a model read from ([`Self::below`]). Each is read from the
 /// memory-mapped file when it is asked for, as a variable, so that a parameter takes over its memory without a copy.
 ///
-/// A VarBuilder alone does not do three things. The names of a model may have a prefix: [`Self::find_prefix`] finds it. A
-/// missing tensor is not an error at once: zeros stand in for it, and [`Self::finish`] reports all missing tensors together,
-/// with those of the files that nobody asked for. And what the files hold decides what is loaded ([`Self::has`],
-/// [`Self::shape`], [`Self::find_beside`]).
+/// A VarBuilder alone does not do three things. The names of a model may have a prefix: [`Self::find_prefix`] finds it.
+/// A missing tensor is not an error at once: zeros stand in for it, and [`Self::finish`] reports all missing tensors
+/// together, with those of the files that nobody asked for. And what the files hold decides what is loaded
+/// ([`Self::has`], [`Self::shape`], [`Self::find_beside`]).
 pub struct Weights {
     path: PathBuf,
     files: Vec<WeightFile>,
@@ -35,8 +35,8 @@ pub struct Weights {
 struct Asked {
     found: BTreeSet<String>,
     missing: Vec<String>,
-    /// Bytes of zeros that may still stand in for missing tensors: altogether no more than the files have, whatever sizes a
-    /// configuration asks for.
+    /// Bytes of zeros that may still stand in for missing tensors: altogether no more than the files have, whatever
+    /// sizes a configuration asks for.
     spare: usize,
 }
 
@@ -92,8 +92,8 @@ impl Weights {
         self.files[place.file].shape(&place.name)
     }
 
-    /// Finds the model of which one tensor's name ends with `end`; returns what stands before that. Where there is none, the
-    /// prefix stays empty, and the tensors will be reported missing.
+    /// Finds the model of which one tensor's name ends with `end`; returns what stands before that. Where there is
+    /// none, the prefix stays empty, and the tensors will be reported missing.
     ///
     /// # Errors
     /// If the files hold several such models, and no known prefix decides between them.
@@ -117,8 +117,9 @@ impl Weights {
         &self.prefix
     }
 
-    /// What stands before the names of modules beside the encoder: the parts of its prefix, the longest first, and nothing.
-    /// (For an encoder below `model.transformer.`, a projection may be below `model.` or at the top, and nowhere else.)
+    /// What stands before the names of modules beside the encoder: the parts of its prefix, the longest first, and
+    /// nothing. (For an encoder below `model.transformer.`, a projection may be below `model.` or at the top, and
+    /// nowhere else.)
     fn holders(&self) -> impl Iterator<Item = &str> {
         let inner = self.prefix.strip_suffix('.').unwrap_or(&self.prefix);
         let cuts = inner.rmatch_indices('.').map(|(at, _)| &inner[..=at]);
@@ -185,8 +186,8 @@ impl Weights {
         Ok(values)
     }
 
-    /// Fails if a tensor was missing, or if one that nobody asked for is a [`Leftover::Fault`] by `leftover`, which gets its
-    /// full name. Logs which parts of the files were left out.
+    /// Fails if a tensor was missing, or if one that nobody asked for is a [`Leftover::Fault`] by `leftover`, which
+    /// gets its full name. Logs which parts of the files were left out.
     pub fn finish(&self, leftover: impl Fn(&str) -> Leftover) -> Result<()> {
         let asked = self.asked();
         let (mut unexpected, mut heads) = (Vec::new(), BTreeMap::<&str, usize>::new());

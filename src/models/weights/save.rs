@@ -37,7 +37,8 @@ pub fn write_tensors(
         .hint(|| "check the free space and the permissions of the folder")
 }
 
-/// The bytes of a safetensors file, with `metadata` in the order of its keys: the crate's own order differs from run to run.
+/// The bytes of a safetensors file, with `metadata` in the order of its keys: the crate's own order differs from run to
+/// run.
 pub fn to_bytes(tensors: BTreeMap<&str, Tensor>, metadata: BTreeMap<String, String>) -> Result<Vec<u8>> {
     const METADATA: &str = "__metadata__";
     let mut bytes = safetensors::serialize(tensors, Some(metadata.clone().into_iter().collect()))?;

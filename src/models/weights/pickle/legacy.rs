@@ -1,6 +1,6 @@
-//! The format of PyTorch before 1.6 (and of `torch.save(..., _use_new_zipfile_serialization=False)`): one after another,
-//! the pickles of a magic number, of the format's version, of the system's properties, of the objects, and of the list of
-//! storages; then each of these storages, its number of elements (i64) and the raw elements.
+//! The format of PyTorch before 1.6 (and of `torch.save(..., _use_new_zipfile_serialization=False)`): one after
+//! another, the pickles of a magic number, of the format's version, of the system's properties, of the objects, and of
+//! the list of storages; then each of these storages, its number of elements (i64) and the raw elements.
 
 use std::collections::BTreeMap;
 

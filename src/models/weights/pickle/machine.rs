@@ -30,8 +30,8 @@ pub(super) enum Object<'a> {
     Known(Known),
     /// A storage by its persistent id, which is a tuple.
     Storage(usize),
-    /// A tensor by the arguments of `_rebuild_tensor` or `_rebuild_tensor_v2`; in files from before these, a new one by its
-    /// type, until BUILD replaces that by the arguments.
+    /// A tensor by the arguments of `_rebuild_tensor` or `_rebuild_tensor_v2`; in files from before these, a new one by
+    /// its type, until BUILD replaces that by the arguments.
     Tensor(usize),
     /// A tensor by the arguments of `_rebuild_tensor_v3`, which has the element type beside the storage.
     Typed(usize),
@@ -43,8 +43,8 @@ pub(super) enum Object<'a> {
 #[derive(Clone, Copy)]
 #[rustfmt::skip]
 pub(super) enum Known {
-    OrderedDict, Rebuild, RebuildV2, RebuildV3, Parameter, ParameterClass, Class(Dtype), Size, Device, Untyped, Storage(Dtype),
-    Type(Dtype),
+    OrderedDict, Rebuild, RebuildV2, RebuildV3, Parameter, ParameterClass, Class(Dtype), Size, Device, Untyped,
+    Storage(Dtype), Type(Dtype),
 }
 
 /// The pickle machine: see Python's pickletools.
@@ -293,7 +293,8 @@ impl<'a> Machine<'a> {
                     _ if n > 8 => Object::Plain,
                     (bits, unused) => Object::Int(bits.unbounded_shl(unused).unbounded_shr(unused)),
                 },
-                // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8; Python 2's SHORT_BINSTRING, BINSTRING; SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
+                // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8; Python 2's SHORT_BINSTRING, BINSTRING; SHORT_BINBYTES,
+                // BINBYTES, BINBYTES8, BYTEARRAY8
                 0x8c | b'X' | 0x8d | b'U' | b'T' => str::from_utf8(self.take(n)?).map_or(Object::Plain, Object::Str),
                 b'C' | b'B' | 0x8e | 0x96 => self.take(n).map(|_| Object::Plain)?,
                 // EMPTY_LIST, EMPTY_SET, FROZENSET; EMPTY_DICT; EMPTY_TUPLE, TUPLE, TUPLE1, TUPLE2, TUPLE3

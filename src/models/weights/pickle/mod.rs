@@ -1,10 +1,10 @@
 //! PyTorch's checkpoints (`pytorch_model.bin`, `torch.save`, PyTorch Lightning's `.ckpt`), read without Python.
 //!
-//! There are two formats, both of `torch/serialization.py`: a zip (`archive.rs`) since PyTorch 1.6, and a row of pickles
-//! and raw storages (`legacy.rs`) before. In both one pickle describes the tensors: `machine.rs` runs it, `state.rs`
-//! finds the state dict in what it builds. The opcodes are those of Python's `pickletools`. Nothing that a pickle names
-//! is ever imported or called: the few globals that build tensors are interpreted here, and others are carried as inert
-//! markers, which may not be part of the state dict.
+//! There are two formats, both of `torch/serialization.py`: a zip (`archive.rs`) since PyTorch 1.6, and a row of
+//! pickles and raw storages (`legacy.rs`) before. In both one pickle describes the tensors: `machine.rs` runs it,
+//! `state.rs` finds the state dict in what it builds. The opcodes are those of Python's `pickletools`. Nothing that a
+//! pickle names is ever imported or called: the few globals that build tensors are interpreted here, and others are
+//! carried as inert markers, which may not be part of the state dict.
 
 use std::borrow::Cow;
 use std::fs::File;
