@@ -4,11 +4,18 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// Writes `bytes` to `path` so that a crash leaves the old file or the new one; makes missing folders.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// [`write_atomic`] of `value` as indented JSON with a final line end.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_atomic(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes())
 }
 
 /// [`write_atomic`] for content that is produced piece by piece.

@@ -56,7 +56,7 @@
 //! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), prepared sets of pairs |
 //! | [`cache`] | what was computed once: digests of files, and a store for each model's features, found by their content |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path; the layers as candle modules |
-//! | [`fs`], [`download`], [`device`], [`interval`], [`signals`], [`rng`], [`guide`] | files written whole, downloads, devices, intervals, signals, random numbers; the manual |
+//! | [`fs`], [`download`], [`device`], [`interval`], [`clock`], [`signals`], [`rng`], [`guide`] | files written whole, downloads, devices, intervals, the time, signals, random numbers; the manual |
 //! | [`error`] | the one error type |
 //!
 //! # One packed encoder, explicit backward
@@ -68,6 +68,7 @@
 
 pub mod cache;
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod data;

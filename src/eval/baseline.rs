@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::data::image::settings_file;
 use crate::data::tokens::{TOKENIZER_FILES, tokenizer_files};
 use crate::error::{Error, Result, ResultExt};
-use crate::fs::write_atomic;
+use crate::fs::write_json;
 use crate::hub::Part;
 use crate::models::MclipConfig;
 use crate::models::folder::model_files;
@@ -111,7 +111,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 }
 
 fn keep<T: Serialize>(path: &Path, scores: T) -> Result<T> {
-    write_atomic(path, (serde_json::to_string_pretty(&scores)? + "\n").as_bytes())?;
+    write_json(path, &scores)?;
     Ok(scores)
 }
 

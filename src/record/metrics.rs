@@ -1,6 +1,5 @@
 //! `metrics.csv`: one row a logged step, empty where nothing was measured.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -9,6 +8,9 @@ use super::Logged;
 use super::append::AppendFile;
 use crate::error::Result;
 use crate::fs::write_error;
+
+/// The file's name in the folder of a run.
+pub const METRICS: &str = "metrics.csv";
 
 /// An open metrics.csv.
 #[derive(Debug)]
@@ -28,19 +30,19 @@ impl Metrics {
         file.read_to_end(&mut bytes).map_err(failed)?;
         let names = Logged::default().values().map(|(name, _)| name);
         let columns = names.len() - usize::from(!with_recall);
-        let header = format!("epoch,step,{}\n", names[..columns].join(","));
-        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-        let mut kept = lines.next().filter(|line| *line == header.as_bytes()).map_or(0, <[u8]>::len);
+        let header: Vec<&str> = ["epoch", "step"].into_iter().chain(names).take(2 + columns).collect();
+        let mut found = records(&bytes);
+        let mut kept = found.next().filter(|(first, _)| *first == header).map_or(0, |(_, end)| end);
         let mut there = 0;
-        for line in lines.take(if kept > 0 { rows } else { 0 }) {
-            (kept, there) = (kept + line.len(), there + 1);
+        for (_, end) in found.take(if kept > 0 { rows } else { 0 }) {
+            (kept, there) = (end, there + 1);
         }
         if there < rows {
             tracing::warn!("{} has lost {} rows", path.display(), rows - there);
         }
         let mut metrics = Self { file: AppendFile::new(path, file, kept as u64)?, rows: there, columns };
         if kept == 0 {
-            metrics.file.push(header.as_bytes());
+            metrics.file.push(&line(&header));
             metrics.flush()?;
         }
         Ok(metrics)
@@ -48,16 +50,11 @@ impl Metrics {
 
     /// Adds the row of one step. Numbers have as many digits as it takes to read the same value back.
     pub fn write(&mut self, logged: &Logged) {
-        let mut row = format!("{},{}", logged.epoch, logged.step);
-        for (_, value) in logged.values().into_iter().take(self.columns) {
-            row.push(',');
-            if let Some(value) = value {
-                // Writing to a String cannot fail. Debug, unlike Display, writes 1e-10 and not 0.0000000001.
-                let _ = write!(row, "{value:?}");
-            }
-        }
-        row.push('\n');
-        self.file.push(row.as_bytes());
+        let mut row = vec![logged.epoch.to_string(), logged.step.to_string()];
+        // Debug, unlike Display, writes 1e-10 and not 0.0000000001.
+        let cell = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:?}"));
+        row.extend(logged.values().into_iter().take(self.columns).map(|(_, value)| cell(value)));
+        self.file.push(&line(&row));
         self.rows += 1;
     }
 
@@ -79,9 +76,31 @@ impl Metrics {
 
 /// Epoch and step of the last row of a metrics.csv.
 pub fn last_row(path: &Path) -> Option<(usize, usize)> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let mut cells = text.rsplit_once('\n')?.0.lines().last()?.split(',');
-    Some((cells.next()?.parse().ok()?, cells.next()?.parse().ok()?))
+    let (last, _) = records(&std::fs::read(path).ok()?).last()?;
+    let number = |cell: &[u8]| std::str::from_utf8(cell).ok()?.parse().ok();
+    Some((number(last.get(0)?)?, number(last.get(1)?)?))
+}
+
+/// A line with these cells.
+fn line(cells: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    // Writing to memory cannot fail.
+    let _ = writer.write_record(cells);
+    writer.into_inner().unwrap_or_default()
+}
+
+/// The records of the whole lines in `bytes`, each with the offset at which it ends. A last line without its end, which
+/// a killed run left, is none.
+fn records(bytes: &[u8]) -> impl Iterator<Item = (csv::ByteRecord, usize)> {
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    // No cell is ever quoted: a quotation mark is damage, and must not hide the lines that follow.
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).flexible(true).quoting(false).from_reader(&bytes[..whole]);
+    std::iter::from_fn(move || {
+        let mut record = csv::ByteRecord::new();
+        let is_one = reader.read_byte_record(&mut record).ok()?;
+        is_one.then(|| (record, reader.position().byte() as usize))
+    })
 }
 
 #[cfg(test)]
@@ -91,7 +110,7 @@ mod tests {
     #[test]
     fn rows_are_there_at_once_and_read_back_exactly() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("metrics.csv");
+        let path = dir.path().join(METRICS);
         let mut metrics = Metrics::open(&path, 0, false).unwrap();
         let loss = f64::from(0.1f32) / 3.0;
         metrics.write(&Logged { step: 50, train_loss: Some(loss), lr: Some(8e-5), ..Logged::default() });
@@ -110,7 +129,7 @@ mod tests {
     #[test]
     fn a_resumed_run_cuts_the_file_back_to_whole_rows() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("metrics.csv");
+        let path = dir.path().join(METRICS);
         let mut metrics = Metrics::open(&path, 0, false).unwrap();
         (1..=3).for_each(|step| metrics.write(&Logged { step, ..Logged::default() }));
         metrics.flush().unwrap();
@@ -123,6 +142,9 @@ mod tests {
             let steps = (1..=rows + 1).map(|step| format!("0,{step},,,,\n")).collect::<String>();
             assert!(std::fs::read_to_string(&path).unwrap().ends_with(&("tokens_per_sec\n".to_owned() + &steps)));
         }
+        // Damage in a row leaves the number of rows as it is.
+        std::fs::write(&path, whole.replace("0,1,", "\"0,1")).unwrap();
+        assert_eq!(Metrics::open(&path, 2, false).unwrap().rows(), 2);
         std::fs::write(&path, "epoch,st").unwrap();
         assert_eq!(Metrics::open(&path, 0, false).unwrap().rows(), 0);
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("tokens_per_sec\n"));

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use hparams::Hparams;
-use metrics::Metrics;
+use metrics::{METRICS, Metrics};
 use tensorboard::EventFile;
 
 /// What was measured at one step.
@@ -87,7 +87,7 @@ impl Recorder {
     /// Opens both files in the folder of a run, cut back to `position`, after `step` steps; a new run starts at the
     /// defaults.
     pub fn open(run: &Path, hparams: &Hparams, columns: Columns, position: &Position, step: usize) -> Result<Self> {
-        let metrics = Metrics::open(&run.join("metrics.csv"), position.rows, columns.recall)?;
+        let metrics = Metrics::open(&run.join(METRICS), position.rows, columns.recall)?;
         tensorboard::cut_back(run, &position.events)?;
         let mut events = EventFile::create(run, step)?;
         if position.events.is_empty() {
@@ -157,7 +157,7 @@ mod tests {
             let mut recorder = Recorder::open(dir.path(), &hparams, columns, &Position::default(), 0).unwrap();
             let (tokens_per_sec, val_recall) = (Some(123.5), Some(0.25));
             recorder.record(&Logged { step: 1, tokens_per_sec, val_recall, ..Logged::default() });
-            let text = std::fs::read_to_string(dir.path().join("metrics.csv")).unwrap();
+            let text = std::fs::read_to_string(dir.path().join(METRICS)).unwrap();
             assert!(text.ends_with(row), "{text}");
             assert_eq!(text.lines().next().unwrap().ends_with(",val/recall@1"), recall);
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);

@@ -6,12 +6,13 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::Logged;
 use super::append::AppendFile;
 use super::hparams::Hparams;
 use super::protobuf::{FIXED_32, VARINT, bytes, double, key, number, varint};
+use crate::clock;
 use crate::error::Result;
 use crate::fs::write_error;
 
@@ -29,7 +30,7 @@ impl EventFile {
     pub fn create(run: &Path, step: usize) -> Result<Self> {
         let seconds = |name: &String| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok();
         let latest: Option<u64> = names(run)?.iter().filter_map(seconds).max();
-        let now = since_epoch();
+        let now = clock::now();
         let after = now.as_secs().max(latest.map_or(0, |latest| latest + 1));
         let path = run.join(format!("{PREFIX}{after}.{}.{}.0", host(), std::process::id()));
         let file = File::create_new(&path).map_err(|e| write_error(&path, e))?;
@@ -68,21 +69,21 @@ impl EventFile {
             scalar.extend((*value as f32).to_le_bytes());
             bytes(&mut summary, 1, &scalar); // Summary.value
         }
-        let mut event = event(since_epoch(), step as u64);
+        let mut event = event(clock::now(), step as u64);
         bytes(&mut event, 5, &summary); // Event.summary
         self.frame(&event);
     }
 
     /// Adds what the HPARAMS tab shows of a run that starts.
     pub fn write_hparams(&mut self, hparams: &Hparams) {
-        let now = since_epoch();
+        let now = clock::now();
         self.hparams(now, "_hparams_/experiment", 2, &hparams.experiment(now.as_secs_f64()));
         self.hparams(now, "_hparams_/session_start_info", 3, &hparams.session_start(now.as_secs_f64()));
     }
 
     /// Adds how a run ended.
     pub fn write_end(&mut self, success: bool) {
-        let (now, mut end) = (since_epoch(), Vec::new());
+        let (now, mut end) = (clock::now(), Vec::new());
         number(&mut end, 1, if success { 1 } else { 2 }); // SessionEndInfo.status
         double(&mut end, 2, now.as_secs_f64()); // SessionEndInfo.end_time_secs
         self.hparams(now, "_hparams_/session_end_info", 4, &end);
@@ -170,11 +171,6 @@ fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// The time since 1970; a clock set before it counts as 1970.
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 /// A name for this machine that can stand in a file name.
 fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -217,7 +213,7 @@ mod tests {
         assert_eq!(fields(&frames[0])[2], (3, b"brain.Event:2".to_vec()));
         let event = fields(&frames[1]);
         let time = f64::from_le_bytes(event[0].1.clone().try_into().unwrap());
-        assert!((time - since_epoch().as_secs_f64()).abs() < 60.0);
+        assert!((time - clock::now().as_secs_f64()).abs() < 60.0);
         assert_eq!(event[1], (2, 300u64.to_le_bytes().to_vec()));
         assert_eq!(event[2].0, 5);
         let scalar = |tag: &str, value: f32| vec![(1, tag.as_bytes().to_vec()), (2, value.to_le_bytes().to_vec())];

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::eval::Results;
 use crate::eval::classification::ClassificationScores;
 use crate::eval::metrics::{AtK, KS};
-use crate::fs::write_atomic;
+use crate::fs::write_json;
 
 /// Scores with the teacher's and the baseline's of the same task beside them.
 #[derive(Serialize)]
@@ -113,10 +113,6 @@ fn rows<T: Serialize>(
 
 fn share(ours: f64, theirs: f64) -> String {
     if theirs > 0.0 { format!("{:.1}%", 100.0 * ours / theirs) } else { "-".into() }
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    write_atomic(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes())
 }
 
 #[cfg(test)]

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::fs::{sync_dir, write_atomic, write_error};
+use crate::record::metrics::METRICS;
 
 const PREFIX: &str = "version_";
 
-const CONFIG: &str = "config.toml";
+/// The resolved configuration, see [`RunDir::config`].
+pub const CONFIG: &str = "config.toml";
 
 /// The file that a training process holds locked.
 const LOCK: &str = ".lock";
@@ -161,7 +163,7 @@ impl RunDir {
 
     /// The table of logged steps.
     pub fn metrics(&self) -> PathBuf {
-        self.path.join("metrics.csv")
+        self.path.join(METRICS)
     }
 
     /// What the run said.

@@ -13,7 +13,7 @@ use super::checkpoint::{Checkpoints, Snapshot};
 use super::state::State;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::fs::write_atomic;
+use crate::fs::write_json;
 use crate::models::TokenizerFacts;
 use crate::record::hparams::Hparams;
 use crate::record::{Columns, Logged, Recorder};
@@ -139,7 +139,7 @@ impl Journal {
             "gradient-norm": number(gradient_norm),
             "captions": batch.map(caption).collect::<Vec<_>>(),
         });
-        match write_atomic(&files.diverged, format!("{report:#}\n").as_bytes()) {
+        match write_json(&files.diverged, &report) {
             Ok(()) => Some(files.diverged.clone()),
             Err(error) => {
                 tracing::warn!("{error}");

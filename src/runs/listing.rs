@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::RunDir;
 use super::checkpoint::{find_best, find_last, read_state};
-use super::status::{Status, now};
+use super::status::Status;
+use crate::clock::now;
 use crate::error::{Result, ResultExt};
 use crate::record::metrics::last_row;
 
@@ -81,7 +82,7 @@ impl Row {
             self.epochs,
             self.steps,
             short(self.training_secs as u64),
-            short(now().saturating_sub(self.status.started)) + " ago"
+            short(now().as_secs().saturating_sub(self.status.started)) + " ago"
         )
     }
 

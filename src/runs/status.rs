@@ -1,12 +1,12 @@
 //! `status.json`: how a run stands, for `themo runs`.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{now, since_1970};
 use crate::error::Result;
-use crate::fs::write_atomic;
+use crate::fs::write_json;
 use crate::runs::RunDir;
 
 /// How a run stands.
@@ -51,7 +51,7 @@ impl Status {
     pub fn of(run: &RunDir) -> Self {
         let written = Self::read(run).unwrap_or_else(|| {
             let written = std::fs::metadata(run.config()).and_then(|config| config.modified()).ok();
-            let started = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs());
+            let started = written.map_or(0, |time| since_1970(time).as_secs());
             Self { state: RunState::Interrupted, started, ended: None, error: None }
         });
         let state = match (run.is_running(), written.state) {
@@ -75,7 +75,7 @@ impl Status {
 
     /// Notes how it ended; a disk that is full by now is only warned about.
     pub fn end(self, run: &RunDir, state: RunState, error: Option<String>) {
-        if let Err(error) = (Self { state, ended: Some(now()), error, ..self }).write(run) {
+        if let Err(error) = (Self { state, ended: Some(now().as_secs()), error, ..self }).write(run) {
             tracing::warn!("{error}");
         }
     }
@@ -88,13 +88,8 @@ impl Status {
     }
 
     fn write(&self, run: &RunDir) -> Result<()> {
-        write_atomic(&run.status(), (serde_json::to_string_pretty(self)? + "\n").as_bytes())
+        write_json(&run.status(), self)
     }
-}
-
-/// Seconds since 1970; a clock set before it counts as 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]
@@ -113,7 +108,7 @@ mod tests {
         let mut run = RunDir::open(&path).unwrap();
         assert_eq!(Status::of(&run), Status { state: RunState::Interrupted, ..status.clone() });
         std::fs::remove_file(run.status()).unwrap();
-        let age = |status: Status| now() - status.started;
+        let age = |status: Status| now().as_secs() - status.started;
         assert!(Status::of(&run).state == RunState::Interrupted && age(Status::of(&run)) < 3600);
         run.lock().unwrap();
         Status { started: 7, ..status }.write(&run).unwrap();

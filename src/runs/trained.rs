@@ -13,6 +13,7 @@ use crate::models::student::HEAD_FILE;
 use crate::nn::{Compute, Pooling};
 use crate::runs::RunDir;
 use crate::runs::checkpoint::find_best;
+use crate::runs::folder::CONFIG;
 use crate::runs::lightning::Lightning;
 use crate::ui::model_folder;
 
@@ -33,7 +34,7 @@ impl Trained {
         if path.join(HEAD_FILE).exists() {
             return Self::open_checkpoint(path, settings);
         }
-        let lightning = if path.join("config.toml").exists() { None } else { Lightning::find(path)? };
+        let lightning = if path.join(CONFIG).exists() { None } else { Lightning::find(path)? };
         if let Some(Lightning { file, eval, max_sequence_length }) = lightning {
             let mut table = Table::new();
             if let Some(length) = max_sequence_length.and_then(|length| i64::try_from(length).ok()) {
@@ -50,7 +51,7 @@ impl Trained {
     /// The checkpoint in the folder `path`: of a run, whose settings it has, or copied to somewhere else.
     fn open_checkpoint(path: &Path, settings: Table) -> Result<Self> {
         let absolute = std::path::absolute(path)?;
-        let run = absolute.ancestors().nth(2).filter(|run| run.join("config.toml").exists());
+        let run = absolute.ancestors().nth(2).filter(|run| run.join(CONFIG).exists());
         let (config, eval) = match run.map(RunDir::open).transpose()? {
             Some(run) => {
                 let name = absolute.file_name().unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::data::PairSet;
 use crate::data::tokens::TextTokenizer;
 use crate::device;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::fs::write_atomic;
+use crate::fs::{write_atomic, write_json};
 use crate::hub::Part;
 use crate::models::clip::ClipConfig;
 use crate::models::clip_text::text_projection;
@@ -262,7 +262,7 @@ fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams
     write_atomic(&run.path().join("hparams.yaml"), hparams.to_yaml().as_bytes())?;
     let operations = format!("{:?}", compute.backend).to_lowercase();
     let environment = describe(&format!("{:?}", compute.device.location()).to_lowercase(), &operations);
-    write_atomic(&run.path().join("environment.json"), format!("{environment:#}\n").as_bytes())?;
+    write_json(&run.path().join("environment.json"), &environment)?;
     Ok(hparams)
 }
 
