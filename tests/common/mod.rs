@@ -3,6 +3,7 @@
 
 pub mod counting;
 pub mod random;
+pub mod scratch;
 
 use std::fs;
 use std::path::{Path, PathBuf};

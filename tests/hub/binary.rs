@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::demo;
+use crate::common::{demo, stderr};
 use crate::server::{FakeHub, files_of};
 
 /// The binary with nothing of the tests' own environment that could reach a hub.
@@ -17,10 +17,6 @@ fn themo(args: &[&str], home: &Path, more: &[(&str, &str)]) -> Output {
         command.env_remove(name);
     }
     command.env("THEMO_XTD10_URL", "http://127.0.0.1:9").envs(more.iter().copied()).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]

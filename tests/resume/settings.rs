@@ -1,0 +1,108 @@
+//! What a resumed run may change, and when it is finished.
+
+use std::fs;
+
+use crate::runs::*;
+
+#[test]
+fn a_finished_run_says_so_and_goes_on_with_higher_limits() {
+    let scratch = Scratch::new();
+    let run = scratch.run("a");
+    succeeds(&mut scratch.command("a", &["--max-epochs=1"]));
+    let before = fs::read(run.join("metrics.csv")).unwrap();
+    let told = succeeds(&mut resume(&run, &[]));
+    assert!(told.contains("is finished: 1 epochs, 20 steps") && told.contains("--max-epochs"), "{told}");
+    assert_eq!(fs::read(run.join("metrics.csv")).unwrap(), before);
+
+    // Steps that end within an epoch: the epoch is closed, and opened again where there are more.
+    succeeds(&mut resume(&run, &["--max-epochs=2", "--max-steps=31"]));
+    assert!(fs::read_to_string(run.join("metrics.csv")).unwrap().lines().last().unwrap().starts_with("1,31,"));
+    assert!(succeeds(&mut resume(&run, &["--max-steps=31"])).contains("is finished: 2 epochs, 31 steps"));
+    succeeds(&mut resume(&run, &["--max-epochs=3", "--max-steps=1000"]));
+    succeeds(&mut scratch.command("b", &["--max-epochs=3"]));
+    let csv = |logs: &str| fs::read_to_string(scratch.run(logs).join("metrics.csv")).unwrap();
+    assert_eq!(csv("a"), csv("b"));
+    let weights = |logs: &str| fs::read(scratch.run(logs).join("checkpoints/last/model.safetensors")).unwrap();
+    assert!(weights("a") == weights("b"));
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(config.contains("max-epochs = 3\n") && config.contains("max-steps = 1000\n"), "{config}");
+}
+
+#[test]
+fn a_run_that_was_killed_after_its_last_checkpoint_is_finished() {
+    let scratch = Scratch::new();
+    let run = scratch.run("a");
+    succeeds(&mut scratch.command("a", &["--max-epochs=1"]));
+    let path = run.join("status.json");
+    let mut status: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    (status["state"], status["ended"]) = ("running".into(), serde_json::Value::Null);
+    fs::write(&path, status.to_string()).unwrap();
+    assert_eq!(state_of(&scratch, "a"), "interrupted");
+    assert!(succeeds(&mut resume(&run, &[])).contains("is finished: 1 epochs, 20 steps"));
+    assert_eq!(state_of(&scratch, "a"), "finished");
+}
+
+#[test]
+fn a_run_resumed_with_lower_limits_trains_no_further() {
+    let scratch = Scratch::new();
+    succeeds(&mut scratch.command("reference", &[]));
+    // Stopped within its second epoch, it is to have one.
+    let run = scratch.run("a");
+    let mut child = quietly(scratch.command("a", &[]));
+    assert!(wait(&mut child, || rows(&run) > 13));
+    send(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let there = rows(&run);
+    assert!(there < 21, "the second epoch was over");
+    succeeds(&mut resume(&run, &["--max-epochs=1"]));
+    assert_eq!(rows(&run), there);
+    assert!(succeeds(&mut resume(&run, &[])).contains("is finished: 2 epochs"));
+    succeeds(&mut resume(&run, &["--max-epochs=4"]));
+    assert_same(&run, &scratch.run("reference"));
+
+    // Killed between its second and its third epoch, it is to have two.
+    let run = scratch.run("b");
+    succeeds(&mut scratch.command("b", &["--max-epochs=2"]));
+    let path = run.join("checkpoints/last/state.json");
+    let state = fs::read_to_string(&path).unwrap();
+    assert!(state.contains("\"finished\": true"));
+    fs::write(&path, state.replace("\"finished\": true", "\"finished\": false")).unwrap();
+    succeeds(&mut resume(&run, &["--max-epochs=2"]));
+    assert_eq!(rows(&run), 22);
+    assert!(succeeds(&mut resume(&run, &[])).contains("is finished: 2 epochs, 40 steps"));
+}
+
+#[test]
+fn the_configuration_of_the_run_rules() {
+    let scratch = Scratch::new();
+    let run = scratch.run("a");
+    succeeds(&mut scratch.command("a", &["--max-steps=4"]));
+    let config = fs::read(run.join("config.toml")).unwrap();
+    for (flag, parts) in [
+        ("--batch-size=64", ["--batch-size 32, not 64", "--override"]),
+        ("--no-shuffle", ["shuffle = true, not false", "new run"]),
+        ("--dropout=0.5", ["--dropout not set, not 0.5", "new run"]),
+        ("--learn-rate=1e-4", ["--learn-rate 0.001, not 0.0001", "add --override"]),
+        ("--log-dir=elsewhere", ["--log-dir", "not \"elsewhere\""]),
+    ] {
+        fails(&mut resume(&run, &[flag]), 2, &["cannot resume", parts[0], parts[1]]);
+    }
+    fails(&mut resume(&run, &["--config=configs/demo.toml"]), 2, &["--config"]);
+    fails(&mut scratch.command("a", &["--override"]), 2, &["--resume"]);
+    fails(&mut resume(&scratch.run("none"), &[]), 1, &["no such folder"]);
+    assert_eq!(fs::read(run.join("config.toml")).unwrap(), config);
+
+    let again = ["--batch-size=32", "--learn-rate=1e-4", "--override", "--max-steps=8", "--patience=3"];
+    succeeds(&mut resume(&run, &again));
+    let csv = fs::read_to_string(run.join("metrics.csv")).unwrap();
+    let rate = |row: usize| csv.lines().nth(row).unwrap().split(',').nth(4).unwrap();
+    assert_eq!((rate(2), rate(3)), ("0.001", "0.0001"));
+
+    // Other captions are another run.
+    let pairs = scratch.0.path().join("pairs.tsv");
+    let write = |first: &str| fs::write(&pairs, format!("{first}\ta cat\nun perro\ta dog\n")).unwrap();
+    write("un gato");
+    succeeds(&mut scratch.command("b", &["--pairs", pairs.to_str().unwrap(), "--max-epochs=1"]));
+    write("una gata");
+    fails(&mut resume(&scratch.run("b"), &["--max-epochs=2"]), 1, &["training pairs", "began with"]);
+}
