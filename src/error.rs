@@ -7,7 +7,7 @@ use std::fmt;
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure for a person to read: the innermost cause first, then what was being done, outermost last.
+/// A failure with a message for the user: the innermost cause first, then what was being done, outermost last.
 #[derive(Debug)]
 pub struct Error {
     layers: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Error {
 /// What sort of failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Something did not work.
+    /// An operation failed.
     Failure,
     /// themo was called or configured wrongly.
     Usage,
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Error {
-    /// A failure described by `what` (no final full stop; name the path or the flag).
+    /// Describes a failure. `what` names the path or the flag, without a full stop: `Display` joins the layers with colons.
     pub fn new(what: impl Into<String>) -> Self {
         Self { layers: vec![what.into()], hint: None, kind: Kind::Failure }
     }
@@ -98,7 +98,7 @@ from_error!(std::io::Error, serde_json::Error, safetensors::SafeTensorError);
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         match error {
-            // A backtrace is for us, not for the user.
+            // A backtrace does not help the user.
             candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
             candle_core::Error::Io(error) => match error.downcast::<Carried>() {
                 Ok(Carried(error)) => error,

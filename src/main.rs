@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let hint = error.advice().map_or(String::new(), |hint| format!("\n\nhint: {hint}"));
-            // A stderr that cannot be written leaves the exit code to tell.
+            // If stderr cannot be written, the exit code still says it.
             let _ = writeln!(std::io::stderr(), "error: {error}{hint}");
             log_file::note(&format!("error: {error}{hint}"));
             ExitCode::from(error.exit_code())

@@ -10,7 +10,7 @@ mod train;
 pub use embed::EmbedArgs;
 pub use generate::{GenerateArgs, Generated};
 pub use runs::RunsArgs;
-pub use test::{Task, TestArgs};
+pub use test::{Benchmark, TestArgs};
 pub use train::TrainArgs;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn tests_default_to_both_tasks() {
         let wants = |line: &str| match parse(line).unwrap().command {
-            Command::Test(args) => [Task::Retrieval, Task::Classification].map(|task| args.wants(task)),
+            Command::Test(args) => [Benchmark::Retrieval, Benchmark::Classification].map(|task| args.wants(task)),
             _ => panic!("not test"),
         };
         assert_eq!(wants("themo test --version-path a"), [true, true]);

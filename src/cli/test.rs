@@ -23,9 +23,9 @@ Examples:
 
 const DEFAULT_BASELINE: &str = "M-CLIP/XLM-Roberta-Large-Vit-B-32";
 
-/// What `themo test` measures.
+/// A benchmark of `themo test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Task {
+pub enum Benchmark {
     /// Spanish captions to images and back (XTD10 on MSCOCO): recall@k
     Retrieval,
     /// Zero-shot ImageNet with Spanish class names: accuracy@k
@@ -46,7 +46,7 @@ pub struct TestArgs {
     /// What to measure; repeatable [default: both]
     #[arg(long, value_enum, help_heading = "What")]
     #[serde(skip)]
-    task: Vec<Task>,
+    task: Vec<Benchmark>,
     /// Measure the teacher with English text too, the ceiling
     #[arg(long, requires = "version_path", help_heading = "What")]
     #[serde(skip)]
@@ -148,7 +148,7 @@ impl TestArgs {
     }
 
     /// Whether `task` is to be measured: all are if none was named.
-    pub fn wants(&self, task: Task) -> bool {
+    pub fn wants(&self, task: Benchmark) -> bool {
         self.task.is_empty() || self.task.contains(&task)
     }
 }

@@ -1,4 +1,4 @@
-//! One file a subcommand: arguments in, library call, text out.
+//! One file per subcommand: arguments in, library call, text out.
 
 pub mod embed;
 pub mod generate;

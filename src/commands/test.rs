@@ -1,6 +1,6 @@
 //! `themo test`.
 
-use crate::cli::{Task, TestArgs};
+use crate::cli::{Benchmark, TestArgs};
 use crate::config::Config;
 use crate::device;
 use crate::error::Result;
@@ -23,7 +23,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
         Some(trained) => trained.config.clone(),
         None => Config::resolve(None, args.settings()?)?,
     };
-    let (retrieval, classification) = (args.wants(Task::Retrieval), args.wants(Task::Classification));
+    let (retrieval, classification) = (args.wants(Benchmark::Retrieval), args.wants(Benchmark::Classification));
     let sets = Suite::load(Wanted { retrieval, classification, english: args.with_teacher }, &config)?;
     let compute = Compute::with_precision(device::select(&config.run.device)?, config.run.precision)?;
     let (vision, batch_size) = (args.vision.as_deref(), args.batch_size);

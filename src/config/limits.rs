@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Limits {
-    /// Pairs a step.
+    /// Pairs per step.
     pub batch_size: usize,
     /// Tokens a micro-batch may hold; a larger batch is cut, with the same gradient.
     pub micro_batch_tokens: usize,

@@ -22,17 +22,17 @@ pub struct Recipe {
     /// torch's defaults if not given: 0.01 for AdamW, 0 for Adam.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// How much of the running means of gradients and of their squares a step keeps.
+    /// Decay rates of Adam's two moment estimates.
     pub betas: [f64; 2],
     /// No weight decay for biases and norms.
     pub no_decay_bias_norm: bool,
-    /// The shape of the learning rate after the warm-up.
+    /// The course of the learning rate after the warm-up.
     pub schedule: Schedule,
     /// Steps in which the learning rate rises from 0.
     pub warmup_steps: usize,
     /// The learning rate of each layer as a share of the one above it; 1 for all the same.
     pub layer_decay: f64,
-    /// The longest that the gradient of all parameters together may be.
+    /// The gradient is clipped to this norm, over all parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_clip: Option<f64>,
     /// The embeddings and this many of the first layers are not trained.
@@ -42,17 +42,17 @@ pub struct Recipe {
     pub final_norm: bool,
     /// A bias in the projection.
     pub projection_bias: bool,
-    /// How a new projection is drawn.
+    /// The initial values of a new projection.
     pub init: Init,
-    /// Keeps a moving average of the weights, of which a step keeps so much; it is what is validated and tested.
+    /// Keeps an exponential moving average of the weights, with this decay; the average is validated and tested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
     /// What is minimised.
     pub loss: Loss,
-    /// By which the loss `clip` divides its cosines.
+    /// The loss `clip` divides its cosines by this.
     pub temperature: f64,
     /// Where outputs and targets are compared.
-    pub target: Target,
+    pub target: Space,
     /// The figure that decides which epoch is the best and when to stop.
     pub monitor: Monitor,
     /// A data folder with `xtd10/` and `mscoco/`, for `val/recall@1`.
@@ -79,7 +79,7 @@ impl Default for Recipe {
             ema: None,
             loss: Loss(vec![(1.0, LossTerm::Mse)]),
             temperature: 0.07,
-            target: Target::Hidden,
+            target: Space::Hidden,
             monitor: Monitor::TrainLoss,
             probe: None,
         }
@@ -127,7 +127,7 @@ impl Recipe {
     }
 }
 
-/// Which rule makes an update of a gradient.
+/// The rule by which a gradient becomes an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OptimizerKind {
@@ -137,7 +137,7 @@ pub enum OptimizerKind {
     Adam,
 }
 
-/// The shape of the learning rate after the warm-up.
+/// The course of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
@@ -152,7 +152,7 @@ pub enum Schedule {
 /// Where outputs and targets are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Target {
+pub enum Space {
     /// Before the teacher's text projection.
     Hidden,
     /// After it.
@@ -185,7 +185,7 @@ impl Monitor {
         }
     }
 
-    /// Whether more is better.
+    /// Whether a higher value is better.
     pub fn rises(self) -> bool {
         self == Self::ValRecall
     }

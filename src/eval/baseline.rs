@@ -1,5 +1,5 @@
-//! The baseline of `themo test`: M-CLIP with CLIP's images. What it reaches follows from the models, the data and the
-//! protocol, so it is measured once and kept under a name made of all these.
+//! The baseline of `themo test`: M-CLIP with CLIP's images. Its figures depend on the models, the data and the protocol,
+//! so they are measured once and cached under a name made of all these.
 
 use std::path::{Path, PathBuf};
 
@@ -59,7 +59,7 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
         let mut key = Key::new(PROTOCOL);
         key.add(task);
         key.add_all(&models);
-        key.add(&format!("{:?}", compute.backend)); // bf16 products give other figures
+        key.add(&format!("{:?}", compute.backend)); // bf16 matmuls give other figures
         key.add(&config.evaluation.transparency.pixels());
         identify(&mut key, &mut digests)?;
         Ok(config.data.cache_dir.join(format!("baseline-{task}-{}.json", key.name())))
@@ -102,7 +102,7 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
     Ok(report)
 }
 
-/// The scores kept at `path`, if there are any.
+/// The cached scores at `path`, if there are any.
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let bytes = std::fs::read(path).ok()?;
     serde_json::from_slice(&bytes)

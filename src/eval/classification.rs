@@ -1,4 +1,4 @@
-//! Zero-shot classification: an image is said to show the class whose prompt lies nearest.
+//! Zero-shot classification: the predicted class of an image is the one whose prompt is nearest.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// One L2-normalised row a class, `[classes, dim]`: the mean over the templates of the embeddings of its prompts.
+/// One L2-normalised row per class, `[classes, dim]`: the mean over the templates of the embeddings of its prompts.
 /// `prompts[t][c]` is template t filled with the name of class c.
 pub fn embed_classes(texts: &dyn TextEmbedder, prompts: &[Vec<String>]) -> Result<Vec<f32>> {
     let (mut sums, dim) = (Vec::new(), texts.dim());

@@ -28,13 +28,13 @@ use crate::ui::model_folder;
 const TEXTS_AT_ONCE: usize = 1024;
 
 /// A model that has been found.
-enum Source {
+enum Found {
     Trained(Box<Trained>),
     Clip,
     Mclip(MclipConfig),
 }
 
-/// Whose vectors are asked for.
+/// The model that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub enum Model<'a> {
     /// The student of a run or a checkpoint, and its teacher's images.
@@ -43,10 +43,10 @@ pub enum Model<'a> {
     Named(&'a str),
 }
 
-/// What is embedded, by whom and where to.
+/// What is embedded, by which model, and where the vectors go.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// Whose vectors they are.
+    /// The model that embeds.
     pub model: Model<'a>,
     /// Settings of the configuration given now.
     pub settings: Table,
@@ -73,23 +73,23 @@ pub fn embed(request: Request) -> Result<(Option<usize>, Option<usize>)> {
     let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
     if let Some(texts) = &texts {
         let rows = match &source {
-            Source::Trained(trained) => {
+            Found::Trained(trained) => {
                 let (student, tokenizer) = trained.load(&compute)?;
                 embed_texts(texts, &StudentTexts::new(&student, &tokenizer, &folder, &compute)?, normalize)?
             }
-            Source::Clip => {
+            Found::Clip => {
                 let teacher = ClipText::load(&folder, &compute)?;
                 let tokenizer = TextTokenizer::from_folder(&folder, teacher.max_tokens())?;
                 embed_texts(texts, &TeacherTexts { tokenizer: &tokenizer, teacher: &teacher }, normalize)?
             }
-            Source::Mclip(config) => embed_texts(texts, &load_mclip(&folder, config, &compute)?, normalize)?,
+            Found::Mclip(config) => embed_texts(texts, &load_mclip(&folder, config, &compute)?, normalize)?,
         };
         tensors.insert("text_embeds", rows);
     }
     let mut image_names = Vec::new();
     if let Some((names, paths)) = &images {
         let transparency = match &source {
-            Source::Trained(trained) => trained.config.evaluation.transparency,
+            Found::Trained(trained) => trained.config.evaluation.transparency,
             _ => Config::resolve(None, settings)?.evaluation.transparency,
         };
         let tower = TeacherImages::load(&folder, transparency, &compute)?;
@@ -97,7 +97,7 @@ pub fn embed(request: Request) -> Result<(Option<usize>, Option<usize>)> {
         let bar = progress(paths.len() as u64, "images");
         let progress = |done, _| bar.set(done);
         let embedded = images::embed_readable(paths, &tower, batch_size, normalize, &progress)?;
-        told(paths.len(), "images", began);
+        log_speed(paths.len(), "images", began);
         image_names.extend(embedded.kept.iter().map(|&k| &names[k]));
         tensors.insert("image_embeds", finish(embedded.rows, tower.dim(), false)?);
         metadata.insert("image_names".to_owned(), serde_json::to_string(&image_names)?);
@@ -109,14 +109,14 @@ pub fn embed(request: Request) -> Result<(Option<usize>, Option<usize>)> {
 }
 
 /// The model and the folder of its CLIP or M-CLIP, with the parts that are needed.
-fn open(model: Model, settings: &Table, texts: bool, images: bool) -> Result<(Source, PathBuf)> {
+fn open(model: Model, settings: &Table, texts: bool, images: bool) -> Result<(Found, PathBuf)> {
     let mut parts = vec![Part::Weights];
     parts.extend(images.then_some(Part::Images));
     match model {
         Model::Version(path) => {
             let trained = Trained::open(path, settings.clone())?;
             let folder = model_folder("--teacher", &trained.config.models.teacher, &parts)?;
-            Ok((Source::Trained(trained.into()), folder))
+            Ok((Found::Trained(trained.into()), folder))
         }
         Model::Named(model) => {
             parts.extend(texts.then_some(Part::TokenizerIfAny));
@@ -127,8 +127,8 @@ fn open(model: Model, settings: &Table, texts: bool, images: bool) -> Result<(So
                         "embed the images with --model and the CLIP whose space it shares, such as \
                            openai/clip-vit-base-patch32",
                     )),
-                Some(config) => Ok((Source::Mclip(config), folder)),
-                None => Ok((Source::Clip, folder)),
+                Some(config) => Ok((Found::Mclip(config), folder)),
+                None => Ok((Found::Clip, folder)),
             }
         }
     }
@@ -143,12 +143,12 @@ fn embed_texts(texts: &[String], towers: &dyn TextEmbedder, normalized: bool) ->
         rows.extend(towers.embed(part)?);
         bar.inc(part.len() as u64);
     }
-    told(texts.len(), "texts", began);
+    log_speed(texts.len(), "texts", began);
     finish(rows, towers.dim(), normalized)
 }
 
-/// Logs how fast it went, loading not counted.
-fn told(count: usize, what: &str, began: Instant) {
+/// Logs the speed since `began`.
+fn log_speed(count: usize, what: &str, began: Instant) {
     let secs = began.elapsed().as_secs_f64();
     tracing::info!("{count} {what} in {secs:.3} s ({:.1} a second)", count as f64 / secs);
 }

@@ -1,4 +1,4 @@
-//! Embeddings of many image files: pixels come and go in batches, only embeddings are kept.
+//! Embeddings of many image files, decoded in batches.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! Ranks among candidates, and the share of ranks below k.
 //!
-//! Ties count against the model: of equal scores the wrong candidate is taken to come first, so a model that gives
+//! Ties count against the model: where scores are equal, the wrong candidate ranks first, so a model that gives
 //! every candidate the same score has nothing right. A score that is not a number counts as the worst for the model.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! A figure of merit while a student learns: how often a Spanish caption finds what it belongs to first.
+//! val/recall@1 during training: how often a Spanish caption ranks the vector it belongs to first.
 
 use std::collections::HashMap;
 
@@ -30,8 +30,8 @@ impl Probe {
         Ok(Self { captions, keys, key_of, text_projection })
     }
 
-    /// The same with the English captions as what is looked for; `latent` is the teacher's vector of one, before its
-    /// projection. Equal captions are one.
+    /// A probe whose keys are the English captions; `latent` returns the teacher's vectors of some of them, before its
+    /// projection. Equal captions share one key.
     pub fn of_captions(
         captions: Vec<Vec<u32>>, english: &[&str], latent: &dyn Fn(&[usize]) -> Result<Tensor>, text_projection: Tensor,
     ) -> Result<Self> {
@@ -47,7 +47,7 @@ impl Probe {
         Self::new(captions, keys, key_of, text_projection)
     }
 
-    /// The share of captions that no wrong key comes before; ties count against the student.
+    /// recall@1: the share of captions that rank their own key first; ties count against the student.
     pub fn recall_at_1(&self, student: &Student) -> Result<f64> {
         let projection = self.text_projection.t()?;
         let mut queries = in_batches(&self.captions, |tokens| Ok(student.embed(tokens)?.matmul(&projection)?))?;

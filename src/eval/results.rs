@@ -6,8 +6,8 @@ use super::classification::ClassificationScores;
 use super::retrieval::RetrievalScores;
 use crate::data::image::Transparency;
 
-/// What was measured, and what the teacher reaches in its own language on the same images, and the baseline with images
-/// of its own. The module [`report`](crate::report) draws it.
+/// The figures of a student, and beside them the teacher's with English texts on the same images, and the baseline's with
+/// images of its own. The module [`report`](crate::report) formats them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Results {
     /// XTD10 retrieval.

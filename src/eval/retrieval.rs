@@ -1,4 +1,4 @@
-//! Retrieval: captions find their images, images their captions.
+//! Retrieval: recall@k of images by captions, and of captions by images.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,9 @@ use crate::error::{Error, Result, ResultExt};
 /// recall@k both ways. Ties count against the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetrievalScores {
-    /// Each caption looks for its image among all.
+    /// Each caption is a query for its image.
     pub text_to_image: AtK,
-    /// Each image looks for any of its captions among all.
+    /// Each image is a query for any of its captions.
     pub image_to_text: AtK,
     /// How many images.
     pub images: usize,
@@ -21,8 +21,8 @@ pub struct RetrievalScores {
     pub captions: usize,
 }
 
-/// The embeddings `[images, dim]` of all `paths`. Every image is decoded once before the model starts, for one that is
-/// corrupt makes the whole evaluation void, and should do so at once.
+/// The embeddings `[images, dim]` of all `paths`. Every image is decoded once before the model starts: one that is
+/// corrupt makes the evaluation fail, and should do so at once.
 pub fn embed_all_images(
     paths: &[PathBuf], embedder: &dyn ImageEmbedder, batch_size: usize, progress: &dyn Fn(u64, u64),
 ) -> Result<Vec<f32>> {

@@ -1,4 +1,4 @@
-//! What is measured on: the sets of the data folder, their images through a tower, and texts scored on them.
+//! The sets of the data folder: their images are embedded once, then texts are scored on them.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::ui::console::progress;
 /// The default prompt where an article cannot agree with the class names.
 const NO_ARTICLE: &str = "una imagen de {}";
 
-/// Which captions and prompts are asked.
+/// The language of captions and prompts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     /// For the student and the baseline.
@@ -38,7 +38,7 @@ pub struct Wanted {
     pub english: bool,
 }
 
-/// The sets that are asked for; all that they need was there when they were read.
+/// The sets that were asked for, complete when they were read.
 pub struct Suite {
     /// XTD10, where it is wanted.
     pub retrieval: Option<RetrievalSet>,
@@ -53,7 +53,7 @@ pub struct Images {
 }
 
 impl Suite {
-    /// Reads the sets that are `wanted` where `config` says they are.
+    /// Reads the sets that are `wanted` from the data folder of `config`.
     pub fn load(wanted: Wanted, config: &Config) -> Result<Self> {
         let Wanted { retrieval, classification, english } = wanted;
         let retrieval = retrieval.then(|| RetrievalSet::load(&config.data.data_dir, english)).transpose()?;

@@ -49,7 +49,7 @@ pub struct TeacherImages {
 }
 
 impl<'a> StudentTexts<'a> {
-    /// With the text projection of the CLIP in `teacher`; nothing else of it is read.
+    /// Uses the text projection of the CLIP in `teacher`, and reads nothing else of it.
     pub fn new(student: &'a Student, tokenizer: &'a TextTokenizer, teacher: &Path, compute: &Compute) -> Result<Self> {
         let projection = text_projection(teacher, &compute.device).hint(|| "--teacher takes the folder of a CLIP")?;
         let (ours, theirs) = (student.dim(), projection.dim(1)?);

@@ -1,4 +1,4 @@
-//! A file that grows by whole records, and outlives a full disk.
+//! A file that grows by whole records. A record that does not fit on a full disk is written later.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};

@@ -1,10 +1,10 @@
-//! Where a run was made: what `environment.json` keeps.
+//! `environment.json`: the build, the machine and the command of a run.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// This build, this machine, and what the caller knows of the device.
+/// The build, the machine, the command, and the device and operations that the caller names.
 pub fn describe(device: &str, operations: &str) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -35,7 +35,7 @@ fn commit() -> Option<String> {
     option_env!("THEMO_COMMIT").map(str::to_owned).or_else(checked_out)
 }
 
-/// The processor's name, where the system tells it in a file.
+/// The processor's name, where /proc/cpuinfo has it.
 fn cpu() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -53,7 +53,7 @@ fn instructions() -> &'static str {
             return "AVX2";
         }
     }
-    "those of every processor of this kind"
+    "none beyond the architecture's baseline"
 }
 
 #[cfg(test)]

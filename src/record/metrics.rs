@@ -1,4 +1,4 @@
-//! `metrics.csv`: one row a logged step, empty where nothing was measured.
+//! `metrics.csv`: one row per logged step, with empty cells for what was not measured.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -63,7 +63,7 @@ impl Metrics {
         self.file.sync()
     }
 
-    /// Writes what waits.
+    /// Writes the rows that could not be written yet.
     pub fn flush(&mut self) -> Result<()> {
         self.file.flush()
     }

@@ -30,11 +30,11 @@ pub struct Logged {
     pub train_loss: Option<f64>,
     /// The loss of the validation pairs, at the end of an epoch.
     pub val_loss: Option<f64>,
-    /// How often a caption of the probe finds its own first.
+    /// The share of the probe's captions that rank their own vector first.
     pub val_recall: Option<f64>,
     /// The learning rate of this step.
     pub lr: Option<f64>,
-    /// Student tokens trained on a second.
+    /// Student tokens per second of training.
     pub tokens_per_sec: Option<f64>,
 }
 
@@ -51,7 +51,7 @@ impl Logged {
     }
 }
 
-/// How far the files of a run were at some moment: what a resumed run cuts them back to.
+/// The lengths of the files of a run at some moment: a resumed run cuts them back to these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Position {
@@ -134,7 +134,7 @@ impl Recorder {
         metrics.and(self.events.flush())
     }
 
-    /// How far the files are.
+    /// The lengths of the files.
     pub fn position(&self) -> Position {
         let mut events = self.earlier.clone();
         events.push(self.events.position());

@@ -111,7 +111,7 @@ impl EventFile {
         self.file.sync()
     }
 
-    /// Writes what waits.
+    /// Writes the records that could not be written yet.
     pub fn flush(&mut self) -> Result<()> {
         self.file.flush()
     }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_cuts_back_and_goes_on_in_a_later_file() {
+    fn a_resumed_run_cuts_back_and_continues_in_a_later_file() {
         let dir = tempfile::tempdir().unwrap();
         let log = |events: &mut EventFile, step| {
             events.write(&Logged { step, train_loss: Some(0.5), ..Logged::default() });

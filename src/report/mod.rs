@@ -29,13 +29,13 @@ struct Compared<'a, T: Serialize> {
 }
 
 impl Results {
-    /// The whole report as pretty JSON.
+    /// The whole report as indented JSON.
     pub fn to_json(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// Writes `retrieval.json` and `classification.json`, as far as they were measured, into `folder`. Each is written
-    /// beside its place and renamed: a crash leaves the old file or the new one.
+    /// Writes `retrieval.json` and `classification.json` into `folder`, if they were measured. A crash leaves the old file
+    /// or the new one.
     pub fn write(&self, folder: &Path) -> Result<()> {
         if let Some(compared) = self.compare(|report| report.retrieval.as_ref()) {
             write_json(&folder.join("retrieval.json"), &compared)?;

@@ -23,7 +23,7 @@ use crate::models::{Student, TokenizerFacts};
 const LAST: &str = "last";
 const STATE_FILE: &str = "state.json";
 const MOMENTS_FILE: &str = "optimizer.safetensors";
-/// A folder that is being written, and one that steps aside for its successor.
+/// Prefixes of a folder that is being written, and of one that is being replaced.
 const WRITING: &str = ".writing-";
 const ASIDE: &str = ".old-";
 
@@ -49,15 +49,15 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Checkpoints in `dir` of a student loaded from `source` with its `tokenizer`, of which the best `most` are kept. What
-    /// a killed run left half done is undone first.
+    /// Checkpoints in `dir` of a student loaded from `source` with its `tokenizer`, of which the best `most` are kept.
+    /// First undoes what a killed run left half done.
     pub fn open(dir: PathBuf, source: &Path, tokenizer: TokenizerFacts, most: usize) -> Result<Self> {
         fs::create_dir_all(&dir).context(|| format!("cannot create {}", dir.display()))?;
         tidy(&dir).context(|| format!("cannot clean up {}", dir.display()))?;
         Ok(Self { dir, source: source.to_owned(), tokenizer, most, newest: None })
     }
 
-    /// Removes what was written after `steps`: the run goes back there.
+    /// Removes the best checkpoints of later steps than `steps`, from which the run is resumed.
     pub fn cut_back(&self, steps: usize) -> Result<()> {
         let later = list_best(&self.dir)?.into_iter().filter(|(_, state)| state.steps > steps);
         self.remove(&later.map(|(path, _)| path).collect::<Vec<_>>())
@@ -133,7 +133,7 @@ impl Checkpoints {
 
     /// Gives the finished folder its name.
     fn put(&self, temporary: &Path, path: &Path, name: &str) -> Result<()> {
-        // A folder cannot replace another in one step: the old one steps aside, and is removed at the end.
+        // A folder cannot replace another in one step: the old one is renamed first, and removed at the end.
         let aside = self.dir.join(format!("{ASIDE}{name}"));
         if aside.exists() {
             fs::remove_dir_all(&aside)?;
@@ -174,8 +174,8 @@ fn share(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Undoes what a killed run left half done: folders half written go; an old one whose successor never got its name
-/// comes back. The folder's run must be locked.
+/// Undoes what a killed run left half done: removes half-written folders, and restores an old one whose successor never
+/// got its name. The caller holds the lock of the run.
 pub fn tidy(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
@@ -229,7 +229,7 @@ pub fn find_last(dir: &Path) -> Option<PathBuf> {
 
 /// The state of the checkpoint in `folder`.
 pub fn read_state(folder: &Path) -> Result<State> {
-    read_json(&folder.join(STATE_FILE)).hint(|| "this checkpoint cannot be gone on from; train again")
+    read_json(&folder.join(STATE_FILE)).hint(|| "this checkpoint cannot be resumed; train again")
 }
 
 /// Fills the optimizer's `moments` (see [`Snapshot`]) from the checkpoint that `student` was loaded from.

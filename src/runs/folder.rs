@@ -33,7 +33,7 @@ pub struct RunDir {
 
 impl RunDir {
     /// Makes `log_dir/name/version_N` with N one above the highest that exists (0 for the first). It appears with its
-    /// config.toml in it and locked, so that no folder is ever there that cannot be resumed.
+    /// config.toml in it and locked, so that every run folder can be resumed.
     pub fn create(log_dir: &Path, name: &str, config: &str) -> Result<Self> {
         let parent = log_dir.join(name);
         let failed = |e| write_error(&parent, e);
@@ -60,12 +60,12 @@ impl RunDir {
         }
     }
 
-    /// Marks the folder as one that this process trains in, as long as it lives; fails if another process does.
+    /// Locks the folder for this process, until it ends; fails if another process trains in it.
     pub fn lock(&mut self) -> Result<()> {
         let path = self.path.join(LOCK);
         let options = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = options().map_err(|e| write_error(&path, e))?;
-        // `themo runs` may be looking, which takes no time.
+        // `themo runs` may hold the lock for a moment.
         for _ in 0..20 {
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
@@ -131,7 +131,7 @@ impl RunDir {
                     Err(error) => tracing::warn!("{}: {error}", path.display()),
                 }
             }
-            // A run that is just being made has a name with a point.
+            // The folder of a run that is being created has a name that starts with a point.
             next.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
             next.sort();
             level = next;
@@ -166,7 +166,7 @@ impl RunDir {
         self.path.join(METRICS)
     }
 
-    /// What the run said.
+    /// The log of the run.
     pub fn log(&self) -> PathBuf {
         self.path.join("train.log")
     }
@@ -176,7 +176,7 @@ impl RunDir {
         self.path.join("diverged.json")
     }
 
-    /// How the run stands, see `runs::status`.
+    /// Whether the run is in progress, or how it ended; see [`status`](super::status).
     pub fn status(&self) -> PathBuf {
         self.path.join("status.json")
     }

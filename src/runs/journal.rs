@@ -29,11 +29,11 @@ pub struct Diverged {
     pub learn_rate: f64,
     /// The loss of its batch.
     pub loss: f64,
-    /// The length of the gradient of all parameters together.
+    /// The norm of the gradient, over all parameters.
     pub gradient_norm: f64,
 }
 
-/// The files of one run, or none where nothing is to be left (`--fast-dev-run`).
+/// The files of one run, or none where nothing is to be written (`--fast-dev-run`).
 pub struct Journal {
     files: Option<Files>,
     /// When `last` was written, or the run began.
@@ -82,7 +82,7 @@ impl Journal {
         }
     }
 
-    /// Notes in `state` how far the metrics are.
+    /// Writes into `state` how many rows and bytes of metrics there are.
     pub fn stamp(&self, state: &mut State) {
         state.recorded = self.files.as_ref().map(|files| files.recorder.position()).unwrap_or_default();
     }
@@ -92,7 +92,7 @@ impl Journal {
         self.saved.elapsed()
     }
 
-    /// Writes `last`, with how far the metrics are.
+    /// Writes `last`, with the position of the metrics in its state.
     pub fn save_last(&mut self, snapshot: Snapshot, state: &mut State) {
         self.saved = Instant::now();
         self.stamp(state);
@@ -123,7 +123,7 @@ impl Journal {
         }
     }
 
-    /// Reports the batch with which a run went wrong; returns where.
+    /// Writes the batch at which training diverged to diverged.json; returns its path.
     pub fn write_diverged<'a>(
         &self, batch: impl Iterator<Item = (usize, (&'a str, &'a str))>, diverged: &Diverged,
     ) -> Option<PathBuf> {

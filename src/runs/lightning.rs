@@ -32,7 +32,7 @@ impl Lightning {
         collect(&path.join("checkpoints"), 2, &mut files);
         let best = files.into_iter().min_by(|a, b| {
             let (loss_a, loss_b) = (loss(a), loss(b));
-            // Without a loss, `last` comes first; of equal ones, the newest.
+            // Without a loss, `last` comes first; on a tie, the newest.
             let key = |file: &Path, loss: f64| (loss.is_infinite() && !name(file).starts_with("last"), counts(file));
             let ((early_a, counts_a), (early_b, counts_b)) = (key(a, loss_a), key(b, loss_b));
             loss_a

@@ -1,4 +1,4 @@
-//! What runs there are in a folder of logs, newest first.
+//! Lists the runs in a folder of logs, newest first.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::clock::now;
 use crate::error::{Result, ResultExt};
 use crate::record::metrics::last_row;
 
-/// What is told of a run.
+/// What the list shows of a run.
 struct Row {
     run: String,
     status: Status,
@@ -47,7 +47,7 @@ pub fn list(logs: &Path, json: bool) -> Result<String> {
 
 fn look_at(run: &RunDir) -> Row {
     let state = find_last(&run.checkpoints()).and_then(|folder| read_state(&folder).ok()).unwrap_or_default();
-    // (A run that its steps ended inside an epoch has measured more than its `last` knows.)
+    // (Where --max-steps ended the run within an epoch, `last` has the state before the end of that epoch.)
     let best = find_best(&run.checkpoints()).ok().and_then(|folder| read_state(&folder).ok()).and_then(|s| s.measured);
     let (mut epochs, mut steps) = (state.epochs(), state.steps);
     // A run is further than its last checkpoint.

@@ -1,4 +1,4 @@
-//! What a run has on disk: its folder, how it stands, its checkpoints and its metrics; and how it is found again.
+//! What a run has on disk: its folder, status, checkpoints and metrics; and how a run is found again.
 //!
 //! | file | |
 //! |---|---|

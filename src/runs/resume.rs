@@ -13,11 +13,11 @@ use crate::runs::RunDir;
 use crate::runs::checkpoint::{find_last, read_state, tidy};
 use crate::runs::trained::run_config;
 
-/// Settings that a resumed run may change: they decide when it ends and what it leaves, not what it computes.
-const FREE: [&str; 6] = ["max-epochs", "max-steps", "patience", "checkpoint-every", "keep-best", "cache-dir"];
+/// Settings that a resumed run may change: they decide when it ends and what it writes, not what it computes.
+const CHANGEABLE: [&str; 6] = ["max-epochs", "max-steps", "patience", "checkpoint-every", "keep-best", "cache-dir"];
 
 /// Settings that it may change with `--override`.
-const OVERRIDABLE: [&str; 3] = ["learn-rate", "device", "precision"];
+const WITH_OVERRIDE: [&str; 3] = ["learn-rate", "device", "precision"];
 
 /// A run to resume, locked by this process.
 pub struct Resumed {
@@ -28,7 +28,7 @@ pub struct Resumed {
     found: Option<State>,
 }
 
-/// Locks the run at `path` and reads where it is; its config.toml takes over what `flags` may change.
+/// Locks the run at `path` and reads its newest state. Writes to its config.toml what `flags` change.
 pub fn open(path: &Path, flags: Table, overriding: bool) -> Result<(Config, Resumed)> {
     let doing = || format!("cannot resume {}", path.display());
     let mut run = RunDir::open(path)?;
@@ -51,8 +51,8 @@ fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: 
     let table = |config: &Config| Table::try_from(config).map_err(|e| Error::new(e.to_string()));
     // A schedule that falls to zero at the end computes something else with another end.
     let ends = |key: &str| old.recipe.schedule != Schedule::Constant && matches!(key, "max-epochs" | "max-steps");
-    let free = |key: &str| FREE.contains(&key) && !ends(key);
-    let overridable = |key: &str| OVERRIDABLE.contains(&key) || ends(key);
+    let free = |key: &str| CHANGEABLE.contains(&key) && !ends(key);
+    let overridable = |key: &str| WITH_OVERRIDE.contains(&key) || ends(key);
     let (old, new) = (table(old)?, table(new)?);
     for key in flags.keys().filter(|key| old.get(*key) != new.get(*key) && !free(key)) {
         let shown = |table: &Table| table.get(key).map_or("not set".to_owned(), Value::to_string);
@@ -65,8 +65,8 @@ fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: 
         if !overridable(key) {
             return Err(Error::usage(what).hint(format!(
                 "leave --{flag} out, or start a new run; a resumed one may change only {}, and with --override {}",
-                FREE.join(", "),
-                OVERRIDABLE.join(", ")
+                CHANGEABLE.join(", "),
+                WITH_OVERRIDE.join(", ")
             )));
         }
         if !overriding {
@@ -80,7 +80,7 @@ fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: 
 }
 
 impl Resumed {
-    /// What to say if there is nothing left to do.
+    /// The message for the user if there is nothing left to do.
     pub fn finished(&self, config: &Config) -> Option<String> {
         let state = self.found.as_ref().filter(|state| state.finished && state.limit(config).is_some())?;
         let run = self.run.path().display();

@@ -11,7 +11,8 @@ pub struct Decision {
     pub drop: Vec<String>,
 }
 
-/// Keeps the best `most` of the checkpoints there are and the new one; of two equal ones the older.
+/// Decides, after an epoch, whether to write the new checkpoint and which to remove. The best `most` stay; on a tie, the
+/// older one.
 pub fn keep_best(there: &[(String, Measured)], new: &Measured, most: usize) -> Decision {
     let better = there.iter().filter(|(_, old)| !new.better_than(old)).count();
     let mut ranked: Vec<&(String, Measured)> = there.iter().collect();
@@ -30,7 +31,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_stay_and_of_equals_the_older() {
+    fn the_best_stay_and_on_a_tie_the_older() {
         let there = |values: &[f64]| -> Vec<(String, Measured)> {
             values.iter().enumerate().map(|(i, v)| (i.to_string(), measured(i, *v))).collect()
         };

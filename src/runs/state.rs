@@ -17,15 +17,15 @@ pub struct State {
     pub data: String,
     /// Steps done since the start of the run.
     pub steps: usize,
-    /// The epoch of the next step, counted from 0: as many have ended.
+    /// The epoch of the next step, counted from 0; this is also the number of epochs that have ended.
     pub epoch: usize,
     /// Batches of this epoch that are done; if all are, the epoch's end is still to come.
     pub batches: usize,
     /// Sum of the losses of this epoch's pairs so far.
     pub loss_sum: f64,
-    /// How many pairs that sum is of.
+    /// The number of pairs in that sum.
     pub pairs: usize,
-    /// Best value of the monitored metric and how long it has been waited for a better one.
+    /// The best value of the monitored metric, and the number of epochs since.
     pub stopping: EarlyStopping,
     /// What was measured at the end of the last epoch; nothing before the first.
     pub measured: Option<Measured>,
@@ -56,7 +56,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Whether this is better than `other`; no number is worse than any.
+    /// Whether this is better than `other`; NaN counts as worse than any number.
     pub fn better_than(&self, other: &Self) -> bool {
         let worth = |m: &Self| match m.value {
             value if value.is_nan() => f64::NEG_INFINITY,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn better_follows_the_direction_and_no_number_is_worst() {
+    fn better_follows_the_direction_and_nan_is_worst() {
         assert!(measured(1.0, false).better_than(&measured(2.0, false)));
         assert!(!measured(1.0, true).better_than(&measured(2.0, true)));
         assert!(!measured(1.0, true).better_than(&measured(1.0, true)));

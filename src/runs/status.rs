@@ -1,4 +1,4 @@
-//! `status.json`: how a run stands, for `themo runs`.
+//! `status.json`: whether a run is in progress, or how it ended, for `themo runs`.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::fs::write_json;
 use crate::runs::RunDir;
 
-/// How a run stands.
+/// Whether a run is in progress, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
@@ -19,7 +19,7 @@ pub enum RunState {
     Finished,
     /// It was asked to stop, and can be resumed.
     Stopped,
-    /// Its process ended without a word (a power cut, kill -9), and it can be resumed.
+    /// Its process was killed (by a power cut or kill -9), and it can be resumed.
     Interrupted,
     /// It ended with an error.
     Failed,

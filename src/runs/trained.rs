@@ -82,7 +82,7 @@ pub fn run_config(run: &RunDir, settings: Table) -> Result<Config> {
             .hint("it is written when a run starts and says which teacher it belongs to; test the run's own folder"));
     }
     let mut config = Config::resolve(Some(&run.config()), settings)?;
-    // Runs from before there was this key took captions as they are.
+    // Runs of versions without this key did not normalise captions.
     let written = std::fs::read_to_string(run.config()).ok().and_then(|text| text.parse::<Table>().ok());
     config.data.normalize &= written.is_none_or(|table| table.contains_key("normalize"));
     Ok(config)

@@ -1,4 +1,4 @@
-//! Parameter groups: what a parameter's place in the model decides of its updates.
+//! Parameter groups: the learning rate and the weight decay that follow from a parameter's place in the model.
 
 use crate::config::recipe::{OptimizerKind, Recipe};
 use crate::nn::Params;

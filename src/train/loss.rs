@@ -6,10 +6,10 @@
 use candle_core::{D, DType, Tensor, Var};
 use candle_nn::ops::log_softmax;
 
-use crate::config::recipe::{Loss, LossTerm, Recipe, Target};
+use crate::config::recipe::{Loss, LossTerm, Recipe, Space};
 use crate::error::{Error, Result};
 
-/// What training makes small: a weighted sum of losses between outputs and targets, both carried into one space.
+/// What training minimises: a weighted sum of losses between outputs and targets, compared in one space.
 pub struct Objective {
     loss: Loss,
     temperature: f64,
@@ -18,13 +18,13 @@ pub struct Objective {
 }
 
 impl Objective {
-    /// `text_projection` is the teacher's, `[projection_dim, dim]`; asked for only where the target needs it.
+    /// `text_projection` returns the teacher's, `[projection_dim, dim]`; it is called only if the space needs it.
     pub fn new(recipe: &Recipe, text_projection: impl FnOnce() -> Result<Tensor>) -> Result<Self> {
         let text_projection = match recipe.target {
-            Target::Hidden => None,
-            Target::Projected | Target::ProjectedNormalized => Some(text_projection()?),
+            Space::Hidden => None,
+            Space::Projected | Space::ProjectedNormalized => Some(text_projection()?),
         };
-        let normalized = recipe.target == Target::ProjectedNormalized;
+        let normalized = recipe.target == Space::ProjectedNormalized;
         Ok(Self { loss: recipe.loss.clone(), temperature: recipe.temperature, normalized, text_projection })
     }
 
@@ -33,8 +33,8 @@ impl Objective {
         self.loss.needs_whole_batch()
     }
 
-    /// The share of the loss of a batch of `batch` rows that these rows `[rows, dim]` bring; all rows where the loss
-    /// [needs the whole batch](Self::needs_whole_batch).
+    /// The part of the loss of a batch of `batch` rows that is due to these rows `[rows, dim]`. Takes all rows at once if
+    /// the loss [needs the whole batch](Self::needs_whole_batch).
     pub fn value(&self, outputs: &Tensor, targets: &Tensor, batch: usize) -> Result<Tensor> {
         let (outputs, targets) = (self.carry(outputs)?, self.carry(targets)?);
         let mut total: Option<Tensor> = None;
@@ -68,14 +68,14 @@ impl Objective {
     }
 }
 
-/// The share of the batch's mean squared error that these rows bring: `sum (outputs - targets)^2 / (batch * dim)`
+/// The part of the batch's mean squared error that is due to these rows: `sum (outputs - targets)^2 / (batch * dim)`
 /// for `[rows, dim]` of a batch of `batch` rows. Over all micro-batches it adds up to PyTorch's `MSELoss`.
 pub fn mse(outputs: &Tensor, targets: &Tensor, batch: usize) -> Result<Tensor> {
     let scale = 1.0 / (batch * outputs.dim(1)?) as f64;
     Ok((((outputs - targets)?.sqr()?.sum(D::Minus1)?.sum_all())? * scale)?)
 }
 
-/// The share of the batch's mean of `1 - cos(output, target)` that these rows bring.
+/// The part of the batch's mean of `1 - cos(output, target)` that is due to these rows.
 pub fn cosine(outputs: &Tensor, targets: &Tensor, batch: usize) -> Result<Tensor> {
     let cosines = (normalize(outputs)? * normalize(targets)?)?.sum(D::Minus1)?;
     Ok(((1.0 - cosines)?.sum_all()? / batch as f64)?)
@@ -103,7 +103,7 @@ pub fn clip(outputs: &Tensor, targets: &Tensor, temperature: f64) -> Result<Tens
 
 /// Rows of length 1. A row of zeros stays one.
 fn normalize(x: &Tensor) -> Result<Tensor> {
-    // The summand, too small to matter elsewhere, keeps the root's gradient finite at zero.
+    // 1e-24 keeps the gradient of the root finite at zero, and is too small to matter elsewhere.
     let lengths = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-24)?.sqrt()?;
     Ok(x.broadcast_div(&lengths)?)
 }

@@ -5,13 +5,13 @@ use crate::config::limits::parse_bytes;
 use crate::error::{Error, Result};
 use crate::models::Student;
 
-/// Tokens of a micro-batch: what `micro-batch-tokens` says, or fewer where `memory-limit` asks for it.
+/// Tokens of a micro-batch: `micro-batch-tokens`, or fewer where `memory-limit` requires it.
 ///
 /// Weights, gradients, the two moments and an average of the weights take 4 bytes a parameter each; where it is frozen,
 /// only the weights do. A token's forward pass keeps, in every trained layer, the projection of the attention (3 hidden),
 /// its result, two sums, two normalised sums, and the inner values of the feed-forward block; on top of that come the
-/// buffers of the layer at work. Measured on BERT-base, an eighth more than that is taken a token, and besides a copy of
-/// the weights and 300 MiB.
+/// buffers of the layer at work. On BERT-base, training was measured to take an eighth more than that per token, and
+/// also a copy of the weights and 300 MiB.
 pub fn micro_batch_tokens(config: &Config, student: &Student) -> Result<usize> {
     let Some(limit) = &config.limits.memory_limit else { return Ok(config.limits.micro_batch_tokens) };
     let limit = parse_bytes(limit)?;

@@ -1,4 +1,4 @@
-//! Training: what one step does, what a run does with steps, and the pure policies it asks.
+//! Training: a run, its epochs and steps, and the pure policies that they follow.
 
 pub mod dataset;
 pub mod groups;
@@ -14,4 +14,4 @@ pub mod teacher;
 pub mod trainer;
 
 pub use dataset::Dataset;
-pub use trainer::{Start, Summary, Task, Trainer};
+pub use trainer::{Setup, Start, Summary, Trainer};

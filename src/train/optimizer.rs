@@ -33,7 +33,7 @@ struct Average {
 /// Added to the root of the second moment (torch's default).
 const EPS: f64 = 1e-8;
 
-/// Elements a rayon task updates, and whose squares are summed by themselves.
+/// Elements that one rayon task updates and whose squares it sums.
 const BLOCK: usize = SQUARES;
 
 impl Optimizer {
@@ -60,7 +60,7 @@ impl Optimizer {
     }
 
     /// Updates every trained parameter in place, and the average of the weights; returns [`Gradients::norm`]. If that is
-    /// not finite, the weights are of no use any more.
+    /// not finite, neither are the weights any more.
     pub fn step(&mut self, params: &Params, grads: &Gradients, learn_rate: f64) -> Result<f64> {
         let backend = params.backend();
         self.step += 1;
@@ -142,7 +142,7 @@ impl Optimizer {
         [("exp_avg", &self.first[..]), ("exp_avg_sq", &self.second[..])].into_iter().chain(weights).collect()
     }
 
-    /// The same to be filled from a checkpoint made after `steps` steps.
+    /// [`Self::slots`], to be filled from a checkpoint made after `steps` steps.
     pub fn slots_mut(&mut self, steps: usize) -> Vec<(&'static str, &mut Vec<Tensor>)> {
         self.step = steps;
         let weights = self.average.as_mut().map(|average| ("weights", &mut average.tensors));

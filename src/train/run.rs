@@ -7,8 +7,8 @@ use toml::Table;
 
 use super::loss::Objective;
 use super::teacher::{STOPPED, Teacher};
-use super::trainer::Measure;
-use super::{Dataset, Start, Summary, Task, Trainer, memory, pairs, probe};
+use super::trainer::RecallMeasure;
+use super::{Dataset, Setup, Start, Summary, Trainer, memory, pairs, probe};
 use crate::config::Config;
 use crate::config::recipe::Recipe;
 use crate::data::PairSet;
@@ -31,7 +31,7 @@ use crate::runs::{Journal, RunDir, State};
 use crate::signals::Signals;
 use crate::ui::{log_file, model_folder};
 
-/// What is asked for.
+/// What `themo train` was asked to do.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Settings of the configuration given now.
@@ -40,22 +40,22 @@ pub struct Request {
     pub config: Option<PathBuf>,
     /// The folder of a run to resume.
     pub resume: Option<PathBuf>,
-    /// Let some settings differ from those of the resumed run.
+    /// Allow some settings to differ from those of the resumed run.
     pub overriding: bool,
-    /// Try everything with one batch and write no run.
+    /// Process one batch of everything and write no run.
     pub fast_dev_run: bool,
 }
 
-/// How it ended.
+/// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// What to tell the user.
+    /// The message for the user.
     pub text: String,
     /// 0, or what the signal that stopped the run asks for.
     pub exit_code: u8,
 }
 
-/// Trains a student as `request` says.
+/// Trains a student according to `request`.
 pub fn run(request: &Request) -> Result<Ended> {
     let (mut config, resumed) = match resolve(request)? {
         Resolved::Done(text) => return Ok(Ended { text, exit_code: 0 }),
@@ -76,7 +76,7 @@ pub fn run(request: &Request) -> Result<Ended> {
     Ok(Ended { text, exit_code: signals.exit_code().filter(|_| stopped).unwrap_or(0) })
 }
 
-/// Trains with the status of the run kept in its folder. A new folder in which nothing came about is removed again.
+/// Trains, and keeps the status of the run in its folder. Removes a new folder if training left nothing in it.
 fn in_folder(
     run: Option<&RunDir>, is_new: bool, monitor: &str, train: impl FnOnce() -> Result<Summary>,
 ) -> Result<(String, bool)> {
@@ -87,7 +87,7 @@ fn in_folder(
     ended
 }
 
-/// What a request comes to.
+/// What a request means.
 enum Resolved {
     /// The run to resume has ended.
     Done(String),
@@ -200,10 +200,10 @@ impl Plan {
         let projection = || text_projection(&teacher_dir, &compute.device);
         let probe = probe::load(config, val.as_ref(), &tokenizer, &teacher, projection)?;
         let recall = probe.as_ref().map(|probe| |student: &Student| probe.recall_at_1(student));
-        let recall = recall.as_ref().map(|recall| recall as &Measure);
-        let task = Task { student: &student, objective: &objective, train: &train, val: val.as_ref(), recall };
+        let recall = recall.as_ref().map(|recall| recall as &RecallMeasure);
+        let setup = Setup { student: &student, objective: &objective, train: &train, val: val.as_ref(), recall };
         let start = Start { state, checkpoint: self.checkpoint };
-        let fitted = Trainer::new(config, task, start, &mut journal, should_stop).and_then(Trainer::run);
+        let fitted = Trainer::new(config, setup, start, &mut journal, should_stop).and_then(Trainer::run);
         let stopped = fitted.as_ref().is_ok_and(|summary| summary.stopped);
         let finished = journal.finish((!stopped).then_some(fitted.is_ok()));
         let summary = fitted?;
@@ -230,7 +230,7 @@ fn load_student(config: &Config, folder: &Path, teacher: &Path, compute: &Comput
     Ok(student)
 }
 
-/// Notes in the run's folder how it ended; returns what to tell the user, and whether it was stopped.
+/// Writes to the run's folder how it ended; returns the message for the user, and whether the run was stopped.
 fn report(
     trained: Result<Summary>, monitor: &str, run: Option<&RunDir>, status: Option<Status>,
 ) -> Result<(String, bool)> {
@@ -254,7 +254,7 @@ fn report(
     Ok((text, stopped))
 }
 
-/// Starts the log of a run and writes down its hyper-parameters and where it runs.
+/// Starts the log of a run and writes its hyper-parameters and its environment.
 fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams> {
     log_file::open(&run.log())?;
     let hparams =
@@ -266,7 +266,7 @@ fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams
     Ok(hparams)
 }
 
-/// What a run that has ended, or was stopped, says.
+/// The message at the end of a run, or when it was stopped.
 fn ending(summary: &Summary, monitor: &str, run: Option<&RunDir>) -> String {
     let Summary { epochs, steps, training_secs, .. } = summary;
     let figures = format!("({epochs} epochs, {steps} steps, {training_secs:.1} s of training)");

@@ -1,4 +1,4 @@
-//! The training loop: [`Trainer`] has a run, its epochs, its steps and the end of an epoch.
+//! The training loop: [`Trainer`] with `run`, `epoch`, `step` and `end_epoch`.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -39,13 +39,13 @@ pub struct Summary {
     pub stopped: bool,
 }
 
-/// Measures a student.
-pub type Measure<'a> = dyn Fn(&Student) -> Result<f64> + 'a;
+/// Measures the val/recall@1 of a student.
+pub type RecallMeasure<'a> = dyn Fn(&Student) -> Result<f64> + 'a;
 
-/// What is learned, by whom and from what.
+/// The student, its loss and its data.
 #[derive(Clone, Copy)]
-pub struct Task<'a> {
-    /// Who learns.
+pub struct Setup<'a> {
+    /// The student to train.
     pub student: &'a Student,
     /// The loss.
     pub objective: &'a Objective,
@@ -54,7 +54,7 @@ pub struct Task<'a> {
     /// The pairs to validate on, where there are any.
     pub val: Option<&'a Dataset<'a>>,
     /// Measures val/recall@1, where that is wanted.
-    pub recall: Option<&'a Measure<'a>>,
+    pub recall: Option<&'a RecallMeasure<'a>>,
 }
 
 /// Where a run begins.
@@ -68,7 +68,7 @@ pub struct Start {
 /// Trains a student, leaving metrics and checkpoints in a journal.
 pub struct Trainer<'a> {
     config: &'a Config,
-    task: Task<'a>,
+    setup: Setup<'a>,
     optimizer: Optimizer,
     grads: Gradients,
     state: State,
@@ -80,7 +80,7 @@ pub struct Trainer<'a> {
     logged: Work,
 }
 
-/// Steps and what they took.
+/// The time that some steps took, and their tokens.
 #[derive(Clone, Copy, Default)]
 struct Work {
     secs: f64,
@@ -106,25 +106,25 @@ enum Flow {
 }
 
 impl<'a> Trainer<'a> {
-    /// A trainer for `task` as `config` says, which stops once `should_stop` says so. From a checkpoint it continues as if
-    /// it had never stopped.
+    /// A trainer for `setup`, which stops once `should_stop` returns true. From a checkpoint it continues as if it had never
+    /// stopped.
     pub fn new(
-        config: &'a Config, task: Task<'a>, start: Start, journal: &'a mut Journal, should_stop: &'a dyn Fn() -> bool,
+        config: &'a Config, setup: Setup<'a>, start: Start, journal: &'a mut Journal, should_stop: &'a dyn Fn() -> bool,
     ) -> Result<Self> {
-        let params = task.student.params();
+        let params = setup.student.params();
         let (grads, mut optimizer) = (Gradients::zeros(params)?, Optimizer::new(&config.recipe, params)?);
         if let Some(folder) = &start.checkpoint {
-            checkpoint::restore(folder, task.student, optimizer.slots_mut(start.state.steps))?;
+            checkpoint::restore(folder, setup.student, optimizer.slots_mut(start.state.steps))?;
             optimizer.swap_average(params)?; // a checkpoint's student is the average
         }
-        let sizes = &task.student.config().sizes;
+        let sizes = &setup.student.config().sizes;
         let dropout = match config.models.dropout {
             Some(p) => [p, p],
             None => [sizes.hidden_dropout_prob, sizes.attention_probs_dropout_prob],
         };
         let dropout = dropout.map(|p| p as f32);
         let state = State { finished: false, ..start.state };
-        Ok(Self { config, task, optimizer, grads, state, journal, should_stop, dropout, logged: Work::default() })
+        Ok(Self { config, setup, optimizer, grads, state, journal, should_stop, dropout, logged: Work::default() })
     }
 
     /// Trains until a limit of the configuration is reached or the run is asked to stop.
@@ -149,7 +149,7 @@ impl<'a> Trainer<'a> {
     fn has_epoch_to_do(&self) -> bool {
         match self.state.limit(self.config) {
             None => true,
-            // An epoch that the steps do not suffice for is closed; it may have been when the run was killed.
+            // An epoch that max-steps cuts is ended, too: the run may have been killed before that.
             Some(Limit::Steps) => self.state.batches > 0,
             Some(Limit::Epochs | Limit::Patience) => false,
         }
@@ -158,13 +158,13 @@ impl<'a> Trainer<'a> {
     /// The batches of an epoch that are still to come, and its end.
     fn epoch(&mut self) -> Result<Flow> {
         let batch_size = self.config.limits.batch_size;
-        let order = self.task.train.order(self.config.run.seed, self.state.epoch, self.config.data.shuffle);
+        let order = self.setup.train.order(self.config.run.seed, self.state.epoch, self.config.data.shuffle);
         let batches = order.len().div_ceil(batch_size);
         let bar = progress(batches as u64, &format!("epoch {}", self.state.epoch));
         bar.set(self.state.batches as u64);
         let mut work = Work::default();
         let rest = &order[order.len().min(self.state.batches * batch_size)..];
-        let flow = self.task.train.with_batches(rest, batch_size, |coming| {
+        let flow = self.setup.train.with_batches(rest, batch_size, |coming| {
             while self.state.batches < batches && self.state.limit(self.config) != Some(Limit::Steps) {
                 let Some((indices, batch)) = self.next(coming)? else { return Ok(Flow::Stop) };
                 let loss = self.step(indices, &batch, &mut work)?;
@@ -202,7 +202,7 @@ impl<'a> Trainer<'a> {
 
     /// A checkpoint within an epoch.
     fn save_between(&mut self) -> Result<()> {
-        require_finite(self.task.student, None, &self.state)?;
+        require_finite(self.setup.student, None, &self.state)?;
         self.averaged(|this| {
             this.save_last();
             Ok(())
@@ -211,7 +211,7 @@ impl<'a> Trainer<'a> {
 
     /// One step: the loss of `batch`, the pairs `indices`, its gradient and the update; returns the loss.
     fn step(&mut self, indices: &[usize], batch: &PairBatch, work: &mut Work) -> Result<f64> {
-        let Task { student, objective, train, .. } = self.task;
+        let Setup { student, objective, train, .. } = self.setup;
         let (began, learn_rate) = (Instant::now(), self.learn_rate_at(self.state.steps));
         let [hidden, attention] = self.dropout;
         let dropout = Dropout::new(self.config.run.seed, self.state.steps as u64, hidden, attention);
@@ -236,7 +236,7 @@ impl<'a> Trainer<'a> {
             let report = self
                 .journal
                 .write_diverged(indices.iter().filter_map(|i| Some((*i, train.pairs().pair(*i).ok()?))), &diverged);
-            return Err(told_diverged(&diverged, report));
+            return Err(divergence_error(&diverged, report));
         }
         let (secs, tokens) = (began.elapsed().as_secs_f64(), batch.token_count());
         self.state.add_step(loss, indices.len(), secs);
@@ -250,15 +250,15 @@ impl<'a> Trainer<'a> {
         Ok(loss)
     }
 
-    /// The end of an epoch, after `work`, with the averaged weights in place: measures, decides, records, saves. With
-    /// `is_cut`, the steps of the run did not suffice for all its batches.
+    /// The end of an epoch, after `work`, with the averaged weights in place: measures, decides, records, saves. `is_cut`
+    /// means that max-steps ended the epoch before its last batch.
     fn end_epoch(&mut self, work: Work, is_cut: bool) -> Result<Flow> {
         let (monitor, train_loss) = (self.config.recipe.monitor, self.state.loss_sum / self.state.pairs as f64);
         let Some(val_loss) = self.validate()? else {
             self.save_last(); // with the end of the epoch still to come
             return Ok(Flow::Stop);
         };
-        let val_recall = self.task.recall.map(|recall| recall(self.task.student)).transpose()?;
+        let val_recall = self.setup.recall.map(|recall| recall(self.setup.student)).transpose()?;
         // An epoch that was cut is closed for now; with more steps it would continue.
         self.journal.stamp(&mut self.state);
         let unfinished = is_cut.then(|| State { finished: true, ..self.state.clone() });
@@ -267,7 +267,7 @@ impl<'a> Trainer<'a> {
             Monitor::ValLoss => val_loss,
             Monitor::ValRecall => val_recall,
         };
-        let value = value.unwrap_or(f64::NAN); // the command refuses to watch what is not measured
+        let value = value.unwrap_or(f64::NAN); // `probe::check` refuses to monitor what is not measured
         let (epoch, maximise) = (self.state.epoch, monitor.rises());
         let is_best = self.state.stopping.observe(value, maximise);
         if is_best {
@@ -287,7 +287,7 @@ impl<'a> Trainer<'a> {
         let (shown, speed) = (shown.collect::<String>(), tokens_per_sec.unwrap_or_default());
         tracing::info!("epoch {epoch}: {shown}{:.1} s, {speed:.0} tokens/s", work.secs);
         let moments = self.optimizer.slots();
-        let snapshot = Snapshot { student: self.task.student, moments: &moments };
+        let snapshot = Snapshot { student: self.setup.student, moments: &moments };
         self.journal.save_epoch(snapshot, &mut self.state, unfinished);
         if self.state.limit(self.config) == Some(Limit::Patience) {
             tracing::info!("{} has not improved for {} epochs: stopping", monitor.name(), self.config.limits.patience);
@@ -297,7 +297,7 @@ impl<'a> Trainer<'a> {
 
     /// val/loss, where there are validation pairs; none at all if the run was asked to stop meanwhile.
     fn validate(&self) -> Result<Option<Option<f64>>> {
-        let Task { student, objective, val, .. } = self.task;
+        let Setup { student, objective, val, .. } = self.setup;
         let Limits { batch_size, micro_batch_tokens, .. } = self.config.limits;
         // A loss of single pairs does not depend on the batches.
         let size = if objective.needs_whole_batch() { batch_size } else { VALIDATED_AT_ONCE };
@@ -317,7 +317,7 @@ impl<'a> Trainer<'a> {
 
     /// Does `work` with the moving average of the weights, where there is one, in the student's place.
     fn averaged<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
-        let params = self.task.student.params();
+        let params = self.setup.student.params();
         self.optimizer.swap_average(params)?;
         let done = work(self);
         self.optimizer.swap_average(params)?;
@@ -326,7 +326,7 @@ impl<'a> Trainer<'a> {
 
     fn save_last(&mut self) {
         let moments = self.optimizer.slots();
-        self.journal.save_last(Snapshot { student: self.task.student, moments: &moments }, &mut self.state);
+        self.journal.save_last(Snapshot { student: self.setup.student, moments: &moments }, &mut self.state);
     }
 
     /// A row of metrics of this moment, still without values.
@@ -336,7 +336,7 @@ impl<'a> Trainer<'a> {
 
     fn learn_rate_at(&self, step: usize) -> f64 {
         let Config { limits, recipe, .. } = self.config;
-        let total = total_steps(self.task.train.len(), limits.batch_size, limits.max_epochs, limits.max_steps);
+        let total = total_steps(self.setup.train.len(), limits.batch_size, limits.max_epochs, limits.max_steps);
         recipe.learn_rate * factor(recipe.schedule, recipe.warmup_steps, total, step)
     }
 
@@ -351,7 +351,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-fn told_diverged(diverged: &Diverged, report: Option<PathBuf>) -> Error {
+fn divergence_error(diverged: &Diverged, report: Option<PathBuf>) -> Error {
     let Diverged { epoch, step, learn_rate, loss, gradient_norm } = diverged;
     let what = match loss.is_finite() {
         true => format!("gradient's norm became {gradient_norm}"),
@@ -362,7 +362,7 @@ fn told_diverged(diverged: &Diverged, report: Option<PathBuf>) -> Error {
         .hint(format!("the learning rate {learn_rate:?} may be too high; the checkpoints are from before this{report}"))
 }
 
-/// Before a checkpoint: broken weights must not take the place of good ones.
+/// Checked before a checkpoint is written: broken weights must not replace good ones.
 fn require_finite(student: &Student, val_loss: Option<f64>, state: &State) -> Result<()> {
     let broken = match val_loss {
         _ if !student.params().are_finite()? => "the student's weights became infinite or NaN".to_owned(),
@@ -373,7 +373,7 @@ fn require_finite(student: &Student, val_loss: Option<f64>, state: &State) -> Re
         .hint("the learning rate may be too high; the checkpoints are from before this"))
 }
 
-/// Before the first update: no gradient may be missing or broken, or the run would train something else than it says.
+/// Checked before the first update: every trained parameter has a finite gradient that is not zero.
 fn audit(student: &Student, grads: &Gradients) -> Result<()> {
     let suspicious = grads.suspicious(student.params())?;
     if suspicious.is_empty() {

@@ -1,4 +1,4 @@
-//! Progress bars and log lines on stderr, which do not garble each other. Results go to stdout elsewhere.
+//! Bar bars and log lines on stderr, which do not garble each other. Results go to stdout elsewhere.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
@@ -17,9 +17,8 @@ use crate::error::{Error, Result};
 /// indicatif draws nothing when stderr is not a terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Starts logging. `verbosity` is -1 for warnings only and no bars, 0 for the normal course of things, 1 and 2 for more
-/// detail; at 0, `RUST_LOG` decides if it is set. The log
-/// file gets what the screen gets, and never less than the normal course of things. Later calls change nothing but the bars.
+/// Starts logging. `verbosity` is -1 for warnings without bars, 0 for `info`, 1 for `debug`, 2 for `trace`; at 0,
+/// `RUST_LOG` decides if it is set. The log file has the same lines, and `info` at least. Later calls only hide the bars.
 pub fn init(verbosity: i8) {
     if verbosity < 0 {
         BARS.set_draw_target(ProgressDrawTarget::hidden());
@@ -30,7 +29,7 @@ pub fn init(verbosity: i8) {
         1 => "debug",
         _ => "trace",
     };
-    // Only themo's own voice grows louder: a dependency's details help nobody.
+    // Only themo's own messages: a dependency's details help nobody.
     let own = |level: &str| EnvFilter::new(format!("warn,themo={level}"));
     let named = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|_| verbosity == 0);
     let (filter, wrong) = match named.as_deref().map(EnvFilter::try_new) {
@@ -44,7 +43,7 @@ pub fn init(verbosity: i8) {
         .with_ansi(colours)
         .with_target(verbosity > 0)
         .without_time()
-        // It would tell of a closed stderr with eprintln!, which panics then.
+        // It would report a closed stderr with eprintln!, which then panics.
         .log_internal_errors(false)
         .with_filter(filter);
     let file = fmt::layer()
@@ -92,18 +91,18 @@ impl MakeWriter<'_> for AboveBars {
 
 /// A bar with count, rate and remaining time; it leaves the screen when dropped.
 #[derive(Debug)]
-pub struct Progress {
+pub struct Bar {
     bar: ProgressBar,
 }
 
 /// Starts a bar of `len` units (steps, images, ...), named `what`.
-pub fn progress(len: u64, what: &str) -> Progress {
+pub fn progress(len: u64, what: &str) -> Bar {
     bar(len, what, TEMPLATE)
 }
 
 /// Shows downloads, a bar for each file: called with its name, the bytes done and the bytes in all.
 pub fn download_bars() -> impl Fn(&str, u64, u64) {
-    let current: RefCell<Option<(String, Progress)>> = RefCell::default();
+    let current: RefCell<Option<(String, Bar)>> = RefCell::default();
     move |file, done, total| {
         let mut current = current.borrow_mut();
         if current.as_ref().is_none_or(|(name, _)| name != file) {
@@ -120,16 +119,16 @@ const TEMPLATE: &str = "{prefix} [{wide_bar}] {human_pos}/{human_len} {per_sec},
 const BYTES_TEMPLATE: &str =
     "{prefix} [{wide_bar}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left";
 
-fn bar(len: u64, what: &str, template: &str) -> Progress {
+fn bar(len: u64, what: &str, template: &str) -> Bar {
     let bar = BARS.add(ProgressBar::new(len).with_prefix(what.to_owned()));
-    // A template that does not parse would only cost the looks; a test holds it to parse.
+    // (A test checks that both templates parse.)
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-    Progress { bar }
+    Bar { bar }
 }
 
-impl Progress {
+impl Bar {
     /// `n` more units are done.
     pub fn inc(&self, n: u64) {
         self.bar.inc(n);
@@ -149,7 +148,7 @@ impl Progress {
     pub fn finish(self) {}
 }
 
-impl Drop for Progress {
+impl Drop for Bar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
         BARS.remove(&self.bar);

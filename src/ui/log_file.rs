@@ -1,6 +1,6 @@
-//! `train.log`: what a training run said, at level info at least, kept in its folder.
+//! `train.log`: the log of a training run, at level info at least, in its folder.
 //!
-//! Lines said before the folder is known wait in memory. A log that cannot be written is no reason to stop.
+//! Lines from before the folder is known are kept in memory. A log that cannot be written does not stop the run.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ enum Sink {
 
 static SINK: Mutex<Sink> = Mutex::new(Sink::Waiting(Vec::new()));
 
-/// What waits at most; a command that never opens a log must not gather one.
+/// Bytes kept in memory at most: commands other than `themo train` never open a log.
 const MOST_WAITING: usize = 1 << 20;
 
 fn sink() -> MutexGuard<'static, Sink> {
@@ -32,14 +32,14 @@ pub fn open(path: &Path) -> Result<()> {
     let mut file = File::options().create(true).append(true).open(path).map_err(failed)?;
     let mut sink = sink();
     if let Sink::Waiting(lines) = &*sink {
-        // A full disk is told by what matters more.
+        // (On a full disk, the write of a checkpoint fails with an error of its own.)
         let _ = file.write_all(lines);
     }
     *sink = Sink::File(file);
     Ok(())
 }
 
-/// Adds a line that is told to people in another way.
+/// Adds a line that the user sees elsewhere: an error, or the result.
 pub fn note(line: &str) {
     let _ = LogFile.write_all(format!("{line}\n").as_bytes());
 }

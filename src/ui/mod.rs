@@ -1,4 +1,4 @@
-//! What a person sees while themo works: progress bars, log lines, results.
+//! What the user sees while themo works: progress bars, log lines, results.
 
 pub mod console;
 pub mod log_file;
