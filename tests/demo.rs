@@ -59,7 +59,7 @@ fn three_seeds_reach_the_thresholds_and_the_teacher_its_reference() {
         assert!(recall >= 0.9 * teacher_recall, "recall@1 {recall}");
         assert!(accuracy >= 0.85 * teacher_accuracy, "accuracy@1 {accuracy}");
         // Without bf16 instructions, bf16 products take longer than f32 ones.
-        let counts = precision == "f32" || themo::nn::gemm::bf16_unit().is_some();
+        let counts = precision == "f32" || themo::nn::cpu::gemm::bf16_unit().is_some();
         assert!(seconds <= 90.0 || !counts, "{seconds} s of training");
         for k in ["@1", "@5", "@10"] {
             let ours = at(&scores, &["teacher", "retrieval", "text_to_image", &format!("recall{k}")]);

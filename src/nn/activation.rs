@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 
 use super::Backend;
-use super::elementwise::{CUBIC, Elementwise, TWO_ROOT_TWO_OVER_PI};
+use super::cpu::activation::Elementwise;
+use super::plain::activation as plain;
 use super::storage::{Slice, edit, tensor};
 use crate::error::{Error, Result};
 
@@ -66,7 +67,7 @@ impl Activate {
         match (self.backend, self.function) {
             (Backend::Plain, Activation::Gelu) => Ok(z.gelu_erf()?),
             (Backend::Plain, Activation::GeluTanh) => Ok(z.gelu()?),
-            (Backend::Plain, Activation::QuickGelu) => Ok((z * candle_nn::ops::sigmoid(&(z * 1.702)?)?)?),
+            (Backend::Plain, Activation::QuickGelu) => plain::quick_gelu(z),
             _ => tensor(self.function.on_slices().of(&Slice::new(z)?), z.shape()),
         }
     }
@@ -82,34 +83,17 @@ impl Activate {
 
     /// [`Self::forward`] of `z` once more, and the gradient of `z` from the gradient `da` of the output.
     pub fn backward(self, z: &Tensor, da: &Tensor) -> Result<(Tensor, Tensor)> {
-        match (self.backend, self.function) {
-            (Backend::Plain, Activation::Gelu) => {
-                let cumulative = (((z * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)? * 0.5)?;
-                let density = ((z.sqr()? * -0.5)?.exp()? * (1.0 / std::f64::consts::TAU.sqrt()))?;
-                Ok((self.forward(z)?, (da * (cumulative + (z * density)?)?)?))
-            }
-            (Backend::Plain, Activation::GeluTanh) => {
-                let s = candle_nn::ops::sigmoid(&plain_two_u(z)?)?;
-                let change = ((z.sqr()? * f64::from(3.0 * CUBIC))? + 1.0)? * f64::from(TWO_ROOT_TWO_OVER_PI);
-                let slope = (&s + ((z * change?)? * (&s * (1.0 - &s)?)?)?)?;
-                Ok((self.forward(z)?, (da * slope)?))
-            }
-            (Backend::Plain, Activation::QuickGelu) => {
-                let s = candle_nn::ops::sigmoid(&(z * 1.702)?)?;
-                let slope = (&s + ((z * 1.702)? * (&s * (1.0 - &s)?)?)?)?;
-                Ok((self.forward(z)?, (da * slope)?))
-            }
-            _ => {
-                let (a, dz) = self.function.on_slices().backward(&Slice::new(z)?, &Slice::new(da)?)?;
-                Ok((tensor(a, z.shape())?, tensor(dz, z.shape())?))
-            }
+        if self.backend == Backend::Plain {
+            let slope = match self.function {
+                Activation::Gelu => plain::gelu_slope(z),
+                Activation::GeluTanh => plain::gelu_tanh_slope(z),
+                Activation::QuickGelu => plain::quick_gelu_slope(z),
+            };
+            return Ok((self.forward(z)?, (da * slope?)?));
         }
+        let (a, dz) = self.function.on_slices().backward(&Slice::new(z)?, &Slice::new(da)?)?;
+        Ok((tensor(a, z.shape())?, tensor(dz, z.shape())?))
     }
-}
-
-/// `2 u` of [`Activation::GeluTanh`].
-fn plain_two_u(x: &Tensor) -> Result<Tensor> {
-    Ok(((x * ((x.sqr()? * f64::from(CUBIC))? + 1.0)?)? * f64::from(TWO_ROOT_TWO_OVER_PI))?)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Rows;
-use super::math::simd;
+use super::cpu::math::simd;
 use super::storage::{Slice, tensor};
 use crate::error::{Error, Result};
 use crate::rng::mix;

@@ -1,19 +1,12 @@
 //! Layer normalisation (Ba et al. 2016), fused with the dropout and the residual sum before it.
 
-use std::mem::MaybeUninit;
+use candle_core::{Tensor, WithDType};
 
-use candle_core::{D, Tensor, WithDType};
-use candle_nn::ops::layer_norm_slow;
-use half::bf16;
-use rayon::prelude::*;
-
-use super::dropout::{Mask, RowMask, masked};
-use super::linear::SUM_ROWS;
-use super::math::{add, simd, sum, sum2, sum3};
-use super::memory::written;
+use super::cpu::layer_norm::{self as on_slices, Affine, Forward, Saved, misfit};
+use super::dropout::Mask;
 use super::storage::{Slice, tensor};
-use super::{Backend, Gradients, Param};
-use crate::error::{Error, Result};
+use super::{Backend, Gradients, Param, plain};
+use crate::error::Result;
 
 /// Scale and shift `[hidden]` and the constant added to the variance.
 #[derive(Clone, Debug)]
@@ -35,12 +28,8 @@ pub struct Normed {
     /// The normalised, scaled and shifted sum, `[tokens, hidden]`.
     pub out: Tensor,
     mean: Tensor, // [tokens, 1]
-    rstd: Tensor, // [tokens, 1]
+    rstd: Tensor, // [tokens, 1]: 1 / standard deviation
 }
-
-/// Writes a row of the normed sum from one of the sum, weight, bias and epsilon, all of one length; gives mean and
-/// 1 / standard deviation.
-type RowOf<T> = fn(&mut [MaybeUninit<T>], &[f32], &[f32], &[f32], f32) -> (f32, f32);
 
 impl LayerNorm {
     /// Normalises `x`, or `residual + x`, of which `mask` drops elements of `x` first.
@@ -49,7 +38,6 @@ impl LayerNorm {
             return self.normed(None, &mask.apply(x)?, None);
         }
         if self.backend == Backend::Plain {
-            let (weight, bias) = (&self.weight.value, &self.bias.value);
             let x = match mask {
                 Some(mask) => &mask.apply(x)?,
                 None => x,
@@ -58,87 +46,36 @@ impl LayerNorm {
                 Some(residual) => (residual + x)?,
                 None => x.clone(),
             };
-            // (Not `layer_norm` or `candle_nn::LayerNorm`, which have no backward.)
-            let out = layer_norm_slow(&sum, weight, bias, self.eps as f32)?;
-            let (mean, rstd) = self.plain_statistics(&sum)?;
+            let (out, mean, rstd) = plain::layer_norm::forward(&sum, &self.weight.value, &self.bias.value, self.eps)?;
             return Ok(Normed { sum, out, mean, rstd });
         }
-        // SAFETY: `normalise` writes its row.
-        unsafe { self.fast(residual, x, mask, normalise) }
+        if residual.is_some_and(|residual| residual.dims() != x.dims()) {
+            return Err(misfit());
+        }
+        let (residual, masks) = (residual.map(Slice::new).transpose()?, mask.map(Mask::each_row));
+        self.fast(x, |affine, x| on_slices::forward(affine, residual.as_deref(), x, masks.as_deref()))
     }
 
-    /// The mean and 1 / standard deviation of each row, `[tokens, 1]`.
-    fn plain_statistics(&self, sum: &Tensor) -> Result<(Tensor, Tensor)> {
-        let mean = sum.mean_keepdim(D::Minus1)?;
-        let variance = sum.broadcast_sub(&mean)?.sqr()?.mean_keepdim(D::Minus1)?;
-        Ok((mean, (variance + self.eps)?.sqrt()?.recip()?))
-    }
-
-    /// [`Self::normed`] on the fast path with `out` in bf16: what a following product rounds it to.
+    /// [`Self::normed`] on the fast path with `out` in bf16: what a following matmul rounds it to.
     pub fn forward_halves(&self, x: &Tensor) -> Result<Normed> {
-        // SAFETY: `normalise_to_bf16` writes its row.
-        unsafe { self.fast(None, x, None, normalise_to_bf16) }
+        self.fast(x, on_slices::forward_to_bf16)
     }
 
-    /// # Safety
-    /// `row` writes all elements of its first slice.
-    unsafe fn fast<T: WithDType>(
-        &self, residual: Option<&Tensor>, x: &Tensor, mask: Option<Mask>, row: RowOf<T>,
+    fn fast<T: WithDType>(
+        &self, x: &Tensor, forward: impl FnOnce(Affine, &[f32]) -> Result<Forward<T>>,
     ) -> Result<Normed> {
         let (n, width) = x.dims2()?;
         let (weight, bias) = (Slice::new(&self.weight.value)?, Slice::new(&self.bias.value)?);
-        let (weight, bias): (&[f32], &[f32]) = (&weight, &bias);
-        let branch = Slice::new(x)?;
-        let masks = mask.map(Mask::each_row);
-        let (is_fitting, eps) = (weight.len() == width && bias.len() == width, self.eps as f32);
-        if !is_fitting
-            || residual.is_some_and(|residual| residual.dims() != x.dims())
-            || masks.as_ref().is_some_and(|masks| masks.len() != n)
-        {
+        if weight.len() != width {
             return Err(misfit());
         }
-        let mut out = Box::<[T]>::new_uninit_slice(n * width);
-        let (mut mean, mut rstd) = (Box::new_uninit_slice(n), Box::new_uninit_slice(n));
-        let one = |out: &mut _, x: &[f32], (mean, rstd): (&mut MaybeUninit<f32>, &mut MaybeUninit<f32>)| {
-            let statistics = row(out, x, weight, bias, eps);
-            mean.write(statistics.0);
-            rstd.write(statistics.1);
-        };
-        let rows =
-            (out.par_chunks_mut(width), branch.par_chunks(width), (&mut mean[..], &mut rstd[..]).into_par_iter());
-        let rows = rows.into_par_iter().with_min_len(16);
-        let sum = match residual {
-            Some(residual) => {
-                let residual = Slice::new(residual)?;
-                let masks: Vec<Option<RowMask>> = match masks {
-                    Some(masks) => masks.into_iter().map(Some).collect(),
-                    None => vec![None; n],
-                };
-                let mut summed = Box::new_uninit_slice(n * width);
-                let sums = (summed.par_chunks_mut(width), residual.par_chunks(width), masks).into_par_iter();
-                rows.zip(sums).for_each(|((out, x, statistics), (sum, residual, mask))| {
-                    match mask {
-                        Some(mask) => add_masked(sum, residual, x, mask),
-                        None => add(sum, residual, x),
-                    }
-                    // SAFETY: the row was written just now.
-                    one(out, unsafe { written(sum) }, statistics);
-                });
-                // SAFETY: there are `n` rows of everything, each of `width` elements, and every one was written.
-                tensor(unsafe { summed.assume_init() }.into_vec(), (n, width))?
-            }
-            None => {
-                rows.for_each(|(out, x, statistics)| one(out, x, statistics));
-                x.clone()
-            }
-        };
-        // SAFETY: as for the sum: for every row, `row` has written `out`, and the loop its mean and rstd.
-        let (out, mean, rstd) = unsafe { (out.assume_init(), mean.assume_init(), rstd.assume_init()) };
+        let affine = Affine { weight: &weight, bias: &bias, eps: self.eps as f32 };
+        let Forward { sum, out, mean, rstd } = forward(affine, &Slice::new(x)?)?;
         Ok(Normed {
-            sum,
-            out: tensor(out.into_vec(), (n, width))?,
-            mean: tensor(mean.into_vec(), (n, 1))?,
-            rstd: tensor(rstd.into_vec(), (n, 1))?,
+            sum: sum.map_or_else(|| Ok(x.clone()), |sum| tensor(sum, (n, width)))?,
+            out: tensor(out, (n, width))?,
+            mean: tensor(mean, (n, 1))?,
+            rstd: tensor(rstd, (n, 1))?,
         })
     }
 
@@ -147,15 +84,11 @@ impl LayerNorm {
     pub fn backward(
         &self, saved: &Normed, dout: &Tensor, dsum: Option<&Tensor>, mask: Option<Mask>, grads: &mut Gradients,
     ) -> Result<(Tensor, Tensor)> {
-        let (n, width) = dout.dims2()?;
+        let Normed { sum, mean, rstd, .. } = saved;
         if self.backend == Backend::Plain {
-            let normal = saved.sum.broadcast_sub(&saved.mean)?.broadcast_mul(&saved.rstd)?;
-            grads.add(&self.weight, &(dout * &normal)?.sum(0)?)?;
-            grads.add(&self.bias, &dout.sum(0)?)?;
-            let g = dout.broadcast_mul(&self.weight.value)?;
-            let mean_g = g.mean_keepdim(D::Minus1)?;
-            let mean_gx = (&g * &normal)?.mean_keepdim(D::Minus1)?;
-            let dx = g.broadcast_sub(&mean_g)?.sub(&normal.broadcast_mul(&mean_gx)?)?.broadcast_mul(&saved.rstd)?;
+            let (dx, dweight, dbias) = plain::layer_norm::backward(sum, mean, rstd, &self.weight.value, dout)?;
+            grads.add(&self.weight, &dweight)?;
+            grads.add(&self.bias, &dbias)?;
             let dx = match dsum {
                 Some(dsum) => (dx + dsum)?,
                 None => dx,
@@ -163,123 +96,25 @@ impl LayerNorm {
             let dbranch = mask.map_or_else(|| Ok(dx.clone()), |mask| mask.apply(&dx))?;
             return Ok((dx, dbranch));
         }
-        let (x, dout) = (Slice::new(&saved.sum)?, Slice::new(dout)?);
-        let (mean, rstd) = (Slice::new(&saved.mean)?, Slice::new(&saved.rstd)?);
-        let weight = Slice::new(&self.weight.value)?;
-        let dsum = dsum.map(Slice::new).transpose()?;
-        let (mean, rstd, weight): (&[f32], &[f32], &[f32]) = (&mean, &rstd, &weight);
-        let dsum: Option<&[f32]> = dsum.as_deref();
-        let masks = mask.map(Mask::each_row);
-        let is_fitting = x.len() == dout.len() && weight.len() == width;
-        if !is_fitting
-            || dsum.is_some_and(|dsum| dsum.len() != dout.len())
-            || masks.as_ref().is_some_and(|masks| masks.len() != n)
-        {
+        let (n, width) = dout.dims2()?;
+        let (sum, mean, rstd) = (Slice::new(sum)?, Slice::new(mean)?, Slice::new(rstd)?);
+        let (weight, dsum, masks) =
+            (Slice::new(&self.weight.value)?, dsum.map(Slice::new).transpose()?, mask.map(Mask::each_row));
+        if weight.len() != width {
             return Err(misfit());
         }
-        let mut dx = Box::new_uninit_slice(n * width);
-        let mut dbranch = Box::new_uninit_slice(if masks.is_some() { n * width } else { 0 });
-        let block = SUM_ROWS * width;
-        let branches: Vec<&mut [MaybeUninit<f32>]> = match masks {
-            Some(_) => dbranch.chunks_mut(block).collect(),
-            None => (0..n.div_ceil(SUM_ROWS)).map(|_| &mut [][..]).collect(),
-        };
-        let partial: Vec<(Vec<f32>, Vec<f32>)> =
-            (dx.par_chunks_mut(block), x.par_chunks(block), dout.par_chunks(block), branches)
-                .into_par_iter()
-                .enumerate()
-                .map(|(index, (dx, x, dout, dbranch))| {
-                    let (mut dweight, mut dbias) = (vec![0.0f32; width], vec![0.0f32; width]);
-                    let first = index * SUM_ROWS;
-                    let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dout.chunks_exact(width));
-                    for (i, ((dx, x), dy)) in rows.enumerate() {
-                        let stats = (mean[first + i], rstd[first + i]);
-                        row_backward(dx, x, dy, weight, stats, &mut dweight, &mut dbias);
-                    }
-                    // SAFETY: the block is whole rows, and every one was written.
-                    let dx = unsafe { written(dx) };
-                    if let Some(dsum) = dsum {
-                        let start = first * width;
-                        dx.iter_mut().zip(&dsum[start..]).for_each(|(d, s)| *d += s);
-                    }
-                    if let Some(masks) = &masks {
-                        let rows = dbranch.chunks_exact_mut(width).zip(dx.chunks_exact(width));
-                        rows.zip(&masks[first..]).for_each(|((to, dx), mask)| masked(to, dx, *mask));
-                    }
-                    (dweight, dbias)
-                })
-                .collect();
+        let saved = Saved { sum: &sum, mean: &mean, rstd: &rstd };
+        let backward = on_slices::backward(&weight, saved, &Slice::new(dout)?, dsum.as_deref(), masks.as_deref())?;
+        let parts = backward.parts;
         grads.edit(&self.weight, |total| {
-            partial.iter().for_each(|(part, _)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
+            parts.iter().for_each(|(part, _)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
         })?;
         grads.edit(&self.bias, |total| {
-            partial.iter().for_each(|(_, part)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
+            parts.iter().for_each(|(_, part)| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
         })?;
-        // SAFETY: all operands have `n` rows of `width` elements, and every row of `dx` was written; so was every row of
-        // `dbranch`, which has none without masks.
-        let (dx, dbranch) = unsafe { (dx.assume_init().into_vec(), dbranch.assume_init().into_vec()) };
-        let dx = tensor(dx, (n, width))?;
-        let dbranch = if mask.is_some() { tensor(dbranch, (n, width))? } else { dx.clone() };
+        let dx = tensor(backward.dx, (n, width))?;
+        let dbranch = backward.dbranch.map_or_else(|| Ok(dx.clone()), |dbranch| tensor(dbranch, (n, width)))?;
         Ok((dx, dbranch))
-    }
-}
-
-fn misfit() -> Error {
-    Error::new("layer norm: the operands do not fit each other")
-}
-
-/// The mean of a row and 1 / standard deviation.
-#[inline(always)]
-fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
-    let width = x.len() as f32;
-    let mean = sum(x, |v| v) / width;
-    let variance = sum(x, |v| (v - mean) * (v - mean)) / width;
-    (mean, 1.0 / (variance + eps).sqrt())
-}
-
-simd! {
-    fn add_masked(sum: &mut [MaybeUninit<f32>], residual: &[f32], x: &[f32], mask: RowMask) {
-        for (c, ((s, r), x)) in sum.iter_mut().zip(residual).zip(x).enumerate() {
-            s.write(r + x * mask.factor(c as u32));
-        }
-    }
-
-    /// One row; returns its mean and 1 / standard deviation.
-    fn normalise(out: &mut [MaybeUninit<f32>], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
-        let (mean, rstd) = statistics(x, eps);
-        for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-            o.write(((v - mean) * rstd).mul_add(w, b));
-        }
-        (mean, rstd)
-    }
-
-    fn normalise_to_bf16(out: &mut [MaybeUninit<bf16>], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> (f32, f32) {
-        let (mean, rstd) = statistics(x, eps);
-        for (((o, &v), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-            o.write(bf16::from_f32(((v - mean) * rstd).mul_add(w, b)));
-        }
-        (mean, rstd)
-    }
-
-    /// One row's gradient into `dx`; adds to those of weight and bias.
-    fn row_backward(
-        dx: &mut [MaybeUninit<f32>], x: &[f32], dy: &[f32], weight: &[f32], stats: (f32, f32), dweight: &mut [f32],
-        dbias: &mut [f32],
-    ) {
-        let (width, (mean, rstd)) = (x.len() as f32, stats);
-        for ((((d, &x), &dy), dw), db) in dx.iter_mut().zip(x).zip(dy).zip(dweight).zip(dbias) {
-            let normal = (x - mean) * rstd;
-            *dw += dy * normal;
-            *db += dy;
-            d.write(normal);
-        }
-        // SAFETY: all slices are rows of one width, so the loop has written every element.
-        let dx = unsafe { written(dx) };
-        let mean_g = sum2(dy, weight, |d, w| d * w) / width;
-        let mean_gx = sum3(dy, weight, dx, |d, w, x| d * w * x) / width;
-        for ((d, &dy), &w) in dx.iter_mut().zip(dy).zip(weight) {
-            *d = (dy * w - mean_g - *d * mean_gx) * rstd;
-        }
     }
 }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 use half::bf16;
-use rayon::prelude::*;
 
-use super::gemm::{Left, Mat, Packed, Start, gemm, matmul};
-use super::math::simd;
+use super::cpu::gemm::{Left, Mat, Packed, Start, gemm, matmul};
+use super::cpu::math::add_column_sums;
 use super::storage::{Slice, tensor};
 use super::{Activation, Backend, Gradients, Param};
 use crate::error::{Error, Result};
@@ -203,32 +202,6 @@ impl<'a> Input<'a> {
             Self::F32(x) => Left::F32(x),
             Self::Bf16(x) => Left::Bf16(x),
         }
-    }
-}
-
-/// Rows summed by one task before the partial sums are added up, in order: fixed, so that the result does not
-/// depend on the number of threads.
-pub(super) const SUM_ROWS: usize = 128;
-
-/// Adds the sum over the rows of `x` (rows of `sums.len()` elements) to `sums`.
-pub(super) fn add_column_sums(x: &[f32], sums: &mut [f32]) {
-    let width = sums.len();
-    let partial: Vec<Vec<f32>> = x
-        .par_chunks(SUM_ROWS * width)
-        .map(|block| {
-            let mut sum = vec![0.0f32; width];
-            block.chunks_exact(width).for_each(|row| add(&mut sum, row));
-            sum
-        })
-        .collect();
-    for block in partial {
-        add(sums, &block);
-    }
-}
-
-simd! {
-    fn add(to: &mut [f32], x: &[f32]) {
-        to.iter_mut().zip(x).for_each(|(t, x)| *t += x);
     }
 }
 

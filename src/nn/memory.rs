@@ -5,7 +5,6 @@
 //! them, on huge pages where the system has some, and little more than the program has needed at its peak.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
@@ -219,27 +218,6 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
             }
         }
     }
-}
-
-/// Copies `from` into new memory of its length, and returns that.
-///
-/// # Panics
-/// If they are not of one length.
-pub(super) fn copied<'a>(to: &'a mut [MaybeUninit<f32>], from: &[f32]) -> &'a mut [f32] {
-    // SAFETY: `MaybeUninit<f32>` has the layout of `f32`, and any f32 is one.
-    to.copy_from_slice(unsafe { &*(from as *const [f32] as *const [MaybeUninit<f32>]) });
-    // SAFETY: all of it was written just now.
-    unsafe { written(to) }
-}
-
-/// New memory after it has been written.
-///
-/// # Safety
-/// Every element has been written.
-#[inline(always)]
-pub(super) unsafe fn written<T>(memory: &mut [MaybeUninit<T>]) -> &mut [T] {
-    // SAFETY: `MaybeUninit<T>` has the layout of `T`, and the caller has written all elements.
-    unsafe { &mut *(memory as *mut [MaybeUninit<T>] as *mut [T]) }
 }
 
 #[cfg(test)]

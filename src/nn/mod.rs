@@ -1,9 +1,19 @@
 //! Operations of the packed encoder, each a forward and a backward function; nothing is recorded behind the scenes.
 //!
-//! Every operation has two implementations behind one signature, chosen by [`Backend`]: *fast* (CPU, rayon, vector
-//! instructions, in-place gradients; its matrix products in f32 or bf16) and *plain* (candle tensor algebra, what CUDA
-//! and Metal run). The tests compare both on the CPU, in value and gradient, so the path that is not run here is the
-//! path that is tested.
+//! Every operation has two implementations behind one signature, chosen by [`Backend`]: *fast* (on the CPU: rayon, vector
+//! instructions, in-place gradients; its matmuls in f32 or bf16) and *plain* (candle tensor algebra, what CUDA and Metal
+//! run). Plain is also the reference: the tests hold fast to it on the CPU, in value and gradient.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`activation`], [`attention`], [`dropout`], [`embedding`], [`layer_norm`], [`linear`], [`pooling`] | the layers: tensors in and out, and the choice of an implementation |
+//! | [`cpu`] | the fast implementations of activation, attention and layer norm, on slices, and the matmul |
+//! | `plain` | the plain implementations of the same three |
+//! | [`rows`], `batch`, [`params`], `heads`, [`storage`] | what they work on: the packed layout, parameters and gradients, tensors as slices |
+//! | `module` | the layers as candle modules |
+//!
+//! In embedding, linear, pooling and dropout both implementations are a few lines each, which stand side by side in the
+//! layer's file.
 //!
 //! Tensors are f32. Only frozen layers on a CPU with bf16 instructions hand on bf16 (`forward_halves`; fast, and forward
 //! only). Tokens are packed: `[total_tokens, hidden]`, with [`Rows`] saying which sequence and position each row is.
@@ -11,17 +21,17 @@
 pub mod activation;
 pub mod attention;
 mod batch;
+pub mod cpu;
 pub mod dropout;
-mod elementwise;
 pub mod embedding;
-pub mod gemm;
+mod heads;
 pub mod init;
 pub mod layer_norm;
 pub mod linear;
-pub mod math;
 pub mod memory;
 mod module;
 pub mod params;
+mod plain;
 pub mod pooling;
 pub mod precision;
 pub mod rows;

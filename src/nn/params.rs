@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
 
 use super::Backend;
-use super::math::simd;
+use super::cpu::math::simd;
 use super::storage::{Slice, edit};
 use crate::error::{Error, Result};
 

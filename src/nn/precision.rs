@@ -3,7 +3,8 @@
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, gemm};
+use super::Backend;
+use super::cpu::gemm;
 use crate::error::{Error, Result};
 
 /// The operands of matrix products; sums, weights and all else are f32 in any case.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::groups::{Group, groups};
 use crate::config::recipe::{OptimizerKind, Recipe};
 use crate::error::{Error, Result};
-use crate::nn::math::simd;
+use crate::nn::cpu::math::simd;
 use crate::nn::params::{Entry, SQUARES, sum_of_squares, zeros};
 use crate::nn::storage::{Slice, edit};
 use crate::nn::{Backend, Gradients, Params};

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use themo::nn::attention::Attention;
-use themo::nn::gemm::{Mat, Start, gemm};
+use themo::nn::cpu::gemm::{Mat, Start, gemm};
 use themo::nn::{Activate, Activation, Backend, Batch, Dropout, Rows, Site, Tokens};
 
 #[global_allocator]

@@ -7,7 +7,7 @@
 
 use image::RgbImage;
 
-use crate::nn::math::simd;
+use crate::nn::cpu::math::simd;
 
 /// Bits of a weight after the point.
 const BITS: u32 = 22;

@@ -5,15 +5,12 @@
 //! by them. An element of C is summed in the same order whatever the tasks are, so the result does not depend on the
 //! number of threads.
 
-use std::sync::OnceLock;
-
 use rayon::prelude::*;
 
-use super::amx::{self, Amx};
-use super::avx512::Bf16;
+use super::super::memory::Shared;
 use super::block::block;
 use super::kernel::{COLS, Kernel, MOST_ROWS, Rows};
-use super::operands::{Columns, Elements, Mat, Out, RawMat, Start, Target};
+use super::operands::{Columns, Elements, Out, RawMat, Start};
 use super::pack::{Lines, MOST_WORDS, TILE, pack_panels, pack_rows, word};
 use super::scratch;
 
@@ -22,51 +19,12 @@ const B_WORDS: usize = 128 * 1024;
 /// Tiles of rows of A that a task packs.
 const GROUP: usize = 8;
 /// Products of fewer multiplications run on the calling thread.
-const ALONE: usize = 1 << 19;
-
-/// Whether AMX is there and gives what AVX512-BF16 gives; asked once. So far its loop has run in an emulated CPU only, so
-/// it has to show first that it is right: on small whole numbers, whose sums are exact in any order.
-pub fn amx_is_right() -> bool {
-    static RIGHT: OnceLock<bool> = OnceLock::new();
-    *RIGHT.get_or_init(|| {
-        if !amx::is_supported() {
-            return false;
-        }
-        let (m, n, k) = (45, 70, 75);
-        let whole = |len: usize| (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect::<Vec<f32>>();
-        let (a, b, bias) = (whole(m * k), whole(k * n), whole(n));
-        let [by_amx, by_avx] = [true, false].map(|by_amx| {
-            let mut c = vec![0.0; m * n];
-            let out = Out { start: Start::Bias(&bias), ptr: Target::F32(c.as_mut_ptr()), row_stride: n };
-            let (a, b) = (Mat::rows(&a, k).raw(), Columns::As(Mat::rows(&b, n).raw()));
-            // SAFETY: both features were found, the operands lie within their vectors, the bias is `n` long, and C is ours.
-            unsafe {
-                match by_amx {
-                    true => product::<Amx>((m, n, k), a, b, out, false),
-                    false => product::<Bf16>((m, n, k), a, b, out, false),
-                }
-            }
-            c
-        });
-        if by_amx != by_avx {
-            tracing::warn!("this CPU's AMX gives other products than its AVX512-BF16, so it is not used");
-        }
-        by_amx == by_avx
-    })
-}
+const LEAST_PARALLEL: usize = 1 << 19;
 
 /// Whether `k` elements are worked on at once.
 pub fn is_one_part(bf16: bool, k: usize) -> bool {
     k.div_ceil(word(bf16)) <= MOST_WORDS
 }
-
-/// A block of memory of which tasks write disjoint parts.
-#[derive(Clone, Copy)]
-struct Shared(*mut u32);
-// SAFETY: every task writes a part of its own, and nothing is read before all tasks have ended.
-unsafe impl Send for Shared {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Shared {}
 
 /// How many words of k are worked on at a time.
 fn part(words: usize) -> usize {
@@ -110,7 +68,7 @@ pub unsafe fn product<K: Kernel>(
     (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: Columns, c: Out, parallel: bool,
 ) {
     let a = Lines::rows(a, m, k);
-    let parallel = parallel && m * n * k >= ALONE;
+    let parallel = parallel && m * n * k >= LEAST_PARALLEL;
     let words = k.div_ceil(word(K::BF16));
     let row_words = words.next_multiple_of(TILE);
     // Where the rows are words already they are read as they lie; in bf16 in whole tiles, as AMX reads them.

@@ -6,7 +6,7 @@
 
 use std::arch::asm;
 
-use super::kernel::{Block, Kernel};
+use super::{Block, Kernel};
 
 /// Rows of C in a block.
 pub const ROWS: usize = 12;

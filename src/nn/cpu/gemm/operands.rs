@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::super::elementwise::Elementwise;
+use super::super::activation::Elementwise;
 
 /// A read-only strided matrix: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -135,4 +135,9 @@ impl Start<'_> {
             Self::Zero | Self::C => {}
         }
     }
+}
+
+/// Whether a strided matrix lies within a slice of `len` elements.
+pub(super) fn fits(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> bool {
+    rows == 0 || cols == 0 || (rows - 1) * row_stride + (cols - 1) * col_stride < len
 }

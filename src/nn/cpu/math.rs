@@ -43,6 +43,7 @@ pub(crate) use simd;
 use std::mem::MaybeUninit;
 
 use half::bf16;
+use rayon::prelude::*;
 
 /// e^x, relative error below 1.2e-7; 0 below -87.3 rounds to the smallest normal number, NaN stays NaN.
 #[inline(always)]
@@ -186,6 +187,32 @@ pub fn largest(a: &[f32]) -> f32 {
         }
     }
     lanes.iter().fold(rest, |m, &x| m.max(x))
+}
+
+/// Rows summed by one task before the partial sums are added up, in order: fixed, so that the result does not
+/// depend on the number of threads.
+pub const SUM_ROWS: usize = 128;
+
+/// Adds the sum over the rows of `x` (rows of `sums.len()` elements) to `sums`.
+pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
+    let width = sums.len();
+    let partial: Vec<Vec<f32>> = x
+        .par_chunks(SUM_ROWS * width)
+        .map(|block| {
+            let mut sum = vec![0.0f32; width];
+            block.chunks_exact(width).for_each(|row| add_to(&mut sum, row));
+            sum
+        })
+        .collect();
+    for block in partial {
+        add_to(sums, &block);
+    }
+}
+
+simd! {
+    fn add_to(to: &mut [f32], x: &[f32]) {
+        to.iter_mut().zip(x).for_each(|(t, x)| *t += x);
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,13 @@
 //! What an innermost loop is: the block of C that it computes, the packed operands that it reads, and the constants that
 //! all of them share.
 
+pub mod amx;
+pub mod avx512;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
 /// Columns of C in a block.
 pub const COLS: usize = 32;
 /// The largest block of any kernel.

@@ -11,7 +11,7 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-use super::kernel::{Block, Kernel};
+use super::{Block, Kernel};
 
 /// Rows of C in a block.
 pub const ROWS: usize = 32;

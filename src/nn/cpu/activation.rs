@@ -8,10 +8,10 @@ use super::math::{normal_distribution, sigmoid, simd};
 use super::memory::copied;
 use crate::error::{Error, Result};
 
-/// `2 u / x` is this times `1 + CUBIC x^2`.
-pub const TWO_ROOT_TWO_OVER_PI: f32 = 1.595_769_2;
+/// `2 u / x` of [`gelu_tanh`] is this times `1 + CUBIC x^2`.
+const TWO_ROOT_TWO_OVER_PI: f32 = 1.595_769_2;
 /// The coefficient of the cubic term.
-pub const CUBIC: f32 = 0.044_715;
+const CUBIC: f32 = 0.044_715;
 
 /// Elements a rayon task works on.
 const BLOCK: usize = 16 * 1024;
