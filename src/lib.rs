@@ -11,11 +11,11 @@
 //! use std::path::Path;
 //!
 //! use candle_core::Device;
+//! use themo::compute::Compute;
 //! use themo::data::tokens::TextTokenizer;
 //! use themo::eval::TextEmbedder;
 //! use themo::eval::towers::TeacherTexts;
 //! use themo::models::ClipText;
-//! use themo::nn::Compute;
 //!
 //! # fn main() -> themo::error::Result<()> {
 //! let folder = Path::new("data/demo/models/toy-clip");
@@ -55,8 +55,9 @@
 //! | [`hub`] | models by name: a folder, or the Hugging Face hub and its cache |
 //! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), prepared sets of pairs |
 //! | [`cache`] | what was computed once: digests of files, and a store for each model's features, found by their content |
+//! | [`compute`] | where and how a model computes: device, precision, and the implementation they lead to |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path; the layers as candle modules |
-//! | [`fs`], [`download`], [`device`], [`interval`], [`clock`], [`signals`], [`rng`], [`guide`] | files written whole, downloads, devices, intervals, the time, signals, random numbers; the manual |
+//! | [`fs`], [`download`], [`interval`], [`clock`], [`signals`], [`rng`], [`alloc`], [`simd`], [`guide`] | files written whole, downloads, intervals, the time, signals, random numbers, memory, vector instructions; the manual |
 //! | [`error`] | the one error type |
 //!
 //! # One packed encoder, explicit backward
@@ -66,13 +67,14 @@
 //! Nothing is padded. Each operation in [`nn`] is a forward function and a backward function; candle tensors are the
 //! storage and the devices, and candle's autograd serves only for the loss, on `[batch, dim]` outputs.
 
+pub mod alloc;
 pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod compute;
 pub mod config;
 pub mod data;
-pub mod device;
 pub mod download;
 pub mod error;
 pub mod eval;
@@ -87,5 +89,7 @@ pub mod report;
 pub mod rng;
 pub mod runs;
 pub mod signals;
+#[doc(hidden)]
+pub mod simd;
 pub mod train;
 pub mod ui;

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use themo::alloc::Reusing;
 use themo::cli::{Cli, Command};
 use themo::commands;
-use themo::nn::memory::Reusing;
 use themo::ui::{console, log_file};
 
 #[global_allocator]

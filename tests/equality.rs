@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
+use themo::compute::Compute;
 use themo::config::recipe::Recipe;
 use themo::eval::TextEmbedder;
 use themo::eval::towers::MclipTexts;
 use themo::models::student::Head;
 use themo::models::{ClipText, ClipVision, MclipConfig, Student, Tape, TokenizerFacts};
-use themo::nn::{Batch, Compute, Dropout, Gradients, Params, Pooling, Tokens};
+use themo::nn::{Batch, Dropout, Gradients, Params, Pooling, Tokens};
 use themo::train::loss;
 use themo::train::optimizer::Optimizer;
 

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use themo::compute::Compute;
 use themo::error::Error;
 use themo::models::student::Head;
 use themo::models::weights::Weights;
 use themo::models::{ClipText, ClipVision, Student, TokenizerFacts};
-use themo::nn::{Compute, Pooling, Tokens};
+use themo::nn::{Pooling, Tokens};
 
 mod common;
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
+use themo::compute::Compute;
 use themo::config::Config;
 use themo::data::Preprocess;
 use themo::data::image::Transparency;
@@ -15,7 +16,7 @@ use themo::data::tokens::TextTokenizer;
 use themo::error::Result;
 use themo::models::student::Head;
 use themo::models::{ClipText, ClipVision, Mclip, MclipConfig, Student, TokenizerFacts};
-use themo::nn::{Compute, Pooling, Tokens};
+use themo::nn::{Pooling, Tokens};
 use themo::runs::lightning::Lightning;
 
 mod common;

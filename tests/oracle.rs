@@ -7,9 +7,10 @@ use candle_transformers::models::bert;
 use candle_transformers::models::clip::text_model::{Activation, ClipTextConfig};
 use candle_transformers::models::clip::vision_model::ClipVisionConfig;
 use candle_transformers::models::clip::{ClipConfig, ClipModel};
+use themo::compute::Compute;
 use themo::models::student::Head;
 use themo::models::{ClipText, ClipVision, Padded, Student};
-use themo::nn::{Batch, Compute, Pooling, Tokens};
+use themo::nn::{Batch, Pooling, Tokens};
 
 mod common;
 

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
+use themo::compute::Compute;
 use themo::config::recipe::Recipe;
 use themo::models::Student;
 use themo::models::student::Head;
-use themo::nn::{Compute, Dropout, Gradients, Pooling};
+use themo::nn::{Dropout, Gradients, Pooling};
 use themo::train::loss::Objective;
 use themo::train::optimizer::Optimizer;
 use themo::train::schedule::factor;

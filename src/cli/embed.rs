@@ -6,8 +6,8 @@ use clap::Args;
 use toml::Table;
 
 use super::positive;
+use crate::compute::Precision;
 use crate::data::image::Transparency;
-use crate::nn::Precision;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -7,9 +7,9 @@ use serde::Serialize;
 use toml::Table;
 
 use super::{is_false, negated, positive};
+use crate::compute::Precision;
 use crate::data::image::Transparency;
 use crate::error::{Error, Result};
-use crate::nn::Precision;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

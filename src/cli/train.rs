@@ -8,9 +8,9 @@ use toml::Table;
 
 use super::recipe::RecipeArgs;
 use super::{is_false, negated};
+use crate::compute::Precision;
 use crate::error::{Error, Result};
 use crate::interval::Interval;
-use crate::nn::Precision;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

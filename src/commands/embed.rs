@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crate::cli::EmbedArgs;
-use crate::device;
+use crate::compute::Compute;
+use crate::compute::device;
 use crate::error::{Error, Result};
 use crate::eval::embed::{Model, Request, embed};
-use crate::nn::Compute;
 use crate::ui::console::print;
 
 /// Embeds what was asked for, writes one safetensors file and prints what it holds.

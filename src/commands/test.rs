@@ -1,13 +1,13 @@
 //! `themo test`.
 
+use crate::compute::device;
+use crate::compute::Compute;
 use crate::cli::{Benchmark, TestArgs};
 use crate::config::Config;
-use crate::device;
 use crate::error::Result;
 use crate::eval::baseline::{self, Baseline};
 use crate::eval::student::{self, Measuring};
 use crate::eval::{Results, Suite, Wanted};
-use crate::nn::Compute;
 use crate::report::published::{Table, published};
 use crate::runs::Trained;
 use crate::ui::console::print;

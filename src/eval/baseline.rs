@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::towers::{MclipTexts, TeacherImages};
 use super::{ImageEmbedder, Language, Results, Suite, TextEmbedder};
+use crate::compute::Compute;
 use crate::cache::{Digests, Key};
 use crate::config::Config;
 use crate::data::image::settings_file;
@@ -17,7 +18,6 @@ use crate::fs::write_json;
 use crate::hub::Part;
 use crate::models::MclipConfig;
 use crate::models::folder::model_files;
-use crate::nn::Compute;
 use crate::ui::model_folder;
 
 /// Changes whenever the same models and data would give other figures than before.

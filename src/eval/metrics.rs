@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::nn::cpu::math::simd;
+use crate::simd::simd;
 
 /// The k of recall@k and accuracy@k.
 pub const KS: [usize; 3] = [1, 5, 10];

@@ -65,8 +65,9 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::compute::Compute;
     use crate::models::student::Head;
-    use crate::nn::{Compute, Pooling, Tokens};
+    use crate::nn::{Pooling, Tokens};
 
     #[test]
     fn a_student_that_is_its_own_teacher_finds_all_and_equal_captions_are_one() {

@@ -2,11 +2,11 @@
 
 use super::towers::{StudentTexts, TeacherImages, TeacherTexts};
 use super::{ImageEmbedder, Language, Results, Suite, TextEmbedder};
+use crate::compute::Compute;
 use crate::data::tokens::TextTokenizer;
 use crate::error::{Error, Result};
 use crate::hub::Part;
 use crate::models::ClipText;
-use crate::nn::Compute;
 use crate::runs::Trained;
 use crate::ui::model_folder;
 

@@ -5,12 +5,13 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::{ImageEmbedder, TextEmbedder};
+use crate::compute::Compute;
 use crate::data::image::{Preprocess, Transparency, settings_file};
 use crate::data::tokens::{TextTokenizer, cut_by_tokens};
 use crate::error::{Error, Result, ResultExt};
 use crate::models::clip_text::text_projection;
 use crate::models::{ClipText, ClipVision, Mclip, MclipConfig, Student};
-use crate::nn::{Compute, Tokens};
+use crate::nn::Tokens;
 
 /// Tokens embedded at a time; more would only take memory.
 const BATCH_TOKENS: usize = 4096;

@@ -9,9 +9,10 @@ use super::encoder::{Encoder, Tape};
 use super::kinds::EndOfText;
 use super::load;
 use super::weights::{Leftover, Weights};
+use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::nn::embedding::{self, Lookup};
-use crate::nn::{Backend, Batch, Compute, Embedding, Gradients, Params, Pooling, Tokens};
+use crate::nn::{Backend, Batch, Embedding, Gradients, Params, Pooling, Tokens};
 
 /// Maps packed token ids to the target of the distillation, and that into the space shared with images.
 pub struct ClipText {

@@ -9,9 +9,10 @@ use super::clip::{ClipConfig, find_tower, leftover};
 use super::encoder::Encoder;
 use super::load::{self, constant};
 use super::weights::Weights;
+use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::nn::storage::{Slice, tensor};
-use crate::nn::{Backend, Compute, FrozenLinear, LayerNorm, Params, Pooling, Rows, Tokens};
+use crate::nn::{Backend, FrozenLinear, LayerNorm, Params, Pooling, Rows, Tokens};
 
 /// Maps preprocessed images into the space shared with texts.
 pub struct ClipVision {

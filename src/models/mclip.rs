@@ -13,8 +13,9 @@ use super::folder::read_json;
 use super::kinds::{KINDS, Role};
 use super::load::linear;
 use super::weights::{Leftover, Weights};
+use crate::compute::Compute;
 use crate::error::{Error, Result, ResultExt};
-use crate::nn::{Compute, Linear, Params, Pooling, Tokens};
+use crate::nn::{Linear, Params, Pooling, Tokens};
 
 /// An M-CLIP's `config.json`. It names the encoder and says what the linear layer does; the encoder's own settings are
 /// only there where somebody put them.

@@ -11,9 +11,10 @@ use super::encoder::Tape;
 use super::folder::{read_json, weight_files};
 use super::kinds::FirstPosition;
 use super::weights::{Leftover, Weights, save};
+use crate::compute::Compute;
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
-use crate::nn::{Backend, Batch, Compute, Gradients, Init, LayerNorm, Linear, Params, Pooling, Tokens};
+use crate::nn::{Backend, Batch, Gradients, Init, LayerNorm, Linear, Params, Pooling, Tokens};
 use crate::rng;
 
 /// What a themo checkpoint adds to the BERT's own `config.json`, in `themo.json`.

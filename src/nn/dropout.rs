@@ -8,10 +8,10 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Rows;
-use super::cpu::math::simd;
 use super::storage::{Slice, tensor};
 use crate::error::{Error, Result};
 use crate::rng::mix;
+use crate::simd::simd;
 
 /// Where in the model a mask is applied.
 #[derive(Clone, Copy, Debug)]

@@ -28,12 +28,10 @@ mod heads;
 pub mod init;
 pub mod layer_norm;
 pub mod linear;
-pub mod memory;
 mod module;
 pub mod params;
 mod plain;
 pub mod pooling;
-pub mod precision;
 pub mod rows;
 pub mod storage;
 
@@ -46,12 +44,7 @@ pub use layer_norm::LayerNorm;
 pub use linear::{FrozenLinear, Linear};
 pub use params::{Gradients, Param, Params};
 pub use pooling::Pooling;
-pub use precision::Precision;
 pub use rows::{Rows, Tokens};
-
-use candle_core::Device;
-
-use crate::error::Result;
 
 /// Which implementation of the operations runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,34 +62,6 @@ pub enum Backend {
 /// be woken by it.
 pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
-}
-
-/// Where a model lives and which operations it uses there.
-#[derive(Clone, Debug)]
-pub struct Compute {
-    /// Where its tensors are.
-    pub device: Device,
-    /// The operations it uses there.
-    pub backend: Backend,
-}
-
-impl Compute {
-    /// `device` with the backend that is fastest on it.
-    pub fn new(device: Device) -> Self {
-        let backend = if device.is_cpu() { Backend::Fast } else { Backend::Plain };
-        Self { device, backend }
-    }
-
-    /// `device` with products in `precision`.
-    pub fn with_precision(device: Device, precision: Precision) -> Result<Self> {
-        let backend = precision.backend(&device)?;
-        Ok(Self { device, backend })
-    }
-
-    /// `device` with plain tensor operations, as other devices than the CPU use them.
-    pub fn plain(device: Device) -> Self {
-        Self { device, backend: Backend::Plain }
-    }
 }
 
 #[cfg(test)]

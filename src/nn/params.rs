@@ -6,9 +6,9 @@ use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
 
 use super::Backend;
-use super::cpu::math::simd;
 use super::storage::{Slice, edit};
 use crate::error::{Error, Result};
+use crate::simd::simd;
 
 /// A parameter as an operation uses it: its value and its place in the lists of [`Params`] and [`Gradients`].
 #[derive(Clone, Debug)]

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
+use crate::compute::Compute;
 use crate::config::Config;
 use crate::data::tokens::TextTokenizer;
 use crate::error::{Error, Result};
 use crate::hub::Part;
 use crate::models::Student;
 use crate::models::student::HEAD_FILE;
-use crate::nn::{Compute, Pooling};
+use crate::nn::Pooling;
 use crate::runs::RunDir;
 use crate::runs::checkpoint::find_best;
 use crate::runs::folder::CONFIG;

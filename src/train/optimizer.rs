@@ -7,10 +7,10 @@ use rayon::prelude::*;
 use super::groups::{Group, groups};
 use crate::config::recipe::{OptimizerKind, Recipe};
 use crate::error::{Error, Result};
-use crate::nn::cpu::math::simd;
 use crate::nn::params::{Entry, SQUARES, sum_of_squares, zeros};
 use crate::nn::storage::{Slice, edit};
 use crate::nn::{Backend, Gradients, Params};
+use crate::simd::simd;
 
 /// The optimizer and its moments, in the order of the parameters; what is frozen has none and stays as it is.
 pub struct Optimizer {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
+use crate::compute::Compute;
 use crate::cache::store::{Digest, digest};
 use crate::cache::{Digests, Key, Store};
 use crate::data::tokens::{TextTokenizer, cut_evenly};
@@ -11,7 +12,7 @@ use crate::error::{Error, Result, ResultExt};
 use crate::models::ClipText;
 use crate::models::clip::ClipConfig;
 use crate::models::folder::model_files;
-use crate::nn::{Backend, Compute, Tokens};
+use crate::nn::{Backend, Tokens};
 
 /// Tokens of captions that the teacher embeds at once, and that the cache gets at once.
 const TEACHER_TOKENS: usize = 4096;

@@ -8,7 +8,7 @@ use themo::nn::cpu::gemm::{Mat, Start, gemm};
 use themo::nn::{Activate, Activation, Backend, Batch, Dropout, Rows, Site, Tokens};
 
 #[global_allocator]
-static ALLOCATOR: themo::nn::memory::Reusing<mimalloc::MiMalloc> = themo::nn::memory::Reusing::new(mimalloc::MiMalloc);
+static ALLOCATOR: themo::alloc::Reusing<mimalloc::MiMalloc> = themo::alloc::Reusing::new(mimalloc::MiMalloc);
 
 /// Tokens, inner and outer width: 32 captions, a whole micro-batch, 8 images of ViT-L/14.
 const SHAPES: [(usize, usize, usize); 7] = [

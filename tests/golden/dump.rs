@@ -6,11 +6,12 @@ use std::io::stdin;
 use std::path::Path;
 
 use candle_core::Device;
+use themo::compute::Compute;
 use themo::data::tokens::TextTokenizer;
 use themo::error::{Error, Result};
 use themo::models::Student;
 use themo::models::student::Head;
-use themo::nn::{Compute, Pooling, Tokens};
+use themo::nn::{Pooling, Tokens};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();

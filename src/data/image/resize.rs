@@ -7,7 +7,7 @@
 
 use image::RgbImage;
 
-use crate::nn::cpu::math::simd;
+use crate::simd::simd;
 
 /// Bits of a weight after the point.
 const BITS: u32 = 22;

@@ -4,9 +4,10 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::math::{normal_distribution, sigmoid, simd};
+use super::math::{normal_distribution, sigmoid};
 use super::memory::copied;
 use crate::error::{Error, Result};
+use crate::simd::simd;
 
 /// `2 u / x` of [`gelu_tanh`] is this times `1 + CUBIC x^2`.
 const TWO_ROOT_TWO_OVER_PI: f32 = 1.595_769_2;

@@ -8,9 +8,10 @@ use super::super::heads::Heads;
 use super::super::rows::Rows;
 use super::gemm::Columns::{self, As};
 use super::gemm::{Elements, RawMat, bf16_unit, gemm_raw};
-use super::math::{exp, largest, replace_and_sum, round, scale, simd, sum2};
+use super::math::{exp, largest, replace_and_sum, round, scale, sum2};
 use super::memory::Shared;
 use crate::error::{Error, Result};
+use crate::simd::simd;
 
 /// Queries worked on at a time: their scores stay in a core's own caches.
 const STRIP: usize = 48;

@@ -6,9 +6,10 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::super::dropout::{RowMask, masked};
-use super::math::{SUM_ROWS, add, simd, sum, sum2, sum3};
+use super::math::{SUM_ROWS, add, sum, sum2, sum3};
 use super::memory::written;
 use crate::error::{Error, Result};
+use crate::simd::simd;
 
 /// Weight and bias `[hidden]`, and what is added to the variance.
 #[derive(Clone, Copy)]

@@ -3,9 +3,9 @@
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::Backend;
-use super::cpu::gemm;
 use crate::error::{Error, Result};
+use crate::nn::Backend;
+use crate::nn::cpu::gemm;
 
 /// The operands of matrix products; sums, weights and all else are f32 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
