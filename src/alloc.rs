@@ -1,18 +1,18 @@
 //! Large blocks of memory, used again and again.
 //!
 //! Every step of a run needs the same large tensors as the step before. A general allocator gives such blocks back to
-//! the system, which clears their pages anew each time: that took longer than the matrix products. [`Reusing`] keeps
-//! them, on huge pages where the system has some, and little more than the program has needed at its peak.
+//! the system, which clears their pages anew each time: that took longer than the matmuls. [`Reusing`] keeps them (on huge
+//! pages where available), and holds at most 256 MiB more than the program's peak.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 
-/// Blocks from this size on are kept.
+/// Blocks of at least this many bytes are kept.
 const LEAST: usize = 1 << 20;
-/// Of huge pages.
+/// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
-/// What may be kept beyond the peak.
+/// How many bytes may be held beyond the peak.
 const SLACK: usize = 256 << 20;
 /// Sizes are rounded up to one of eight in each power of two.
 const CLASSES: usize = 8 * 40;
@@ -40,7 +40,7 @@ struct Kept {
 // SAFETY: the addresses are of free blocks, which only the holder of the lock touches.
 unsafe impl Send for Kept {}
 
-/// What stands before a block.
+/// The bytes before a block.
 struct Header {
     class: usize,
     /// The next free block of the class, while this one is free.

@@ -27,7 +27,7 @@ impl Compute {
         Self { device, backend }
     }
 
-    /// `device` with products in `precision`.
+    /// `device` with matmuls in `precision`.
     pub fn with_precision(device: Device, precision: Precision) -> Result<Self> {
         let backend = precision.backend(&device)?;
         Ok(Self { device, backend })

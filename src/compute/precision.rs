@@ -1,4 +1,4 @@
-//! In which precision matrix products are computed.
+//! In which precision matmuls are computed.
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::nn::Backend;
 use crate::nn::cpu::gemm;
 
-/// The operands of matrix products; sums, weights and all else are f32 in any case.
+/// The precision of the operands of matmuls. Their sums, the weights and all else are f32 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// As they are.
+    /// f32, as the tensors are.
     #[default]
     F32,
     /// Rounded to bf16.
@@ -30,7 +30,7 @@ impl Precision {
         match (self, device.is_cpu()) {
             (Self::F32, true) => Ok(Backend::Fast),
             (Self::F32 | Self::Auto, false) => Ok(Backend::Plain),
-            (Self::Bf16, false) => Err(Error::usage("bf16 products are made for the CPU")
+            (Self::Bf16, false) => Err(Error::usage("bf16 matmuls are made for the CPU")
                 .hint("use --precision f32 on this device, or --device cpu")),
             (Self::Auto, true) => {
                 match unit {
@@ -43,7 +43,7 @@ impl Precision {
             }
             (Self::Bf16, true) => {
                 match unit {
-                    Some(unit) => tracing::info!("matrix products in bf16 through {unit}"),
+                    Some(unit) => tracing::info!("matmuls in bf16 through {unit}"),
                     None => tracing::warn!("this CPU has no bf16 instructions: --precision f32 would be faster"),
                 }
                 Ok(Backend::Bf16)

@@ -81,7 +81,7 @@ impl Activate {
         Ok(z)
     }
 
-    /// [`Self::forward`] of `z` once more, and the gradient of `z` from the gradient `da` of the output.
+    /// The output [`Self::forward`] gave, computed again, and the gradient of `z` from the gradient `da` of the output.
     pub fn backward(self, z: &Tensor, da: &Tensor) -> Result<(Tensor, Tensor)> {
         if self.backend == Backend::Plain {
             let slope = match self.function {

@@ -3,7 +3,7 @@
 use super::dropout::{Dropout, Mask, Site};
 use super::rows::{Rows, Tokens};
 
-/// What a forward pass and its backward pass have in common.
+/// A packed batch and the dropout of the step, for a forward pass and its backward pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// The sequences.
@@ -18,7 +18,7 @@ impl<'a> Batch<'a> {
         Self { tokens, dropout: None }
     }
 
-    /// Where the rows belong.
+    /// The layout.
     pub fn rows(self) -> &'a Rows {
         &self.tokens.rows
     }

@@ -126,7 +126,8 @@ impl Mask<'_> {
         self.rows.places().map(row).collect()
     }
 
-    /// Multiplies `x` `[tokens, channels]` by its mask; its own backward. Both ways of doing it give the same bits.
+    /// Multiplies `x` `[tokens, channels]` by its mask. The backward pass is the same function. Both implementations give the
+    /// same bits.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
         if x.device().is_cpu() { self.apply_to_slices(x) } else { self.apply_to_tensors(x) }
     }

@@ -7,7 +7,7 @@ use super::storage::{Slice, tensor};
 use super::{Backend, Gradients, Param, Rows};
 use crate::error::{Error, Result};
 
-/// A table `[rows, hidden]`.
+/// An embedding table `[rows, hidden]` as a layer.
 #[derive(Clone, Debug)]
 pub struct Embedding {
     table: Param,
@@ -15,7 +15,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// From the table, for `backend`.
+    /// From its table `[rows, hidden]`, for `backend`.
     pub fn new(table: Param, backend: Backend) -> Self {
         Self { table, backend }
     }

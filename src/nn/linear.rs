@@ -45,7 +45,7 @@ impl fmt::Debug for FrozenLinear {
     }
 }
 
-/// `x W^T + b` of a weight that is not packed.
+/// `x W^T + b` with a weight that is not packed.
 fn apply_weight(backend: Backend, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if backend == Backend::Plain {
         let y = x.matmul(&weight.t()?)?;
@@ -77,13 +77,13 @@ impl Linear {
     }
 
     /// From the gradient of the output `dy` `[n, out]` and the input `x` `[n, in]`: adds to the gradients of weight
-    /// and bias, returns the gradient of `x` plus `other`, what reaches `x` by another way.
+    /// and bias, and returns the gradient of `x`, plus `other`: the gradient of `x` from elsewhere, as from a residual.
     pub fn backward(&self, x: &Tensor, dy: &Tensor, other: Option<&Tensor>, grads: &mut Gradients) -> Result<Tensor> {
         if self.backend == Backend::Plain {
             self.backward_parameters(x, dy, grads)?;
             return self.backward_input(dy, other);
         }
-        // Side by side, so that no thread waits for the other at the end of the first.
+        // In parallel, so that threads without work at the end of the one take up the other.
         let of_parameters = || self.backward_parameters(x, dy, grads);
         let (of_parameters, of_input) = rayon::join(of_parameters, || self.backward_input(dy, other));
         of_parameters.and(of_input)
@@ -147,13 +147,13 @@ impl FrozenLinear {
         tensor(packed.matmul(n, x.left(), start), (n, packed.columns()))
     }
 
-    /// Whether [`Self::forward_halves`] is there.
+    /// Whether [`Self::forward_halves`] can be called.
     pub fn has_halves(&self) -> bool {
         matches!(&self.weight, Weight::Packed(packed) if packed.writes_bf16())
     }
 
-    /// [`Self::forward`], and what `activation` makes of it, in bf16: what a following matmul rounds it to. `x` is in f32
-    /// or bf16, here and in [`Self::forward_onto`].
+    /// [`Self::forward`] and then `activation`, rounded to bf16 as the matmul that follows would. `x` is in f32 or bf16,
+    /// here and in [`Self::forward_onto`].
     pub fn forward_halves(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
         let (packed, n, bias) = (self.packed()?, x.dim(0)?, self.bias()?);
         let x = Input::new(x)?;
@@ -162,8 +162,8 @@ impl FrozenLinear {
         tensor(y, (n, packed.columns()))
     }
 
-    /// [`Self::forward`] plus `other`, which the products are added to one by one: that costs digits which bf16 does not
-    /// have.
+    /// [`Self::forward`] plus `other` `[n, out]`. The sums start from `other`, so they round a little more often than if it
+    /// were added at the end; with operands in bf16 that does not show.
     pub fn forward_onto(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
         let (packed, n, bias, other) = (self.packed()?, x.dim(0)?, self.bias()?, Slice::new(other)?);
         let x = Input::new(x)?;

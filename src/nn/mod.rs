@@ -52,14 +52,14 @@ pub enum Backend {
     /// Slices on the CPU.
     #[default]
     Fast,
-    /// The same, with the operands of matrix products rounded to bf16.
+    /// The same, with the operands of matmuls rounded to bf16.
     Bf16,
     /// candle tensor operations, on any device.
     Plain,
 }
 
-/// Runs `work` on a thread of rayon's pool. From any other thread every parallel loop has to wake the pool and wait to
-/// be woken by it.
+/// Runs `work` on a thread of rayon's pool. Started from any other thread, every parallel loop in it would hand its work
+/// to the pool and sleep until it is done.
 pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }

@@ -15,7 +15,7 @@ use crate::simd::simd;
 pub struct Param {
     /// The current value; updated in place by the optimizer.
     pub value: Tensor,
-    /// Index into the ordered lists; none where it is never trained.
+    /// Index into the ordered lists; none for a parameter that is never trained.
     pub id: Option<usize>,
 }
 
@@ -140,7 +140,7 @@ impl Params {
     }
 }
 
-/// Zeros in the shape of every trained parameter; an empty tensor for the others, so that places agree.
+/// Zeros in the shape of every trained parameter, and an empty tensor for each of the others, so that indices agree.
 pub fn zeros(params: &Params) -> Result<Vec<Tensor>> {
     let zeros = |entry: &Entry| {
         let shape = if entry.trainable { entry.var.shape().clone() } else { 0.into() };
@@ -153,27 +153,27 @@ pub fn zeros(params: &Params) -> Result<Vec<Tensor>> {
 pub struct Gradients {
     backend: Backend,
     tensors: Vec<Tensor>,
-    contents: Vec<Mutex<Content>>,
+    held: Vec<Mutex<Held>>,
 }
 
 /// What the memory of a gradient holds (the fast path).
 #[derive(Default)]
-enum Content {
+enum Held {
     /// Its value.
     #[default]
     Value,
     /// Zeros, but for these rows.
-    Rows(Vec<u32>),
-    /// Old numbers; its value is zero.
-    Old,
+    OnlyRows(Vec<u32>),
+    /// Numbers of an earlier step; its value is zero.
+    Stale,
 }
 
 impl Gradients {
     /// Zero gradients for `params`; what is not trained has an empty one.
     pub fn zeros(params: &Params) -> Result<Self> {
         let tensors = zeros(params)?;
-        let contents = tensors.iter().map(|_| Mutex::new(Content::Rows(Vec::new()))).collect();
-        Ok(Self { backend: params.backend, tensors, contents })
+        let held = tensors.iter().map(|_| Mutex::new(Held::OnlyRows(Vec::new()))).collect();
+        Ok(Self { backend: params.backend, tensors, held })
     }
 
     /// The gradient of `param`.
@@ -189,21 +189,21 @@ impl Gradients {
         Ok(self.tensors.iter())
     }
 
-    /// Sets every gradient to zero. On the fast path that is only noted where the next one to add can overwrite, and
-    /// of an embedding table only the rows that are not zero are touched.
+    /// Sets every gradient to zero. On the fast path, memory that the next step overwrites is only marked as stale, and of
+    /// an embedding table only the rows that are not zero are cleared.
     pub fn clear(&mut self) -> Result<()> {
         let backend = self.backend;
-        for (tensor, content) in self.tensors.iter_mut().zip(&mut self.contents) {
-            match (backend, content.get_mut().unwrap_or_else(PoisonError::into_inner)) {
-                (Backend::Plain, content) => {
+        for (tensor, held) in self.tensors.iter_mut().zip(&mut self.held) {
+            match (backend, held.get_mut().unwrap_or_else(PoisonError::into_inner)) {
+                (Backend::Plain, held) => {
                     *tensor = tensor.zeros_like()?;
-                    *content = Content::Value;
+                    *held = Held::Value;
                 }
-                (_, Content::Rows(rows)) => {
+                (_, Held::OnlyRows(rows)) => {
                     let width = tensor.elem_count() / tensor.dim(0)?.max(1);
                     edit(tensor, |g| rows.drain(..).for_each(|row| g[row as usize * width..][..width].fill(0.0)))?;
                 }
-                (_, content) => *content = Content::Old,
+                (_, held) => *held = Held::Stale,
             }
         }
         Ok(())
@@ -211,23 +211,23 @@ impl Gradients {
 
     /// Makes the memory of a gradient hold its value.
     fn settle(&self, id: usize) -> Result<()> {
-        let mut content = self.contents[id].lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*content, Content::Old) {
+        let mut held = self.held[id].lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*held, Held::Stale) {
             edit(&self.tensors[id], |g| g.fill(0.0))?;
-            *content = Content::Value;
+            *held = Held::Value;
         }
         Ok(())
     }
 
-    fn content(&mut self, id: usize) -> &mut Content {
-        self.contents[id].get_mut().unwrap_or_else(PoisonError::into_inner)
+    fn held(&mut self, id: usize) -> &mut Held {
+        self.held[id].get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a whole tensor to the gradient of `param` (the plain path).
     pub fn add(&mut self, param: &Param, gradient: &Tensor) -> Result<()> {
         let id = param.place()?;
         self.settle(id)?;
-        *self.content(id) = Content::Value;
+        *self.held(id) = Held::Value;
         let sum = (&self.tensors[id] + gradient)?;
         self.tensors[id] = sum;
         Ok(())
@@ -237,7 +237,7 @@ impl Gradients {
     pub fn edit(&mut self, param: &Param, change: impl FnOnce(&mut [f32])) -> Result<()> {
         let id = param.place()?;
         self.settle(id)?;
-        *self.content(id) = Content::Value;
+        *self.held(id) = Held::Value;
         edit(&self.tensors[id], change)
     }
 
@@ -245,19 +245,20 @@ impl Gradients {
     pub fn edit_rows(&mut self, param: &Param, rows: &[u32], change: impl FnOnce(&mut [f32])) -> Result<()> {
         let id = param.place()?;
         self.settle(id)?;
-        if let Content::Rows(known) = self.content(id) {
+        if let Held::OnlyRows(known) = self.held(id) {
             known.extend(rows);
         }
         edit(&self.tensors[id], change)
     }
 
-    /// [`Self::edit`] for a change to all elements; with `true`, it must overwrite them: the gradient is zero so far.
+    /// [`Self::edit`] for a change to all elements. `change` is given `true` where the gradient is zero so far: it must then
+    /// overwrite the memory, which may hold numbers of an earlier step.
     pub fn accumulate(&mut self, param: &Param, change: impl FnOnce(&mut [f32], bool)) -> Result<()> {
         let id = param.place()?;
-        let is_zero = match std::mem::take(self.content(id)) {
-            Content::Old => true,
-            Content::Rows(rows) => rows.is_empty(),
-            Content::Value => false,
+        let is_zero = match std::mem::take(self.held(id)) {
+            Held::Stale => true,
+            Held::OnlyRows(rows) => rows.is_empty(),
+            Held::Value => false,
         };
         edit(&self.tensors[id], |g| change(g, is_zero))
     }

@@ -61,12 +61,12 @@ impl Rows {
         self.cu_seqlens[i]..self.cu_seqlens[i + 1]
     }
 
-    /// The place of sequence `i` within the whole batch.
+    /// The index of sequence `i` within the whole batch.
     pub fn sample(&self, i: usize) -> usize {
         self.first_sample + i
     }
 
-    /// The longest sequence.
+    /// The length of the longest sequence.
     pub fn longest(&self) -> usize {
         (0..self.sequences()).map(|i| self.range(i).len()).max().unwrap_or(0)
     }
@@ -113,7 +113,7 @@ impl Rows {
 pub struct Tokens {
     /// `[tokens]`, all sequences one after another.
     pub ids: Vec<u32>,
-    /// Which sequence each belongs to.
+    /// Which sequence and position each is.
     pub rows: Rows,
 }
 

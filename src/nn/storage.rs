@@ -1,4 +1,4 @@
-//! candle tensors as slices: how the fast path reads operands and updates gradients in place.
+//! candle tensors as slices: how the fast path reads operands and updates gradients in place, without a copy.
 
 use std::marker::PhantomData;
 use std::ops::Deref;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::super::dropout::{Dropout, RowMask, Site};
 use super::super::heads::Heads;
 use super::super::rows::Rows;
-use super::gemm::Columns::{self, As};
+use super::gemm::OperandB::{self, Plain};
 use super::gemm::{Elements, RawMat, bf16_unit, gemm_raw};
 use super::math::{exp, largest, replace_and_sum, round, scale, sum2};
 use super::memory::Shared;
@@ -86,10 +86,10 @@ impl Pass<'_> {
             // SAFETY: `each_head` gives every (sequence, head) once, each with its own part of `log_sums`.
             let sums = unsafe { std::slice::from_raw_parts_mut(sums_ptr.at(head * tokens + range.start), length) };
             // SAFETY: the keys lie within `qkv`, whose shape was checked, and in bf16 only where there is a unit for it;
-            // `keys` is left alone until the last product.
-            let k = unsafe { Columns::prepare((length, length, d), bf16, transposed(k), keys) };
+            // `keys` is not changed until the last matmul.
+            let k = unsafe { OperandB::prepare((length, length, d), bf16, transposed(k), keys) };
             // SAFETY: as for the keys.
-            let v = unsafe { Columns::prepare((length, d, length), bf16, v, values) };
+            let v = unsafe { OperandB::prepare((length, d, length), bf16, v, values) };
             for start in (0..length).step_by(STRIP) {
                 let strip = STRIP.min(length - start);
                 let scores = RawMat { ptr: p.as_mut_ptr(), row_stride: stride, col_stride: 1 };
@@ -109,7 +109,7 @@ impl Pass<'_> {
                 }
                 let at = (range.start + start) * hidden + head * d;
                 // SAFETY: `p` holds the strip, and `to` has room for it: in `out`, which has a row for every token, or in this
-                // task's own memory. No other task writes these rows and columns of `out`. The product writes all of `to`
+                // task's own memory. No other task writes these rows and columns of `out`. The matmul writes all of `to`
                 // before its rows are seen as slices.
                 unsafe {
                     let to = match out {
@@ -162,8 +162,8 @@ impl Pass<'_> {
             let [q, k, v] = [0, 1, 2].map(|part| self.part(Elements::F32(qkv.as_ptr()), &range, head, part));
             // SAFETY: all parts lie within their slices, whose lengths were checked; `p` and `dp` are squares of this task's.
             unsafe {
-                gemm_raw((length, length, d), bf16, q, As(transposed(k)), square_mut(p, length));
-                gemm_raw((length, length, d), bf16, part(dout), As(transposed(v)), square_mut(dp, length));
+                gemm_raw((length, length, d), bf16, q, Plain(transposed(k)), square_mut(p, length));
+                gemm_raw((length, length, d), bf16, part(dout), Plain(transposed(v)), square_mut(dp, length));
             }
             for row in 0..length {
                 let span = row * length..(row + 1) * length;
@@ -185,9 +185,9 @@ impl Pass<'_> {
             }
             // SAFETY: as above; no other task writes these rows and columns of `dqkv`, which has room for them.
             unsafe {
-                gemm_raw((length, d, length), bf16, square(dp, length), As(k), to(0));
-                gemm_raw((length, d, length), bf16, transposed(square(dp, length)), As(q), to(1));
-                gemm_raw((length, d, length), bf16, transposed(square(dropped, length)), As(part(dout)), to(2));
+                gemm_raw((length, d, length), bf16, square(dp, length), Plain(k), to(0));
+                gemm_raw((length, d, length), bf16, transposed(square(dp, length)), Plain(q), to(1));
+                gemm_raw((length, d, length), bf16, transposed(square(dropped, length)), Plain(part(dout)), to(2));
             }
         });
         // SAFETY: every (sequence, head) has written its rows and columns of all three parts.
@@ -209,8 +209,8 @@ impl Pass<'_> {
 }
 
 simd! {
-    /// Products of one query with the keys, of which it sees the first `seen`, to the numbers that are probabilities once
-    /// they are multiplied by the second result; the first is the log-sum-exp. (`scale` times the products are scores.)
+    /// Replaces `q k` of one query, which sees the first `seen` keys, by `exp(scale q k - max)`. Returns the log-sum-exp of
+    /// the row's scores `scale q k`, and the factor that turns the row into probabilities.
     fn softmax(p: &mut [f32], seen: usize, scale: f32) -> (f32, f32) {
         let (visible, hidden) = p.split_at_mut(seen);
         let top = scale * largest(visible);
@@ -225,8 +225,8 @@ simd! {
         }
     }
 
-    /// One query: `p` from products to probabilities and `dropped` to what the values were weighted with; `dp` from the
-    /// gradient of the latter to the gradient of the products.
+    /// The backward pass of one query's row: `p` goes from `q k` to probabilities, `dropped` becomes the probabilities after
+    /// dropout, and `dp` goes from the gradient of `dropped` to that of `q k`.
     fn probabilities_backward(
         p: &mut [f32], dropped: &mut [f32], dp: &mut [f32], seen: usize, scale: f32, log_sum: f32,
         mask: Option<RowMask>, out: &[f32], dout: &[f32],

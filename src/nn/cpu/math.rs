@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::simd::simd;
 
-/// e^x, relative error below 1.2e-7; 0 below -87.3 rounds to the smallest normal number, NaN stays NaN.
+/// e^x, relative error below 1.2e-7. Arguments below -87.3 give the smallest normal number instead of 0; NaN stays NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // x = n ln 2 + r, |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the integer n in the low bits.
@@ -138,7 +138,7 @@ pub fn replace_and_sum(a: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// The largest element, -infinity for an empty slice; NaN is passed over (it shows in the sum that follows).
+/// The largest element, -infinity for an empty slice; NaN is ignored (it shows in the sum that follows).
 #[inline(always)]
 pub fn largest(a: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];

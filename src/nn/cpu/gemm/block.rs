@@ -1,13 +1,13 @@
-//! One block of C: what it starts from, and where it goes. By way of spare memory where it reaches over an edge, where it
-//! starts from two things, or where it is written as bf16.
+//! One block of C: what it starts from, and where it goes. The kernel reads and writes C itself where it can. A block that
+//! reaches over an edge, starts from two things or is written as bf16 goes by way of spare memory.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::kernel::{Block, COLS, Kernel, MOST_ROWS, Rows, ZEROS};
-use super::operands::{Out, Start, Target};
+use super::kernel::{Block, COLS, Kernel, MOST_ROWS, OperandA, ZEROS};
+use super::operands::{CElements, RawC, Start};
 use super::pack::{TILE, first, rounded};
 
 /// Room for a block of C, in whole cache lines.
@@ -21,7 +21,8 @@ struct Spare(#[expect(dead_code, reason = "only its address is used")] [f32; MOS
 /// of B, both packed for these steps. C is valid for `m x n`, its `start` fits it ([`Start::C`] only where C is
 /// initialised), and nobody else uses this block of C.
 pub unsafe fn block<K: Kernel>(
-    (m, n): (usize, usize), (row, panel): (usize, usize), steps: std::ops::Range<usize>, a: Rows, b: *const u32, c: Out,
+    (m, n): (usize, usize), (row, panel): (usize, usize), steps: std::ops::Range<usize>, a: OperandA, b: *const u32,
+    c: RawC,
 ) {
     let (first_row, first_col) = (row * K::ROWS, panel * COLS);
     let (rows, cols) = (K::ROWS.min(m - first_row), COLS.min(n - first_col));
@@ -32,8 +33,8 @@ pub unsafe fn block<K: Kernel>(
         (Start::Bias(bias), _) => (Some(bias[first_col..].as_ptr()), None),
         (Start::Other(x), _) => (None, Some(other(x))),
         (Start::BiasAndOther(bias, x), _) => (Some(bias[first_col..].as_ptr()), Some(other(x))),
-        (Start::C, Target::F32(c_ptr)) => (None, Some((c_ptr.wrapping_add(at) as *const f32, c.row_stride))),
-        (Start::Zero, _) | (Start::C, Target::Bf16(..)) => (None, None),
+        (Start::C, CElements::F32(c_ptr)) => (None, Some((c_ptr.wrapping_add(at) as *const f32, c.row_stride))),
+        (Start::Zero, _) | (Start::C, CElements::Bf16(..)) => (None, None),
     };
     let mut spare = MaybeUninit::<Spare>::uninit();
     let spare = spare.as_mut_ptr() as *mut f32;
@@ -53,7 +54,7 @@ pub unsafe fn block<K: Kernel>(
             }
         };
         let (to, to_stride) = match c.ptr {
-            Target::F32(to) if is_whole => (to.add(at), c.row_stride),
+            CElements::F32(to) if is_whole => (to.add(at), c.row_stride),
             _ => (spare, COLS),
         };
         let (a, row_words) = match rows == K::ROWS {
@@ -73,13 +74,13 @@ pub unsafe fn block<K: Kernel>(
             c_row: to_stride * 4,
         });
         match c.ptr {
-            Target::F32(_) if is_whole => {}
-            Target::F32(to) => scatter(spare, (rows, cols), to.add(at), c.row_stride),
-            Target::Bf16(to, finish) => {
+            CElements::F32(_) if is_whole => {}
+            CElements::F32(to) => scatter(spare, (rows, cols), to.add(at), c.row_stride),
+            CElements::Bf16(to, finish) => {
                 if let Some(finish) = finish {
                     finish.apply(std::slice::from_raw_parts_mut(spare, rows * COLS));
                 }
-                scatter_halves(spare, (rows, cols), to.add(at), c.row_stride);
+                scatter_bf16(spare, (rows, cols), to.add(at), c.row_stride);
             }
         }
     }
@@ -110,7 +111,7 @@ unsafe fn gather(
     }
 }
 
-/// Rows of 32 to C.
+/// OperandA of 32 to C.
 ///
 /// # Safety
 /// The CPU has AVX-512; `spare` holds the rows, and `to` may be written for `cols` columns of each.
@@ -128,12 +129,12 @@ unsafe fn scatter(spare: *const f32, (rows, cols): (usize, usize), to: *mut f32,
     }
 }
 
-/// Rows of 32 to C in bf16.
+/// OperandA of 32 to C in bf16.
 ///
 /// # Safety
 /// As for [`scatter`], and the CPU has the bf16 instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn scatter_halves(spare: *const f32, (rows, cols): (usize, usize), to: *mut bf16, stride: usize) {
+unsafe fn scatter_bf16(spare: *const f32, (rows, cols): (usize, usize), to: *mut bf16, stride: usize) {
     let mask = if cols >= COLS { u32::MAX } else { (1 << cols) - 1 };
     for row in 0..rows {
         // SAFETY: as in `scatter`.

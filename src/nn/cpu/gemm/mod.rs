@@ -1,4 +1,4 @@
-//! Matrix products on strided slices, in f32 or with the operands rounded to bf16. Sums are f32 in both; they, or what a
+//! Matmuls on strided slices, in f32 or with the operands rounded to bf16. Sums are f32 in both; they, or what a
 //! function makes of them, may be written as bf16 ([`Packed::matmul_to_bf16`]).
 //!
 //! With AVX-512 they run through our own kernels (`tasks`): f32, bf16 with AVX512-BF16, or bf16 on Intel's matrix unit
@@ -27,9 +27,9 @@ use rayon::prelude::*;
 
 pub use dispatch::bf16_unit;
 use dispatch::through_kernels;
-pub(super) use operands::{Columns, Elements, RawMat};
+use operands::{CElements, RawC, fits};
+pub(super) use operands::{Elements, OperandB, RawMat};
 pub use operands::{Left, Mat, Start};
-use operands::{Out, Target, fits};
 use packed::LEAST_PACKED;
 pub use packed::Packed;
 
@@ -80,9 +80,9 @@ unsafe fn gemm_into((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat
         // SAFETY: the caller has the memory; zeros are numbers.
         return unsafe { c.write_bytes(0, m * n) };
     }
-    let to = Out { start, ptr: Target::F32(c), row_stride: n };
+    let to = RawC { start, ptr: CElements::F32(c), row_stride: n };
     // SAFETY: A and B lie within their slices, the start fits C, and C is the caller's.
-    if unsafe { through_kernels((m, n, k), bf16, a.raw(), Columns::As(b.raw()), to, true) } {
+    if unsafe { through_kernels((m, n, k), bf16, a.raw(), OperandB::Plain(b.raw()), to, true) } {
         return;
     }
     // SAFETY: the caller's memory, of which nothing is read here.
@@ -123,24 +123,26 @@ pub fn round_to_bf16(x: f32) -> f32 {
     bf16::from_f32(x).to_f32()
 }
 
-/// [`gemm()`] by address on the calling thread: `C = A B`, C with columns next to each other. Small products of f32 are f32
-/// even with `bf16`.
+/// [`gemm()`] by address on the calling thread: `C = A B`, with the columns of C next to each other. Small matmuls of f32
+/// are computed in f32 even with `bf16`.
 ///
 /// # Safety
-/// A and B must be valid for their shapes and strides, in bf16 only for products in bf16 on a CPU that has a
-/// [`bf16_unit`]; a packed B must come from [`Columns::prepare`] with this `n`, `k` and `bf16`. C must be valid for
+/// A and B must be valid for their shapes and strides, in bf16 only with `bf16`, on a CPU that has a
+/// [`bf16_unit`]; a packed B must come from [`OperandB::prepare`] with this `n`, `k` and `bf16`. C must be valid for
 /// `m x n` with a `col_stride` of 1 (it need not be initialised), and nobody else may use it meanwhile.
 pub(super) unsafe fn gemm_raw(
-    (m, n, k): (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: Columns, c: RawMat<*mut f32>,
+    (m, n, k): (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: OperandB, c: RawMat<*mut f32>,
 ) {
-    let out = Out { start: Start::Zero, ptr: Target::F32(c.ptr), row_stride: c.row_stride };
-    // SAFETY: the caller's, who owes the same to both; without kernels B is in f32.
+    let out = RawC { start: Start::Zero, ptr: CElements::F32(c.ptr), row_stride: c.row_stride };
+    // SAFETY: the contract of both is this function's own; where there are no kernels B is in f32.
     unsafe {
         match b {
-            Columns::As(b) if m * n * k < LEAST_PACKED => through_crate((m, n, k), a, b, false, c, Parallelism::None),
+            OperandB::Plain(b) if m * n * k < LEAST_PACKED => {
+                through_crate((m, n, k), a, b, false, c, Parallelism::None)
+            }
             _ if through_kernels((m, n, k), bf16, a, b, out, false) => {}
-            Columns::As(b) => through_crate((m, n, k), a, b, false, c, Parallelism::None),
-            Columns::Packed(_) => {} // only kernels have packed it
+            OperandB::Plain(b) => through_crate((m, n, k), a, b, false, c, Parallelism::None),
+            OperandB::Packed(_) => {} // only kernels have packed it
         }
     }
 }
@@ -160,7 +162,7 @@ unsafe fn through_crate(
     let (Elements::F32(a_ptr), Elements::F32(b_ptr)) = (a.ptr, b.ptr) else {
         unreachable!("only our own kernels read bf16");
     };
-    // SAFETY: the caller's; the crate asks for the same.
+    // SAFETY: what the crate asks for is this function's own contract.
     unsafe {
         gemm::gemm(
             m,

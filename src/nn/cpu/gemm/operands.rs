@@ -28,7 +28,7 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// One matrix operand by address, for products on parts that other threads work beside.
+/// A matrix by address, for matmuls on parts of memory of which other threads use other parts.
 #[derive(Clone, Copy)]
 pub struct RawMat<T> {
     /// Element (0, 0).
@@ -44,7 +44,7 @@ pub struct RawMat<T> {
 pub enum Elements {
     /// In f32.
     F32(*const f32),
-    /// In bf16, for products in bf16 through our own kernels only.
+    /// In bf16, for matmuls in bf16 through our own kernels only.
     Bf16(*const bf16),
 }
 // SAFETY: only unsafe functions read through the address, whose callers keep the elements valid and unchanged meanwhile.
@@ -66,49 +66,49 @@ impl Elements {
 pub enum Left<'a> {
     /// In f32.
     F32(&'a [f32]),
-    /// In bf16, for products in bf16 only.
+    /// In bf16, for matmuls in bf16 only.
     Bf16(&'a [bf16]),
 }
 
-/// B of several products: as it lies in memory, or packed.
+/// B of one or several matmuls: as it lies in memory, or packed.
 #[derive(Clone, Copy)]
-pub(in super::super) enum Columns {
-    /// As it is.
-    As(RawMat<Elements>),
-    /// As the kernels read it.
+pub(in super::super) enum OperandB {
+    /// As it lies in memory.
+    Plain(RawMat<Elements>),
+    /// In the order in which the kernels read it.
     Packed(*const u32),
 }
 // SAFETY: only unsafe functions read through the address, whose callers keep it valid and unchanged meanwhile.
-unsafe impl Send for Columns {}
+unsafe impl Send for OperandB {}
 // SAFETY: as for `Send`; nothing is written through it.
-unsafe impl Sync for Columns {}
+unsafe impl Sync for OperandB {}
 
-/// The result C of a product by address; its columns lie next to each other.
+/// The result C of a matmul by address; its columns lie next to each other.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for our own kernels"))]
-pub(super) struct Out<'a> {
-    /// What the products are added to.
+pub(super) struct RawC<'a> {
+    /// What the sums start from.
     pub start: Start<'a>,
     /// Element (0, 0).
-    pub ptr: Target,
+    pub ptr: CElements,
     /// Elements from one row to the next.
     pub row_stride: usize,
 }
 // SAFETY: only `block` writes through the address; its callers give each block of C to one task.
-unsafe impl Send for Out<'_> {}
+unsafe impl Send for RawC<'_> {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for Out<'_> {}
+unsafe impl Sync for RawC<'_> {}
 
 /// What the elements of a result are.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for our own kernels"))]
-pub(super) enum Target {
+pub(super) enum CElements {
     F32(*mut f32),
-    /// The function's values of the sums, if there is one, rounded; for products whose k is not worked on in parts.
+    /// The function's values of the sums, if there is one, rounded; only where the sums are made in one part.
     Bf16(*mut bf16, Option<Elementwise>),
 }
 
-/// What the products are added to.
+/// What the sums of a matmul start from.
 #[derive(Clone, Copy)]
 pub enum Start<'a> {
     /// Nothing.
@@ -119,7 +119,7 @@ pub enum Start<'a> {
     Bias(&'a [f32]),
     /// Another matrix of C's shape, with rows of `n` elements.
     Other(&'a [f32]),
-    /// Both.
+    /// The sum of a bias `[n]` and another matrix.
     BiasAndOther(&'a [f32], &'a [f32]),
 }
 

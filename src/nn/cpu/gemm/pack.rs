@@ -60,13 +60,13 @@ pub unsafe fn pack_panels(
     bf16: bool, to: *mut u32, panel_words: usize, lines: &Lines, panels: Range<usize>, words: Range<usize>,
 ) {
     let words = words.start..words.end.next_multiple_of(TILE);
-    // SAFETY: the caller's, who owes the same to each of these.
+    // SAFETY: the contract of each of these is this function's own.
     unsafe {
         match (bf16, lines.from) {
-            (true, Elements::Bf16(from)) => half_panels(to, panel_words, (lines, from), panels, words),
-            (true, Elements::F32(from)) => bf16_panels(to, panel_words, (lines, from), panels, words),
+            (true, Elements::Bf16(from)) => bf16_panels(to, panel_words, (lines, from), panels, words),
+            (true, Elements::F32(from)) => rounded_panels(to, panel_words, (lines, from), panels, words),
             (false, Elements::F32(from)) => f32_panels(to, panel_words, (lines, from), panels, words),
-            (false, Elements::Bf16(_)) => unreachable!("f32 products read f32"),
+            (false, Elements::Bf16(_)) => unreachable!("f32 matmuls read f32"),
         }
     }
 }
@@ -78,13 +78,13 @@ pub unsafe fn pack_panels(
 /// As for [`pack_panels`]; `to` has room for the rows of whole tiles.
 pub unsafe fn pack_rows(bf16: bool, to: *mut u32, row_words: usize, lines: &Lines, tiles: Range<usize>) {
     let range = tiles.start * TILE..tiles.end * TILE;
-    // SAFETY: the caller's, who owes the same to each of these.
+    // SAFETY: the contract of each of these is this function's own.
     unsafe {
         match (bf16, lines.from) {
-            (true, Elements::Bf16(from)) => half_rows(to, row_words, (lines, from), range, 0..row_words),
-            (true, Elements::F32(from)) => bf16_rows(to, row_words, (lines, from), range, 0..row_words),
+            (true, Elements::Bf16(from)) => bf16_rows(to, row_words, (lines, from), range, 0..row_words),
+            (true, Elements::F32(from)) => rounded_rows(to, row_words, (lines, from), range, 0..row_words),
             (false, Elements::F32(from)) => f32_rows(to, row_words, (lines, from), range, 0..row_words),
-            (false, Elements::Bf16(_)) => unreachable!("f32 products read f32"),
+            (false, Elements::Bf16(_)) => unreachable!("f32 matmuls read f32"),
         }
     }
 }
@@ -211,13 +211,13 @@ macro_rules! packing {
 }
 
 packing!(f32_rows, f32_panels, f32, "avx512f", f32_line, f32_word, 1);
-packing!(bf16_rows, bf16_panels, f32, "avx512f,avx512bw,avx512bf16", bf16_line, bf16_word, 2);
-packing!(half_rows, half_panels, bf16, "avx512f,avx512bw", half_line, half_word, 2);
+packing!(rounded_rows, rounded_panels, f32, "avx512f,avx512bw,avx512bf16", rounded_line, rounded_word, 2);
+packing!(bf16_rows, bf16_panels, bf16, "avx512f,avx512bw", bf16_line, bf16_word, 2);
 
 /// Elements between what is read and what is asked for. The hardware's own prefetching ends with each 4 KiB page.
 const AHEAD: usize = 1024;
 
-/// Asks for what will be read; any address will do.
+/// Asks the cache for what will be read soon. Any address is allowed, also one that is not readable.
 #[inline(always)]
 fn prefetch<T>(address: *const T) {
     // SAFETY: SSE is part of x86-64; nothing is read.
@@ -235,7 +235,7 @@ unsafe fn store(to: *mut u32, words: __m512i) {
     unsafe { _mm512_storeu_si512(to as *mut __m512i, words) }
 }
 
-/// The first `n` of 16.
+/// The mask of the first `n` of 16 lanes.
 #[inline(always)]
 pub fn first(n: usize) -> u16 {
     if n >= 16 { u16::MAX } else { (1 << n) - 1 }
@@ -258,7 +258,7 @@ unsafe fn f32_line(from: *const f32, left: usize) -> __m512i {
 /// As for [`f32_line`], and the CPU has the bf16 instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn bf16_line(from: *const f32, left: usize) -> __m512i {
+unsafe fn rounded_line(from: *const f32, left: usize) -> __m512i {
     let (low, high) = (first(left), first(left.saturating_sub(16)));
     // SAFETY: the masked loads touch the first `left` elements only.
     unsafe { rounded(_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16))) }
@@ -281,7 +281,7 @@ unsafe fn f32_word(from: *const f32, _: usize, count: usize, left: usize) -> __m
 /// As for [`f32_word`], and the CPU has the bf16 instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn bf16_word(from: *const f32, k_stride: usize, count: usize, left: usize) -> __m512i {
+unsafe fn rounded_word(from: *const f32, k_stride: usize, count: usize, left: usize) -> __m512i {
     let mask = |there: bool| if there { first(count) } else { 0 };
     // SAFETY: the masked loads touch the first `count` elements of each k that is left.
     unsafe {
@@ -297,7 +297,7 @@ unsafe fn bf16_word(from: *const f32, k_stride: usize, count: usize, left: usize
 /// As for [`f32_line`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn half_line(from: *const bf16, left: usize) -> __m512i {
+unsafe fn bf16_line(from: *const bf16, left: usize) -> __m512i {
     let mask = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
     // SAFETY: the masked load touches the first `left` elements only.
     unsafe { _mm512_maskz_loadu_epi16(mask, from as *const i16) }
@@ -309,7 +309,7 @@ unsafe fn half_line(from: *const bf16, left: usize) -> __m512i {
 /// As for [`f32_word`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn half_word(from: *const bf16, k_stride: usize, count: usize, left: usize) -> __m512i {
+unsafe fn bf16_word(from: *const bf16, k_stride: usize, count: usize, left: usize) -> __m512i {
     let mask = |there: bool| if there { u32::from(first(count)) } else { 0 };
     // SAFETY: the masked loads touch the first `count` elements of each k that is left.
     unsafe {
@@ -319,10 +319,10 @@ unsafe fn half_word(from: *const bf16, k_stride: usize, count: usize, left: usiz
     }
 }
 
-/// 16 half-words and 16 others to 16 words of one of each.
+/// 16 bf16 and 16 others to 16 words, each with one of both.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn interleaved(halves: __m512i) -> __m512i {
+fn interleaved(elements: __m512i) -> __m512i {
     const ORDER: [u16; 32] = {
         let mut order = [0; 32];
         let mut i = 0;
@@ -334,7 +334,7 @@ fn interleaved(halves: __m512i) -> __m512i {
     };
     // SAFETY: the load is of a whole array.
     let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr() as *const __m512i) };
-    _mm512_permutexvar_epi16(order, halves)
+    _mm512_permutexvar_epi16(order, elements)
 }
 
 /// 2 x 16 f32 to 32 bf16.

@@ -6,32 +6,32 @@ use super::super::activation::Elementwise;
 use super::dispatch::through_kernels;
 #[cfg(target_arch = "x86_64")]
 use super::dispatch::{has_kernels, pack_columns};
-use super::operands::{Columns, Elements, Left, Mat, Out, RawMat, Start, Target, fits};
+use super::operands::{CElements, Elements, Left, Mat, OperandB, RawC, RawMat, Start, fits};
 #[cfg(target_arch = "x86_64")]
 use super::tasks;
 
-/// Products of f32 with fewer multiplications go through the `gemm` crate when they are part of a larger work: they would
-/// mostly be packing.
+/// Matmuls of f32 with fewer multiplications than this go through the `gemm` crate where they are part of a larger task:
+/// they would spend most of their time packing.
 pub const LEAST_PACKED: usize = 1 << 15;
 
-impl Columns {
-    /// B `k x n` for products of `m` rows altogether; packed into `memory` where that is of use.
+impl OperandB {
+    /// B `k x n` for matmuls with `m` rows of A altogether; packed into `memory` where that saves time.
     ///
     /// # Safety
-    /// `b` must be valid for its shape (in bf16 only for products in bf16 on a CPU that has a [`bf16_unit`]), and stay so, as
-    /// `memory` must unchanged, until the last product with it.
+    /// Until the last matmul with the result, `b` is valid for its shape, and `memory` is neither changed nor dropped. `b` is
+    /// in bf16 only with `bf16`, on a CPU that has a [`bf16_unit`].
     pub unsafe fn prepare(
         (m, n, k): (usize, usize, usize), bf16: bool, b: RawMat<Elements>, memory: &mut Vec<u32>,
     ) -> Self {
         #[cfg(target_arch = "x86_64")]
         if (m * n * k >= LEAST_PACKED || k > 0 && matches!(b.ptr, Elements::Bf16(_))) && has_kernels(bf16) {
             let to = room(memory, tasks::packed_words(bf16, n, k));
-            // SAFETY: there are kernels and room; B is valid by the caller's word.
+            // SAFETY: this CPU has the kernels, `to` has the room, and the caller promises that B is valid.
             unsafe { pack_columns((n, k), bf16, b, to, false) };
             return Self::Packed(to);
         }
         let _ = (m, n, k, bf16, memory);
-        Self::As(b)
+        Self::Plain(b)
     }
 }
 
@@ -44,7 +44,7 @@ fn room(memory: &mut Vec<u32>, words: usize) -> *mut u32 {
     ptr.wrapping_add(ptr.align_offset(64).min(15))
 }
 
-/// B packed once for many products.
+/// B packed once for many matmuls.
 pub struct Packed {
     _memory: Vec<u32>,
     start: *const u32,
@@ -58,7 +58,7 @@ unsafe impl Send for Packed {}
 unsafe impl Sync for Packed {}
 
 impl Packed {
-    /// Packs B `k x n`; none where products run through the `gemm` crate.
+    /// Packs B `k x n`; none where matmuls run through the `gemm` crate.
     ///
     /// # Panics
     /// If the matrix does not fit its slice.
@@ -81,7 +81,7 @@ impl Packed {
         self.shape.0
     }
 
-    /// Whether products with this B may be written as bf16.
+    /// Whether the results of matmuls with this B may be written as bf16.
     pub fn writes_bf16(&self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return self.bf16 && tasks::is_one_part(self.bf16, self.shape.1);
@@ -97,7 +97,7 @@ impl Packed {
         let mut c = Box::<[f32]>::new_uninit_slice(m * self.shape.0);
         // SAFETY: C is as large as it has to be and ours alone, and all of it is written.
         unsafe {
-            self.multiply(m, a, start, Target::F32(c.as_mut_ptr().cast()));
+            self.multiply(m, a, start, CElements::F32(c.as_mut_ptr().cast()));
             c.assume_init().into_vec()
         }
     }
@@ -111,7 +111,7 @@ impl Packed {
         let mut c = Box::<[bf16]>::new_uninit_slice(m * self.shape.0);
         // SAFETY: as in `matmul`, and k is worked on in one part.
         unsafe {
-            self.multiply(m, a, start, Target::Bf16(c.as_mut_ptr().cast(), finish));
+            self.multiply(m, a, start, CElements::Bf16(c.as_mut_ptr().cast(), finish));
             c.assume_init().into_vec()
         }
     }
@@ -120,18 +120,18 @@ impl Packed {
     ///
     /// # Safety
     /// C may be written for `m x n` elements, and nobody else uses it. It is in bf16 only if [`Self::writes_bf16`].
-    unsafe fn multiply(&self, m: usize, a: Left, start: Start, c: Target) {
+    unsafe fn multiply(&self, m: usize, a: Left, start: Start, c: CElements) {
         let (n, k) = self.shape;
         let (elements, len) = match a {
             Left::F32(a) => (Elements::F32(a.as_ptr()), a.len()),
             Left::Bf16(a) => (Elements::Bf16(a.as_ptr()), a.len()),
         };
         assert!(len == m * k, "A is not of {m} rows");
-        assert!(self.bf16 || matches!(elements, Elements::F32(_)), "f32 products of bf16");
+        assert!(self.bf16 || matches!(elements, Elements::F32(_)), "an f32 matmul of bf16");
         assert!(!matches!(start, Start::C), "new memory holds nothing to start from");
         start.assert_fits(m, n);
         let a = RawMat { ptr: elements, row_stride: k, col_stride: 1 };
-        let (b, c) = (Columns::Packed(self.start), Out { start, ptr: c, row_stride: n });
+        let (b, c) = (OperandB::Packed(self.start), RawC { start, ptr: c, row_stride: n });
         // SAFETY: A lies within its slice, the start fits C, C is the caller's, and `new` has packed B for this CPU.
         let is_done = unsafe { through_kernels((m, n, k), self.bf16, a, b, c, true) };
         assert!(is_done, "packed where no kernel reads it");

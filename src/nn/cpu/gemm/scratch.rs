@@ -1,4 +1,4 @@
-//! Memory for packed operands, kept by each thread from product to product.
+//! Memory for packed operands, kept by each thread from one matmul to the next.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -41,7 +41,7 @@ thread_local! {
 }
 
 /// Runs `work` with room for `words` 32-bit words of any content. The thread's memory is taken out of its cell
-/// meanwhile, so a nested use (rayon may run another product on this thread while it waits) gets memory of its own.
+/// meanwhile, so a nested use (rayon may run another matmul on this thread while it waits) gets memory of its own.
 pub fn with<R>(
     cell: &'static std::thread::LocalKey<Cell<Scratch>>, words: usize, work: impl FnOnce(*mut u32) -> R,
 ) -> R {

@@ -1,4 +1,4 @@
-//! Products through our own kernels: what is packed when, and how the work is cut into tasks.
+//! Matmuls through our own kernels: what is packed when, and how the work is cut into tasks.
 //!
 //! A task is a range of columns of C (and of rows, where the columns alone are too few for the threads). It packs its
 //! columns of B, if they are not packed yet, as much as fits in half of a core's L2 cache, and multiplies all rows of A
@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use super::super::memory::Shared;
 use super::block::block;
-use super::kernel::{COLS, Kernel, MOST_ROWS, Rows};
-use super::operands::{Columns, Elements, Out, RawMat, Start};
+use super::kernel::{COLS, Kernel, MOST_ROWS, OperandA};
+use super::operands::{Elements, OperandB, RawC, RawMat, Start};
 use super::pack::{Lines, MOST_WORDS, TILE, pack_panels, pack_rows, word};
 use super::scratch;
 
@@ -18,10 +18,10 @@ use super::scratch;
 const B_WORDS: usize = 128 * 1024;
 /// Tiles of rows of A that a task packs.
 const GROUP: usize = 8;
-/// Products of fewer multiplications run on the calling thread.
+/// Matmuls with fewer multiplications than this run on the calling thread.
 const LEAST_PARALLEL: usize = 1 << 19;
 
-/// Whether `k` elements are worked on at once.
+/// Whether a sum over `k` elements is made in one part.
 pub fn is_one_part(bf16: bool, k: usize) -> bool {
     k.div_ceil(word(bf16)) <= MOST_WORDS
 }
@@ -37,7 +37,7 @@ pub fn packed_words(bf16: bool, n: usize, k: usize) -> usize {
     words.div_ceil(part(words).max(1)) * n.div_ceil(COLS) * part(words) * COLS
 }
 
-/// Packs the columns of B, one part of k after another, for any number of products.
+/// Packs the columns of B, one part of k after another, for any number of matmuls.
 ///
 /// # Safety
 /// The CPU has what the kernel needs; B is valid, and `to` has room for [`packed_words`].
@@ -64,8 +64,8 @@ pub unsafe fn pack<K: Kernel>(b: Lines, to: *mut u32, parallel: bool) {
 /// The CPU has what the kernel needs; `k` is not 0. A and B are valid for their shapes, a packed B for this `n`, `k` and
 /// kind of word. C is valid for `m x n`, its `start` fits it ([`Start::C`] only where C is initialised), and nobody else
 /// uses C. C in bf16 only where [`is_one_part`].
-pub unsafe fn product<K: Kernel>(
-    (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: Columns, c: Out, parallel: bool,
+pub unsafe fn run<K: Kernel>(
+    (m, n, k): (usize, usize, usize), a: RawMat<Elements>, b: OperandB, c: RawC, parallel: bool,
 ) {
     let a = Lines::rows(a, m, k);
     let parallel = parallel && m * n * k >= LEAST_PARALLEL;
@@ -82,17 +82,17 @@ pub unsafe fn product<K: Kernel>(
     let direct = direct.filter(|_| a.k_stride == 1);
     let packed_rows = if direct.is_some() { 0 } else { m };
     scratch::with(&scratch::A, (packed_rows + MOST_ROWS) * row_words, |packed| {
-        // SAFETY: `packed` has room for the rows in whole tiles, and for the kernel to read a block past the last one; the
-        // rest is the caller's.
+        // SAFETY: `packed` has room for the rows in whole tiles, and for the kernel to read a block past the last one; all
+        // else is in this function's own contract.
         unsafe {
             let rows = if let Some((ptr, direct_words)) = direct {
                 let whole = m / K::ROWS * K::ROWS;
                 if whole < m {
-                    // From `whole` on, whatever multiple of 16 that is not.
+                    // (`whole` need not be a multiple of 16, so the tiles of the rest start there.)
                     let rest = Lines { from: a.from.at(whole * a.line_stride), count: m - whole, ..a };
                     pack_rows(K::BF16, packed, row_words, &rest, 0..rest.count.div_ceil(TILE));
                 }
-                Rows { ptr, row_words: direct_words, rest: packed, rest_words: row_words }
+                OperandA { ptr, row_words: direct_words, rest: packed, rest_words: row_words }
             } else {
                 let to = Shared(packed);
                 let tiles = m.div_ceil(TILE);
@@ -103,7 +103,7 @@ pub unsafe fn product<K: Kernel>(
                 };
                 each(tiles.div_ceil(GROUP), parallel, one);
                 let rest = packed.add(m / K::ROWS * K::ROWS * row_words);
-                Rows { ptr: packed, row_words, rest, rest_words: row_words }
+                OperandA { ptr: packed, row_words, rest, rest_words: row_words }
             };
             multiply::<K>((m, n, k), rows, b, c, parallel);
         }
@@ -119,11 +119,11 @@ fn each(count: usize, parallel: bool, task: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// [`product`] with A as the kernel reads it.
+/// [`run`] with A as the kernel reads it.
 ///
 /// # Safety
-/// As for [`product`]; `a` holds the `m` rows, and may be read to the end of a block of rows.
-unsafe fn multiply<K: Kernel>((m, n, k): (usize, usize, usize), a: Rows, b: Columns, c: Out, parallel: bool) {
+/// As for [`run`]; `a` holds the `m` rows, and may be read to the end of a block of rows.
+unsafe fn multiply<K: Kernel>((m, n, k): (usize, usize, usize), a: OperandA, b: OperandB, c: RawC, parallel: bool) {
     let words = k.div_ceil(word(K::BF16));
     let (row_blocks, panels, part) = (m.div_ceil(K::ROWS), n.div_ceil(COLS), part(words));
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
@@ -138,22 +138,22 @@ unsafe fn multiply<K: Kernel>((m, n, k): (usize, usize, usize), a: Rows, b: Colu
         let range = |i: usize, of: usize, all: usize| i * all / of..(i + 1) * all / of;
         let columns = range(task % across, across, panels);
         let rows = range(task / across, down, row_blocks);
-        let room = if matches!(b, Columns::As(_)) { chunk * part * COLS } else { 0 };
+        let room = if matches!(b, OperandB::Plain(_)) { chunk * part * COLS } else { 0 };
         scratch::with(&scratch::B, room, |memory| {
             for start in (0..words).step_by(part) {
                 let steps = start..words.min(start + part);
-                let c = if start == 0 { c } else { Out { start: Start::C, ..c } };
+                let c = if start == 0 { c } else { RawC { start: Start::C, ..c } };
                 let packed = match *b {
                     // SAFETY: there is room for a chunk of panels; B is valid, and the CPU has the instructions.
-                    Columns::As(b) => unsafe {
+                    OperandB::Plain(b) => unsafe {
                         let b = Lines::columns(b, n, k);
                         pack_panels(K::BF16, memory, part * COLS, &b, columns.clone(), steps.clone());
                         memory as *const u32
                     },
-                    Columns::Packed(all) => all.wrapping_add((start / part * panels + columns.start) * part * COLS),
+                    OperandB::Packed(all) => all.wrapping_add((start / part * panels + columns.start) * part * COLS),
                 };
-                // SAFETY: the caller found the instructions; up to `end` only blocks run on this thread, and what is made
-                // of their sums.
+                // SAFETY: the caller found the instructions; up to `end` only blocks and the elementwise
+                // functions on their sums run on this thread.
                 unsafe { K::begin() };
                 for row in rows.clone() {
                     for (i, panel) in columns.clone().enumerate() {

@@ -120,7 +120,7 @@ fn packed_columns_and_any_strides_give_the_same_product() {
             let (mut memory, mut c) = (Vec::new(), vec![0.0; m * n]);
             // SAFETY: all operands lie within their vectors.
             unsafe {
-                let b = Columns::prepare((m, n, k), bf16, Mat::rows(&b, n).raw(), &mut memory);
+                let b = OperandB::prepare((m, n, k), bf16, Mat::rows(&b, n).raw(), &mut memory);
                 let to = RawMat { ptr: c.as_mut_ptr(), row_stride: n, col_stride: 1 };
                 gemm_raw((m, n, k), bf16, Mat::rows(&a, k).raw(), b, to);
             }

@@ -1,11 +1,12 @@
-//! The innermost loop of bf16 products on Intel's matrix unit (AMX): a block of 32 x 32 of C in four tile registers.
+//! The innermost loop of bf16 matmuls on Intel's matrix unit (AMX): a block of 32 x 32 of C in four tile registers.
 //!
 //! A tile is 16 lines of 64 bytes. Rows of A and panels of B lie as for the other kernels: 16 rows of 16 words are a
 //! tile of A, 16 steps of 16 words a tile of B, with the distance between lines as the stride of the load.
 //!
-//! The system grants the tiles per process (`arch_prctl`); their configuration belongs to a thread. A task loads it,
-//! runs no code of others but what is made of a block's sums (no rayon call, no product),
-//! and releases it, which also keeps later context switches cheap.
+//! The system grants the tiles to a process (`arch_prctl`); their configuration belongs to a thread. Between
+//! [`Kernel::begin`], which loads it, and [`Kernel::end`], which releases it, a task runs only blocks and the elementwise
+//! function on their sums: never rayon, which could run another matmul on this thread. Released tiles also keep later
+//! context switches cheap.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
@@ -25,7 +26,7 @@ pub fn is_supported() -> bool {
         const AMX_BF16_AND_TILE: u32 = (1 << 22) | (1 << 24);
         const XCR0_TILES: u64 = (1 << 17) | (1 << 18);
         cfg!(target_os = "linux")
-            // As the packing needs it; std looks into XCR0 for these.
+            // The packing needs these.
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512bf16")
@@ -70,30 +71,12 @@ static CONFIGURATION: Configuration = {
     Configuration(c)
 };
 
-/// Makes the tiles of this thread ready.
-///
-/// # Safety
-/// AMX is supported.
-pub unsafe fn begin() {
-    // SAFETY: the caller has AMX; the configuration is 64 bytes of palette 1.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly)) };
-}
-
-/// Gives the tiles of this thread back.
-///
-/// # Safety
-/// As for [`begin`].
-pub unsafe fn end() {
-    // SAFETY: the caller has AMX.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
-}
-
 /// The block on pairs of bf16; words beyond `steps`, up to a multiple of 16, are zero in both operands.
 ///
 /// # Safety
-/// Between [`begin`] and [`end`] on this thread. `block.steps` is not 0, and the addresses of the block are valid for
+/// Between [`Kernel::begin`] and [`Kernel::end`] on this thread. `block.steps` is not 0, and the addresses of the block are valid for
 /// [`ROWS`] rows (of A in whole tiles of 16 words).
-pub unsafe fn bf16_block(block: &Block) {
+unsafe fn bf16_block(block: &Block) {
     let Block { steps, a, a_row, b, b_step, init, init_row, c, c_row, .. } = *block;
     let init_below = init.wrapping_byte_add(16 * init_row);
     let c_below = c.wrapping_byte_add(16 * c_row);
@@ -149,17 +132,17 @@ impl Kernel for Amx {
     const ROWS: usize = ROWS;
 
     unsafe fn begin() {
-        // SAFETY: AMX is this kernel's instructions, which the caller has.
-        unsafe { begin() }
+        // SAFETY: the caller has AMX; the configuration is 64 bytes of palette 1.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGURATION, options(nostack, readonly)) };
     }
 
     unsafe fn end() {
-        // SAFETY: as for `begin`.
-        unsafe { end() }
+        // SAFETY: the caller has AMX.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 
     unsafe fn block(block: &Block) {
-        // SAFETY: the caller's, who owes the same to the kernel.
+        // SAFETY: the contract of both is the same.
         unsafe { bf16_block(block) }
     }
 }

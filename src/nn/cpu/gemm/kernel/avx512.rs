@@ -3,6 +3,13 @@
 //! A step takes two registers of B and broadcasts one 32-bit word of each of 12 rows of A: 24 multiplications for 14
 //! loads, which keeps both multipliers of a core busy. A word is an f32 (`vfmadd231ps`) or a pair of bf16 that follow
 //! each other along k (`vdpbf16ps`, two steps of k at once); all else is the same.
+//!
+//! | register | what it holds |
+//! |---|---|
+//! | zmm0, zmm1 | 32 words of B |
+//! | zmm2 | one word of a row of A, 16 times |
+//! | zmm8 to zmm31 | the sums, two registers a row |
+//! | `a0`, `a3`, `a6`, `a9` | the next word of rows 0, 3, 6 and 9 of A; the rows between are one and two `row` further on |
 
 use std::arch::asm;
 
@@ -11,6 +18,7 @@ use super::{Block, Kernel};
 /// Rows of C in a block.
 pub const ROWS: usize = 12;
 
+/// One row of A times the two registers of B.
 macro_rules! row {
     ($mul:literal, $at:literal, $left:literal, $right:literal) => {
         concat!(
@@ -26,6 +34,20 @@ macro_rules! row {
             $right,
             ", zmm2, zmm1\n",
         )
+    };
+}
+
+/// A row of what C starts from to two registers, and on to the next row.
+macro_rules! load_c {
+    ($left:literal, $right:literal) => {
+        concat!("vmovups zmm", $left, ", [{a6}]\nvmovups zmm", $right, ", [{a6} + 64]\nadd {a6}, {a3}\n")
+    };
+}
+
+/// Two registers to a row of C, and on to the next row.
+macro_rules! store_c {
+    ($left:literal, $right:literal) => {
+        concat!("vmovups [{c}], zmm", $left, "\nvmovups [{c} + 64], zmm", $right, "\nadd {c}, {c_row}\n")
     };
 }
 
@@ -49,18 +71,18 @@ macro_rules! kernel {
                     "prefetchw byte ptr [{a9} + 64]",
                     "add {a9}, {c_row}",
                     ".endr",
-                    "vmovups zmm8, [{a6}]", "vmovups zmm9, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm10, [{a6}]", "vmovups zmm11, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm12, [{a6}]", "vmovups zmm13, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm14, [{a6}]", "vmovups zmm15, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm16, [{a6}]", "vmovups zmm17, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm18, [{a6}]", "vmovups zmm19, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm20, [{a6}]", "vmovups zmm21, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm22, [{a6}]", "vmovups zmm23, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm24, [{a6}]", "vmovups zmm25, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm26, [{a6}]", "vmovups zmm27, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm28, [{a6}]", "vmovups zmm29, [{a6} + 64]", "add {a6}, {a3}",
-                    "vmovups zmm30, [{a6}]", "vmovups zmm31, [{a6} + 64]",
+                    load_c!("8", "9"),
+                    load_c!("10", "11"),
+                    load_c!("12", "13"),
+                    load_c!("14", "15"),
+                    load_c!("16", "17"),
+                    load_c!("18", "19"),
+                    load_c!("20", "21"),
+                    load_c!("22", "23"),
+                    load_c!("24", "25"),
+                    load_c!("26", "27"),
+                    load_c!("28", "29"),
+                    load_c!("30", "31"),
                     "lea {a3}, [{row} + {row}*2]",
                     "lea {a6}, [{a0} + {a3}*2]",
                     "lea {a9}, [{a6} + {a3}]",
@@ -87,18 +109,18 @@ macro_rules! kernel {
                     "add {a9}, {a_step}",
                     "dec {n}",
                     "jnz 2b",
-                    "vmovups [{c}], zmm8", "vmovups [{c} + 64], zmm9", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm10", "vmovups [{c} + 64], zmm11", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm12", "vmovups [{c} + 64], zmm13", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm14", "vmovups [{c} + 64], zmm15", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm16", "vmovups [{c} + 64], zmm17", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm18", "vmovups [{c} + 64], zmm19", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm20", "vmovups [{c} + 64], zmm21", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm22", "vmovups [{c} + 64], zmm23", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm24", "vmovups [{c} + 64], zmm25", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm26", "vmovups [{c} + 64], zmm27", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm28", "vmovups [{c} + 64], zmm29", "add {c}, {c_row}",
-                    "vmovups [{c}], zmm30", "vmovups [{c} + 64], zmm31",
+                    store_c!("8", "9"),
+                    store_c!("10", "11"),
+                    store_c!("12", "13"),
+                    store_c!("14", "15"),
+                    store_c!("16", "17"),
+                    store_c!("18", "19"),
+                    store_c!("20", "21"),
+                    store_c!("22", "23"),
+                    store_c!("24", "25"),
+                    store_c!("26", "27"),
+                    store_c!("28", "29"),
+                    store_c!("30", "31"),
                     n = inout(reg) steps => _,
                     a0 = inout(reg) a => _,
                     // Before the loop these two hold what C starts from.
@@ -142,7 +164,7 @@ impl Kernel for F32 {
     const ROWS: usize = ROWS;
 
     unsafe fn block(block: &Block) {
-        // SAFETY: the caller's, who owes the same to the kernel.
+        // SAFETY: the contract of both is the same.
         unsafe { f32_block(block) }
     }
 }
@@ -152,7 +174,7 @@ impl Kernel for Bf16 {
     const ROWS: usize = ROWS;
 
     unsafe fn block(block: &Block) {
-        // SAFETY: the caller's, who owes the same to the kernel.
+        // SAFETY: the contract of both is the same.
         unsafe { bf16_block(block) }
     }
 }

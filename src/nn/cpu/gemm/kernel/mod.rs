@@ -1,5 +1,5 @@
-//! What an innermost loop is: the block of C that it computes, the packed operands that it reads, and the constants that
-//! all of them share.
+//! What a kernel, the innermost loop of a matmul, is: the block of C that it computes, the packed operands that it reads,
+//! and the constants that all kernels share.
 
 pub mod amx;
 pub mod avx512;
@@ -8,31 +8,31 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-/// Columns of C in a block.
+/// OperandB of C in a block.
 pub const COLS: usize = 32;
 /// The largest block of any kernel.
 pub const MOST_ROWS: usize = 32;
 
-/// An innermost loop.
+/// The innermost loop of a matmul; `reference` says in plain loops what it computes.
 pub trait Kernel {
     /// Whether operands are rounded to bf16.
     const BF16: bool;
-    /// Rows of C in a block.
+    /// OperandA of C in a block.
     const ROWS: usize;
 
-    /// What a thread does before its blocks.
+    /// Prepares this thread for blocks.
     ///
     /// # Safety
     /// The CPU has the kernel's instructions.
     unsafe fn begin() {}
 
-    /// And after them.
+    /// Ends what [`Self::begin`] began.
     ///
     /// # Safety
     /// As for [`Self::begin`].
     unsafe fn end() {}
 
-    /// One block.
+    /// Computes one block of C.
     ///
     /// # Safety
     /// Between [`Self::begin`] and [`Self::end`] on this thread. `block.steps` is not 0, and the addresses of the block
@@ -40,9 +40,9 @@ pub trait Kernel {
     unsafe fn block(block: &Block);
 }
 
-/// A as the kernel reads it.
+/// The rows of A as the kernels read them.
 #[derive(Clone, Copy)]
-pub struct Rows {
+pub struct OperandA {
     /// The first word of the first row.
     pub ptr: *const u32,
     /// Words from one row to the next.
@@ -52,12 +52,12 @@ pub struct Rows {
     /// Words from one of these rows to the next.
     pub rest_words: usize,
 }
-// SAFETY: it is made in `product` only, which keeps the words valid and unchanged until all tasks have ended.
-unsafe impl Send for Rows {}
+// SAFETY: it is made in `tasks::run` only, which keeps the words valid and unchanged until all tasks have ended.
+unsafe impl Send for OperandA {}
 // SAFETY: as for `Send`; nothing is written through it.
-unsafe impl Sync for Rows {}
+unsafe impl Sync for OperandA {}
 
-/// What the kernel multiplies; all distances in bytes.
+/// The addresses of one block's operands and result; all distances in bytes.
 #[derive(Clone, Copy)]
 pub struct Block {
     /// How many words of k.
@@ -72,7 +72,7 @@ pub struct Block {
     pub b: *const u8,
     /// From them to those of the next step.
     pub b_step: usize,
-    /// What the products are added to.
+    /// What the sums start from.
     pub init: *const f32,
     /// From one row of it to the next (0: the same for all rows).
     pub init_row: usize,
