@@ -146,6 +146,12 @@ pub struct TrainArgs {
     #[arg(long, help_heading = "Data")]
     #[serde(rename = "normalize", skip_serializing_if = "is_false", serialize_with = "negated")]
     no_normalize: bool,
+    /// Of a damaged WIT shard, keep the rows before the damage
+    ///
+    /// Such a shard, cut short or corrupt, is an error otherwise.
+    #[arg(long, help_heading = "Data")]
+    #[serde(skip_serializing_if = "is_false")]
+    allow_damaged: bool,
     /// Train on the first N pairs only
     #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Data")]
     limit_train_pairs: Option<usize>,

@@ -22,6 +22,8 @@ pub struct Data {
     pub val_pairs: Vec<PathBuf>,
     /// Whether pairs and class names are brought into Unicode's normal form C.
     pub normalize: bool,
+    /// Whether the rows before the damage in a WIT shard are trained on; it is an error otherwise.
+    pub allow_damaged: bool,
     /// Whether the teacher computes the features of all pairs before the first step, and not as steps need them.
     pub features_first: bool,
     /// Whether the pairs are shuffled each epoch.
@@ -44,6 +46,7 @@ impl Default for Data {
             pairs: Vec::new(),
             val_pairs: Vec::new(),
             normalize: true,
+            allow_damaged: false,
             features_first: false,
             shuffle: true,
             max_sequence_length: 77,

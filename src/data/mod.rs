@@ -2,10 +2,11 @@
 //!
 //! | file | reads |
 //! |---|---|
-//! | [`wit`] | Wikipedia Image-Text shards: Spanish/English caption pairs |
+//! | [`wit`], `wit_report` | Wikipedia Image-Text shards: Spanish/English caption pairs |
 //! | [`pairs`] | the same from a two-column TSV file |
 //! | [`pair_set`] | a set of pairs as one memory-mapped file |
-//! | [`text`], `zstd` | lines of text and lists, from plain or compressed files |
+//! | [`text`], `gzip`, `zstd`, `ahead`, `damage` | lines of text and lists, from plain or compressed files, unpacked ahead of their use |
+//! | `quoted` | rows of tab-separated text with quoted fields, for [`wit`] |
 //! | [`xtd10`] | XTD10 captions and their MSCOCO images, for retrieval |
 //! | [`imagenet`] | ImageNet's validation set, for zero-shot classification |
 //! | `imagenet_tree`, `imagenet_labels` | where its images lie; annotations and solution, for [`imagenet`] |
@@ -17,18 +18,23 @@
 //!
 //! Damaged rows of training text are counted, reported once and skipped; a damaged file is an error that names it.
 
+mod ahead;
 pub mod class_names;
+mod damage;
+mod gzip;
 pub mod image;
 pub mod imagenet;
 mod imagenet_labels;
 mod imagenet_tree;
 pub mod pair_set;
 pub mod pairs;
+mod quoted;
 pub mod stream;
 pub mod text;
 mod tokenizer;
 pub mod tokens;
 pub mod wit;
+mod wit_report;
 pub mod xtd10;
 mod zstd;
 

@@ -1,18 +1,24 @@
 //! Text files and lists: plain, gzip or zstd (told apart by content), from a file or (`-`) standard input, in UTF-8.
 //! Other encodings are errors that name them. A byte-order mark at the beginning is dropped; elsewhere it is text.
+//! Packed texts are unpacked on a thread of their own, ahead of their use.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
+use super::ahead::{Ahead, WholeReads};
+use super::damage::Damage;
+use super::gzip::Members;
 use super::zstd::Frames;
 use crate::error::{Error, Result, ResultExt};
 
 /// No line of text is this long: a longer one is a file of another kind, or one made to fill the memory.
 const MAX_LINE_BYTES: u64 = 16 << 20;
+
+/// How much of a file is read at once.
+const BUFFER_BYTES: usize = 1 << 18;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Marks of other encodings. (UTF-32LE's begins with UTF-16LE's.)
@@ -33,28 +39,29 @@ const FOREIGN_FORMATS: [(&[u8], &str); 3] = [
 pub(super) struct Text {
     name: String,
     packing: Option<&'static str>,
-    bytes: Box<dyn Read + Send>,
+    bytes: Box<dyn BufRead + Send>,
+    position: u64,
 }
 
 /// Opens the text at `path`, or standard input for `-`.
 pub(super) fn open(path: &Path) -> Result<Text> {
-    let (name, bytes): (String, Box<dyn Read + Send>) = if path == Path::new("-") {
-        ("standard input".to_owned(), Box::new(io::stdin()))
+    let (name, bytes): (String, Box<dyn BufRead + Send>) = if path == Path::new("-") {
+        ("standard input".to_owned(), Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin())))
     } else {
         let name = path.display().to_string();
         let file = File::open(path).context(|| format!("cannot read {name}"))?;
-        (name, Box::new(file))
+        (name, Box::new(BufReader::with_capacity(BUFFER_BYTES, file)))
     };
-    let mut text = Text { name, packing: None, bytes };
+    let mut text = Text { name, packing: None, bytes, position: 0 };
     let head = text.peek()?;
     if let Some((_, format)) = FOREIGN_FORMATS.iter().find(|(magic, _)| head.starts_with(magic)) {
         let what = format!("{} is {format}, not text", text.name);
         return Err(Error::new(what).hint("unpack or export it first: plain UTF-8 text, gzip and zstd are read"));
     }
     if head.starts_with(b"\x1f\x8b") {
-        text.unpack("gzip", |bytes| Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 18, bytes))));
+        text.unpack("gzip", Members::new)?;
     } else if Frames::are_in(&head) {
-        text.unpack("zstd", |bytes| Box::new(Frames::new(BufReader::with_capacity(1 << 18, bytes))));
+        text.unpack("zstd", Frames::new)?;
     }
     let head = if text.packing.is_some() { text.peek()? } else { head };
     if let Some((_, encoding)) = FOREIGN_MARKS.iter().find(|(mark, _)| head.starts_with(mark)) {
@@ -86,14 +93,25 @@ impl Text {
         Ok(head)
     }
 
-    fn unpack(&mut self, packing: &'static str, unpack: impl FnOnce(Box<dyn Read + Send>) -> Box<dyn Read + Send>) {
+    fn unpack<R: Read + Send + 'static>(
+        &mut self, packing: &'static str, unpack: impl FnOnce(BufReader<WholeReads<Box<dyn BufRead + Send>>>) -> R,
+    ) -> Result<()> {
+        let packed = WholeReads(std::mem::replace(&mut self.bytes, Box::new(io::empty())));
+        let unpacked = Ahead::new(unpack(BufReader::with_capacity(BUFFER_BYTES, packed)));
+        self.bytes = Box::new(unpacked.context(|| format!("cannot start a thread to read {}", self.name))?);
         self.packing = Some(packing);
-        self.bytes = unpack(std::mem::replace(&mut self.bytes, Box::new(io::empty())));
+        Ok(())
+    }
+
+    /// How many of the text's bytes have been read.
+    pub(super) fn position(&self) -> u64 {
+        self.position
     }
 
     /// What a failed read means after `count` lines or rows, the `unit`.
     pub(super) fn broken(&self, error: io::Error, count: u64, unit: &str) -> Error {
-        Error::from(error).context(match self.packing {
+        let packing = self.packing.filter(|_| Damage::of(&error).is_some());
+        Error::from(error).context(match packing {
             Some(packing) => {
                 format!("the {packing} data of {} is truncated or corrupt after {count} {unit}", self.name)
             }
@@ -104,25 +122,38 @@ impl Text {
 
 impl Read for Text {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.bytes.read(buffer)
+        let n = self.bytes.read(buffer)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl BufRead for Text {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.bytes.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.bytes.consume(n);
+        self.position += n as u64;
     }
 }
 
 /// The lines of a text, one at a time.
 pub(super) struct Lines {
-    text: BufReader<Text>,
+    text: Text,
     line: Vec<u8>,
     number: u64,
 }
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        Ok(Self { text: BufReader::with_capacity(1 << 18, open(path)?), line: Vec::new(), number: 0 })
+        Ok(Self { text: open(path)?, line: Vec::new(), number: 0 })
     }
 
     /// What the text is called in messages.
     pub(super) fn name(&self) -> &str {
-        self.text.get_ref().name()
+        self.text.name()
     }
 
     /// How many lines have been read.
@@ -134,7 +165,7 @@ impl Lines {
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
         self.line.clear();
         let read = (&mut self.text).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut self.line);
-        let read = read.map_err(|e| self.text.get_ref().broken(e, self.number, "lines"));
+        let read = read.map_err(|e| self.text.broken(e, self.number, "lines"));
         if read.hint(|| "make or fetch the file again")? == 0 {
             return Ok(None);
         }

@@ -4,24 +4,36 @@
 //! columns; quoted fields may hold tabs, quotes and line ends. A pair is an `image_url` with a caption
 //! (`caption_reference_description`) in Spanish and in English, over all shards of a split; a later row of the same
 //! image and language replaces the earlier one, and pairs keep the order in which their images were first seen.
-//! Shards are read as streams: memory holds the captions kept and one row a shard.
+//! Shards are read as streams, side by side, each unpacked on a thread of its own while its rows are parsed: memory holds
+//! the captions kept, and a few buffers and one row a shard.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use csv::{ByteRecord, ReaderBuilder};
 use rayon::prelude::*;
 
+use super::damage::Damage;
 use super::first_few;
 use super::pairs::{Pair, all_to_nfc};
+use super::quoted::{Broken, MAX_ROW_BYTES, Row, Rows};
 use super::text::{self, Text};
+pub use super::wit_report::{Count, Rejected, Report, ShardReport};
 use crate::error::{Error, Result, ResultExt};
 
 const SOURCE: &str = "https://storage.googleapis.com/gresearch/wit";
 const COLUMNS: [&str; 3] = ["language", "image_url", "caption_reference_description"];
-/// Real rows stay far below this; a longer one is a quote that never closes, and would swallow the file.
-const MAX_ROW_BYTES: u64 = 16 << 20;
+/// Four times as far as deflate looks back. Of 40 shards with changed bytes, 3 showed it 5 to 35 kB late, 34 at once, and 3
+/// (with a row or two of wrong letters) not at all.
+const MAX_MARGIN_BYTES: u64 = 128 << 10;
+
+/// What a split of WIT holds.
+#[derive(Debug)]
+pub struct Split {
+    /// In the order in which their images were first seen.
+    pub pairs: Vec<Pair>,
+    /// What became of all rows.
+    pub report: Report,
+}
 
 /// Whether `folder` holds a shard of `split`.
 pub fn has_split(folder: &Path, split: &str) -> bool {
@@ -29,8 +41,8 @@ pub fn has_split(folder: &Path, split: &str) -> bool {
 }
 
 /// The caption pairs of `wit_v1.{split}.all-*-of-*.tsv.gz` (or `.tsv`) in `folder`; `normalize` brings captions into
-/// Unicode's normal form C.
-pub fn read_split(folder: &Path, split: &str, normalize: bool) -> Result<Vec<Pair>> {
+/// Unicode's normal form C. A damaged or cut shard is an error; `allow_damaged` keeps the rows before the damage.
+pub fn read_split(folder: &Path, split: &str, normalize: bool, allow_damaged: bool) -> Result<Split> {
     let of = if split == "train" { 10 } else { 5 };
     let fetch = || {
         format!(
@@ -45,32 +57,43 @@ pub fn read_split(folder: &Path, split: &str, normalize: bool) -> Result<Vec<Pai
         return Err(Error::new(format!("no WIT shard of the {split} split in {}", folder.display())).hint(fetch()));
     }
     drop_unpacked_twins(&mut shards);
-    report_missing(folder, split, &shards)?;
+    let missing = missing(folder, split, &shards)?;
     // Shards are parsed side by side and merged in their order, so the result is that of one long file.
-    let read: Vec<Shard> = shards.par_iter().map(|(_, _, path)| read_shard(path)).collect::<Result<_>>()?;
-    let (mut captions, mut rows, mut skipped) = (Captions::default(), 0, 0);
+    let read: Vec<Shard> =
+        shards.par_iter().map(|(_, _, path)| read_shard(path, allow_damaged)).collect::<Result<_>>()?;
+    let mut report = Report { split: split.to_owned(), missing, ..Report::default() };
+    let mut captions = Captions::default();
     for shard in read {
-        rows += shard.rows;
-        skipped += shard.skipped;
-        for slot in shard.slots {
-            captions.put(slot);
-        }
+        warn_of(&shard.report);
+        report.shards.push(shard.report);
+        shard.slots.into_iter().for_each(|slot| captions.put(slot));
     }
-    let images = captions.slots.len();
+    report.captioned_images = captions.slots.len();
     let pair = |slot: Slot| Some(Pair { es: slot.es?.into(), en: slot.en?.into() });
     let mut pairs: Vec<Pair> = captions.slots.into_iter().filter_map(pair).collect();
+    report.pairs = pairs.len();
+    let (rows, images, unused) = (report.rows(), report.captioned_images, report.unused());
     if pairs.is_empty() {
         let what = format!(
-            "no Spanish/English caption pair in the {split} split of {} ({rows} rows, {images} captioned images)",
+            "no Spanish/English caption pair in the {split} split of {} ({rows} rows, {images} captioned images; {unused})",
             folder.display()
         );
         return Err(Error::new(what).hint(fetch()));
     }
-    tracing::info!("WIT {split}: {} pairs from {rows} rows in {} shards, {skipped} skipped", pairs.len(), shards.len());
+    tracing::info!("WIT {split}: {} pairs from {rows} rows in {} shards, {unused}", pairs.len(), shards.len());
     if normalize {
         all_to_nfc(&mut pairs, &format!("WIT {split}"));
     }
-    Ok(pairs)
+    Ok(Split { pairs, report })
+}
+
+fn warn_of(shard: &ShardReport) {
+    if let Some(damage) = &shard.damaged {
+        tracing::warn!("{damage}; kept the first {} rows, not all of them checked (--allow-damaged)", shard.rows);
+    }
+    if let Some(damage) = shard.damage() {
+        tracing::warn!("{}: {damage}", shard.file);
+    }
 }
 
 /// `(of, number, path)` of every shard of the split, in order.
@@ -108,7 +131,8 @@ fn drop_unpacked_twins(shards: &mut Vec<(u32, u32, PathBuf)>) {
     }
 }
 
-fn report_missing(folder: &Path, split: &str, shards: &[(u32, u32, PathBuf)]) -> Result<()> {
+/// Warns of shards that are not there, and names them.
+fn missing(folder: &Path, split: &str, shards: &[(u32, u32, PathBuf)]) -> Result<Vec<String>> {
     let of = shards[0].0;
     if shards.iter().any(|shard| shard.0 != of) {
         let what = format!("{} mixes WIT shards of different sets (-of-NNNNN)", folder.display());
@@ -121,7 +145,7 @@ fn report_missing(folder: &Path, split: &str, shards: &[(u32, u32, PathBuf)]) ->
     if !missing.is_empty() {
         tracing::warn!("{} of {of} WIT {split} shards are not there: {}", missing.len(), first_few(&missing));
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// An image and its captions so far. 128 bits of a hash stand for the URL: among 10^8 images, two collide with
@@ -155,68 +179,166 @@ impl Captions {
 
 struct Shard {
     slots: Vec<Slot>,
-    rows: u64,
-    skipped: u64,
+    report: ShardReport,
 }
 
-fn read_shard(path: &Path) -> Result<Shard> {
+/// A shard that is damaged, and the rows that can still be used.
+struct Stop {
+    error: Error,
+    /// How many bytes of the text hold the rows before the damage; `None` where those are the rows that were read.
+    sound_bytes: Option<u64>,
+}
+
+fn read_shard(path: &Path, allow_damaged: bool) -> Result<Shard> {
+    let (mut shard, stop) = read_rows(path, u64::MAX)?;
+    let Some(stop) = stop else { return Ok(shard) };
+    if !allow_damaged {
+        let hint = format!("fetch {SOURCE}/{} again; --allow-damaged keeps the rows before", shard.report.file);
+        return Err(stop.error.hint(hint));
+    }
+    if let Some(bytes) = stop.sound_bytes {
+        (shard, _) = read_rows(path, bytes)?;
+    }
+    shard.report.damaged = Some(stop.error.to_string());
+    Ok(shard)
+}
+
+/// Reads the header.
+fn open(path: &Path, row: &mut Row) -> Result<Rows<Text>> {
     let again = || format!("fetch {SOURCE}/{} again", path.file_name().unwrap_or_default().to_string_lossy());
-    let stream = RowLimit { text: text::open(path).hint(again)?, bytes: 0 };
-    let mut reader = ReaderBuilder::new()
-        .delimiter(b'\t')
-        .flexible(true)
-        .has_headers(false)
-        .buffer_capacity(1 << 16)
-        .from_reader(stream);
-    let mut record = ByteRecord::new();
-    let mut next = |record: &mut ByteRecord, rows: u64| {
-        let more = reader.read_byte_record(record);
-        let more = more.map_err(|e| broken(reader.get_ref(), rows, e).hint(again()));
-        reader.get_mut().bytes = 0;
-        more
-    };
-
-    next(&mut record, 0)?;
-    let (width, [language, url, caption]) = (record.len(), columns(path, &record)?);
-    let (mut captions, mut rows, mut damaged, mut not_utf8) = (Captions::default(), 0, 0u64, 0u64);
-    while next(&mut record, rows)? {
-        rows += 1;
-        // A row with too few columns or too many is damaged, even where the ones needed are there: a quote is left open,
-        // or a tab is not escaped and what follows it stands in the wrong column.
-        if record.len() != width || record.as_slice().contains(&0) {
-            damaged += 1;
-            continue;
-        }
-        let spanish = &record[language] == b"es";
-        if !spanish && &record[language] != b"en" {
-            continue;
-        }
-        let Ok(text) = std::str::from_utf8(&record[caption]) else {
-            not_utf8 += 1;
-            continue;
-        };
-        if text.trim().is_empty() {
-            continue;
-        }
-        let (es, en) = if spanish { (Some(text.into()), None) } else { (None, Some(text.into())) };
-        captions.put(Slot { image: image_id(&record[url]), es, en });
+    let mut rows = Rows::new(text::open(path).hint(again)?);
+    match rows.next(row, |_| true) {
+        Ok(_) => Ok(rows),
+        Err(Broken::TooLong) => Err(too_long(rows.source(), 0).hint(again())),
+        Err(Broken::Source(error)) => Err(rows.source().broken(error, 0, "rows").hint(again())),
     }
-    if damaged + not_utf8 > 0 {
-        tracing::warn!(
-            "{}: skipped {damaged} damaged rows (not {width} columns, or NUL bytes) and {not_utf8} captions that are \
-             not UTF-8, of {rows} rows",
-            path.display()
-        );
-    }
-    Ok(Shard { slots: captions.slots, rows, skipped: damaged + not_utf8 })
 }
 
-fn columns(path: &Path, header: &ByteRecord) -> Result<[usize; 3]> {
-    let found = COLUMNS.map(|name| header.iter().position(|field| field == name.as_bytes()));
+/// Reads the rows that end within the first `limit` bytes of the text, up to a damage.
+fn read_rows(path: &Path, limit: u64) -> Result<(Shard, Option<Stop>)> {
+    let mut row = Row::default();
+    let mut rows = open(path, &mut row)?;
+    let (width, columns) = (row.columns, columns(path, &row)?);
+    let mut kept = columns;
+    kept.sort_unstable();
+    let fields = columns.map(|column| kept.iter().position(|k| *k == column).unwrap_or_default());
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (mut captions, mut report) = (Captions::default(), ShardReport { file, ..ShardReport::default() });
+    let mut stop = None;
+    loop {
+        match rows.next(&mut row, |column| kept.contains(&column)) {
+            Ok(more) if !more || rows.source().position() > limit => break,
+            Ok(_) => report.rows += 1,
+            Err(error) => {
+                stop = Some(why(path, &mut rows, report.rows, error)?);
+                break;
+            }
+        }
+        match caption(&row, width, fields) {
+            Use::Caption(slot) => {
+                report.captions += 1;
+                captions.put(slot);
+            }
+            Use::OtherLanguage => report.other_languages += 1,
+            Use::Rejected(reason) => reason(&mut report.rejected).add(report.rows),
+        }
+    }
+    Ok((Shard { slots: captions.slots, report }, stop))
+}
+
+/// What is wrong with a shard whose rows could be read up to a number; an error where it is not the shard, but the system.
+fn why(path: &Path, rows: &mut Rows<Text>, number: u64, error: Broken) -> Result<Stop> {
+    let error = match error {
+        Broken::Source(error) => error,
+        // Is it the text that was packed, or did it become so?
+        Broken::TooLong => match rows.skip_all() {
+            Ok(()) => return Ok(Stop { error: too_long(rows.source(), number), sound_bytes: None }),
+            Err(error) => error,
+        },
+    };
+    match Damage::of(&error).map(|damage| (damage.is_cut, damage.checked)) {
+        None => {
+            let error = rows.source().broken(error, number, "rows");
+            Err(error.hint("it is the disk or the network, not the shard: try again"))
+        }
+        Some((true, _)) => Ok(Stop { error: rows.source().broken(error, number, "rows"), sound_bytes: None }),
+        Some((false, checked)) => {
+            let (row, bytes) = first_wrong_row(path, checked)?;
+            let unit = format!("rows (the damage shows in row {row})");
+            Ok(Stop { error: rows.source().broken(error, number, &unit), sound_bytes: Some(bytes) })
+        }
+    }
+}
+
+/// In a shard with changed bytes somewhere after the first `checked` of the text: the number of the first row that is no
+/// row, and how many bytes of the text can be used. Nothing tells where exactly the damage begins, but rows of text that
+/// is copied from wrong places soon have too many columns or broken characters; [`margin`] is for those before.
+fn first_wrong_row(path: &Path, checked: u64) -> Result<(u64, u64)> {
+    let mut row = Row::default();
+    let mut rows = open(path, &mut row)?;
+    let (width, mut number) = (row.columns, 1);
+    let start = loop {
+        let start = rows.source().position();
+        let is_row = matches!(rows.next(&mut row, |_| true), Ok(true));
+        let is_right = row.columns == width && !row.has_nul && str::from_utf8(row.bytes()).is_ok();
+        if !is_row || (start >= checked && !is_right) {
+            break start;
+        }
+        number += 1;
+    };
+    Ok((number, checked.max(start.saturating_sub(margin(start.saturating_sub(checked))))))
+}
+
+/// How much of `bytes` unchecked bytes before a row that shows damage is not used.
+fn margin(bytes: u64) -> u64 {
+    (bytes / 8).min(MAX_MARGIN_BYTES)
+}
+
+fn too_long(text: &Text, rows: u64) -> Error {
+    let what = format!("{}: row {} is longer than {} MiB", text.name(), rows + 1, MAX_ROW_BYTES >> 20);
+    Error::new(what + ", so a quoted field is never closed")
+}
+
+/// What a row is good for.
+enum Use {
+    Caption(Slot),
+    OtherLanguage,
+    Rejected(fn(&mut Rejected) -> &mut Count),
+}
+
+fn caption(row: &Row, width: usize, [language, url, caption]: [usize; 3]) -> Use {
+    // A row with too few columns or too many is damaged, even where the ones needed are there: a quote is left open, or
+    // a tab is not escaped and what follows it stands in the wrong column.
+    if row.columns != width {
+        return Use::Rejected(|rejected| &mut rejected.columns);
+    }
+    if row.has_nul {
+        return Use::Rejected(|rejected| &mut rejected.nul_bytes);
+    }
+    let spanish = row.field(language) == b"es";
+    if !spanish && row.field(language) != b"en" {
+        return Use::OtherLanguage;
+    }
+    let url = row.field(url);
+    if url.trim_ascii().is_empty() {
+        return Use::Rejected(|rejected| &mut rejected.no_url);
+    }
+    let Ok(text) = str::from_utf8(row.field(caption)) else {
+        return Use::Rejected(|rejected| &mut rejected.not_utf8);
+    };
+    if text.trim().is_empty() {
+        return Use::Rejected(|rejected| &mut rejected.no_caption);
+    }
+    let (es, en) = if spanish { (Some(text.into()), None) } else { (None, Some(text.into())) };
+    Use::Caption(Slot { image: image_id(url), es, en })
+}
+
+fn columns(path: &Path, header: &Row) -> Result<[usize; 3]> {
+    let found = COLUMNS.map(|name| header.fields().position(|field| field == name.as_bytes()));
     if let [Some(language), Some(url), Some(caption)] = found {
         return Ok([language, url, caption]);
     }
-    if header.as_slice().contains(&0) {
+    if header.has_nul {
         let what = format!("{} begins with NUL bytes: UTF-16 or no text at all", path.display());
         return Err(Error::new(what).hint(format!("fetch it again from {SOURCE}/; it is UTF-8")));
     }
@@ -229,37 +351,6 @@ fn image_id(url: &[u8]) -> u128 {
     let mut prefix = [0; 16];
     prefix.copy_from_slice(&blake3::hash(url).as_bytes()[..16]);
     u128::from_le_bytes(prefix)
-}
-
-fn broken(stream: &RowLimit, rows: u64, error: csv::Error) -> Error {
-    if stream.over() {
-        let what = format!("{}: row {} is longer than {} MiB", stream.text.name(), rows + 1, MAX_ROW_BYTES >> 20);
-        return Error::new(what).hint("a quoted field is never closed; fetch the shard again");
-    }
-    stream.text.broken(io::Error::other(error), rows, "rows")
-}
-
-/// Fails once `bytes`, which the consumer sets to zero after each row, pass [`MAX_ROW_BYTES`].
-struct RowLimit {
-    text: Text,
-    bytes: u64,
-}
-
-impl RowLimit {
-    fn over(&self) -> bool {
-        self.bytes > MAX_ROW_BYTES
-    }
-}
-
-impl Read for RowLimit {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.over() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "row too long"));
-        }
-        let n = self.text.read(buffer)?;
-        self.bytes += n as u64;
-        Ok(n)
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-use std::io::Write;
+use std::io::{Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
 use flate2::{Compression, write::GzEncoder};
 use tempfile::TempDir;
 
 use super::*;
+
+fn read(folder: &Path, split: &str, normalize: bool) -> Result<Vec<Pair>> {
+    Ok(read_split(folder, split, normalize, false)?.pairs)
+}
 
 const HEADER: &str = "language\tpage_url\timage_url\tcaption_reference_description\tlast\n";
 
@@ -33,7 +37,7 @@ fn row(language: &str, url: &str, caption: &str) -> String {
 }
 
 fn fails(files: &[Vec<u8>], parts: &[&str]) {
-    let error = read_split(folder(files).path(), "train", true).expect_err("broken input");
+    let error = read(folder(files).path(), "train", true).expect_err("broken input");
     for part in parts {
         assert!(error.to_string().contains(part), "{error} lacks {part}");
     }
@@ -98,7 +102,7 @@ fn oracle(folder: &Path, split: &str) -> Vec<Pair> {
 #[test]
 fn demo_pairs_follow_the_rules() -> Result<()> {
     for (split, count) in [("train", 7000), ("val", 300)] {
-        let pairs = read_split(&demo(), split, true)?;
+        let pairs = read(&demo(), split, true)?;
         assert_eq!(pairs.len(), count);
         assert!(pairs == oracle(&demo(), split), "pairs of {split} differ from the plain reading of the rules");
         assert!(has_split(&demo(), split));
@@ -130,10 +134,10 @@ fn later_rows_win_over_all_shards_and_damaged_rows_are_skipped() -> Result<()> {
     let (head, tail) = second.split_at(20);
     let dir = folder(&[gzip(first.concat().as_bytes()), [gzip(head), gzip(tail)].concat()]);
     let pair = |es: &str, en: &str| Pair { es: es.into(), en: en.into() };
-    assert_eq!(read_split(dir.path(), "train", true)?, [pair("uno", "one \"quoted\"\n\tline"), pair("dos", "two")]);
+    assert_eq!(read(dir.path(), "train", true)?, [pair("uno", "one \"quoted\"\n\tline"), pair("dos", "two")]);
     // Without the first shard there is a warning, and here no pair is left.
     std::fs::remove_file(dir.path().join("wit_v1.train.all-00000-of-00002.tsv.gz"))?;
-    let error = read_split(dir.path(), "train", true).expect_err("no pair");
+    let error = read(dir.path(), "train", true).expect_err("no pair");
     assert!(error.to_string().contains("no Spanish/English caption pair"), "{error}");
     Ok(())
 }
@@ -149,10 +153,10 @@ fn shards_may_be_unpacked() -> Result<()> {
     std::fs::write(name(1, ".tsv"), &text)?;
     let pair = |es: &str, en: &str| Pair { es: es.into(), en: en.into() };
     let both = [pair("dos", "two"), pair("uno", "one\n\ttwo")];
-    assert_eq!(read_split(dir.path(), "train", true)?, both);
+    assert_eq!(read(dir.path(), "train", true)?, both);
     // Of the two forms of one shard the packed one counts: the other may have been cut short.
     std::fs::write(name(0, ".tsv"), format!("{HEADER}{}", row("en", "b", "cut")))?;
-    assert_eq!(read_split(dir.path(), "train", true)?, both);
+    assert_eq!(read(dir.path(), "train", true)?, both);
     assert!(has_split(dir.path(), "train"));
     Ok(())
 }
@@ -185,8 +189,8 @@ fn damaged_rows_and_both_forms_follow_the_rules() -> Result<()> {
     }
     let expected = oracle(dir.path(), "train");
     assert!(expected.len() > 20, "{}", expected.len());
-    assert_eq!(read_split(dir.path(), "train", false)?, expected);
-    let normalised = read_split(dir.path(), "train", true)?;
+    assert_eq!(read(dir.path(), "train", false)?, expected);
+    let normalised = read(dir.path(), "train", true)?;
     assert!(normalised != expected && normalised.iter().any(|pair| pair.es.contains("niño")));
     Ok(())
 }
@@ -219,13 +223,151 @@ fn an_unclosed_quote_is_refused_or_skipped() {
 #[test]
 fn nothing_to_read_names_what_to_fetch() {
     for (path, part) in [(PathBuf::from("/nowhere/wit"), "/nowhere/wit"), (demo(), "no WIT shard of the test split")] {
-        let error = read_split(&path, "test", true).expect_err("nothing there");
+        let error = read(&path, "test", true).expect_err("nothing there");
         assert!(error.to_string().contains(part), "{error}");
         let hint = error.advice().unwrap_or_default();
         assert!(hint.contains(SOURCE) && hint.contains("themo train --config configs/demo.toml"), "{hint}");
     }
     let dir = folder(&[gzip(HEADER.as_bytes())]);
     std::fs::write(dir.path().join("wit_v1.train.all-00000-of-00010.tsv.gz"), b"").expect("written");
-    let error = read_split(dir.path(), "train", true).expect_err("two sets");
+    let error = read(dir.path(), "train", true).expect_err("two sets");
     assert!(error.to_string().contains("mixes"), "{error}");
+}
+
+#[test]
+fn rejected_rows_are_counted_by_reason_with_the_first_of_each() -> Result<()> {
+    let rows = [
+        HEADER.as_bytes(),
+        row("es", "a", "uno").as_bytes(),
+        b"en\tshort\n",
+        row("de", "a", "nu\0ll").as_bytes(),
+        b"es\tp\tb\tni\xf1o\tx\n",
+        row("en", "", "nowhere").as_bytes(),
+        row("en", " ", "nowhere").as_bytes(),
+        row("en", "a", "\u{a0} ").as_bytes(),
+        // In other languages, only what makes it no row at all counts.
+        b"\n\r\nde\tp\t\tni\xf1o\tx\n",
+        b"en\tp\ta\tone\tx\ty\n",
+        row("en", "a", "one").as_bytes(),
+        row("es", "z", "\"open").as_bytes(),
+    ]
+    .concat();
+    let dir = folder(&[gzip(&rows), gzip(HEADER.as_bytes())]);
+    std::fs::remove_file(dir.path().join("wit_v1.train.all-00001-of-00002.tsv.gz"))?;
+    let read = read_split(dir.path(), "train", true, false)?;
+    assert_eq!(read.pairs, [Pair { es: "uno".into(), en: "one".into() }]);
+    let count = |rows: u64, first: u64| serde_json::json!({"rows": rows, "first_row": first});
+    let expected = serde_json::json!({
+        "split": "train",
+        "shards": [{
+            "file": "wit_v1.train.all-00000-of-00002.tsv.gz",
+            "rows": 11, "captions": 2, "other_languages": 1,
+            "rejected": {
+                "columns": count(3, 2), "nul_bytes": count(1, 3), "not_utf8": count(1, 4), "no_url": count(2, 5),
+                "no_caption": count(1, 7),
+            },
+            "damaged": null,
+        }],
+        "missing": ["wit_v1.train.all-00001-of-00002.tsv.gz"],
+        "captioned_images": 1,
+        "pairs": 1,
+    });
+    assert_eq!(serde_json::to_value(&read.report)?, expected);
+    assert_eq!(
+        read.report.shards[0].damage().unwrap_or_default(),
+        "skipped 7 of 11 rows: 3 with too few or too many columns (the first is row 2), 1 with NUL bytes (the first is \
+         row 3), 2 without an image URL (the first is row 5), 1 with a caption that is not UTF-8 (the first is row 4)"
+    );
+    assert_eq!(read.report.unused(), "7 skipped, 1 of other languages, 1 without a caption");
+    Ok(())
+}
+
+/// Rows `from..to` of a long shard; every second is the English of the one before.
+fn long_rows(from: usize, to: usize) -> String {
+    let caption = |k: usize| format!("\"{} {}\n{k}\"", k * 7919 % 10007, k * k % 9973);
+    (from..to).map(|k| row(["es", "en"][k % 2], &format!("u{}", k / 2), &caption(k))).collect()
+}
+
+/// Reads the one shard `bytes` with and without `allow_damaged`; the pairs and how many rows were kept.
+fn kept(bytes: &[u8]) -> (Vec<Pair>, u64) {
+    fails(&[bytes.to_vec()], &["all-00000-of-00001", "truncated or corrupt after ", " rows"]);
+    let dir = folder(&[bytes.to_vec()]);
+    let hint = read(dir.path(), "train", true).expect_err("damaged").advice().map(str::to_owned).unwrap_or_default();
+    assert!(hint.contains("--allow-damaged") && hint.contains("wit_v1.train.all-00000-of-00001.tsv.gz"), "{hint}");
+    let read = |_| read_split(dir.path(), "train", true, true).expect("the rows before");
+    let [first, second] = [0, 1].map(read);
+    assert!(first.pairs == second.pairs && first.report == second.report, "not the same rows each time");
+    let shard = &first.report.shards[0];
+    assert!(shard.damaged.as_deref().is_some_and(|what| what.contains("all-00000-of-00001")), "{shard:?}");
+    (first.pairs, shard.rows)
+}
+
+fn pairs_of(rows: &str) -> Vec<Pair> {
+    read(folder(&[gzip(format!("{HEADER}{rows}").as_bytes())]).path(), "train", true).expect("sound rows")
+}
+
+#[test]
+fn of_a_cut_shard_all_rows_before_the_cut_are_kept() {
+    let text = format!("{HEADER}{}", long_rows(0, 40_000));
+    let zstd = |text: &[u8]| ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest);
+    for (whole, head) in [(gzip(text.as_bytes()), gzip(b"")), (zstd(text.as_bytes()), zstd(b""))] {
+        for cut in [whole.len() / 3, whole.len() - 4] {
+            let (pairs, rows) = kept(&[&head[..], &whole[..cut]].concat());
+            assert_eq!(pairs, pairs_of(&long_rows(0, rows as usize)));
+            // What is not unpacked of a zstd frame is at most a window of it.
+            let least = 40_000.0 * cut as f64 / whole.len() as f64 - if head == gzip(b"") { 1000.0 } else { 39_000.0 };
+            assert!(rows as f64 >= least && rows < 40_000 + u64::from(cut > whole.len() / 2), "{rows}");
+        }
+    }
+}
+
+#[test]
+fn of_a_damaged_member_only_rows_before_the_damage_are_kept() {
+    let members = [0..9000, 9000..30_000, 30_000..40_000].map(|rows| long_rows(rows.start, rows.end));
+    let packed = [gzip(HEADER.as_bytes()), gzip(members[0].as_bytes()), gzip(members[1].as_bytes())];
+    let rest = gzip(members[2].as_bytes());
+    let mut draw = 0x9e37_79b9_u32;
+    for size in [1, 1, 1, 1, 64, 512] {
+        draw = draw.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let mut bent = packed.concat();
+        let first = packed[0].len() + packed[1].len();
+        let at = first + packed[2].len() / 4 + draw as usize % (packed[2].len() / 2);
+        bent[at..][..size].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        let (pairs, rows) = kept(&[&bent[..], &rest].concat());
+        assert!((9000..30_000).contains(&rows), "{rows}");
+        assert_eq!(pairs, pairs_of(&long_rows(0, rows as usize)), "{size} at {at}");
+    }
+    // The checksum alone: every row is as it was written, but nothing tells.
+    let mut bent = packed.concat();
+    let last = bent.len() - 6;
+    bent[last] ^= 1;
+    let (pairs, rows) = kept(&bent);
+    assert!(rows > 25_000 && pairs == pairs_of(&long_rows(0, rows as usize)), "{rows}");
+    // What follows the last member is none.
+    let (pairs, rows) = kept(&[&packed.concat(), &b"rubbish"[..]].concat());
+    assert!(rows == 30_000 && pairs == pairs_of(&long_rows(0, 30_000)));
+}
+
+#[test]
+fn of_a_quote_that_never_closes_the_rows_before_are_kept() -> Result<()> {
+    let open = format!("{HEADER}{}es\tp\tb\t\"nunca\tx\n", long_rows(0, 50));
+    let text = [open.as_bytes(), &vec![b'x'; MAX_ROW_BYTES]].concat();
+    for bytes in [gzip(&text), text] {
+        let dir = folder(&[bytes]);
+        let error = read(dir.path(), "train", true).expect_err("too long");
+        assert!(error.to_string().contains("row 51 is longer than 16 MiB"), "{error}");
+        assert!(error.advice().is_some_and(|hint| hint.contains("--allow-damaged")));
+        let read = read_split(dir.path(), "train", true, true)?;
+        assert_eq!((read.pairs, read.report.rows()), (pairs_of(&long_rows(0, 50)), 50));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_header_that_cannot_be_read_is_an_error_in_any_case() {
+    let whole = gzip(format!("{HEADER}{}", long_rows(0, 50)).as_bytes());
+    for bytes in [&whole[..14], b"", b"rubbish"] {
+        let error = read_split(folder(&[bytes.to_vec()]).path(), "train", true, true).expect_err("no header");
+        assert!(error.to_string().contains("all-00000-of-00001") && error.advice().is_some(), "{error}");
+    }
 }

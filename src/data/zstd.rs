@@ -5,16 +5,20 @@ use std::io::{self, BufRead, Read};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use super::damage::Damage;
+
 /// Decodes the frames of `source`; skippable ones are skipped.
 pub(super) struct Frames<R> {
     source: R,
     frame: FrameDecoder,
     is_open: bool,
+    unpacked: u64,
+    checked: u64,
 }
 
 impl<R: BufRead> Frames<R> {
     pub(super) fn new(source: R) -> Self {
-        Self { source, frame: FrameDecoder::new(), is_open: false }
+        Self { source, frame: FrameDecoder::new(), is_open: false, unpacked: 0, checked: 0 }
     }
 
     /// Begins the next frame; `false` at the end.
@@ -43,14 +47,15 @@ impl Frames<()> {
     }
 }
 
-impl<R: BufRead> Read for Frames<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl<R: BufRead> Frames<R> {
+    fn unpack(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while !buffer.is_empty() && self.open()? {
             if self.frame.can_collect() == 0 && !self.frame.is_finished() {
                 let block = BlockDecodingStrategy::UptoBlocks(1);
                 self.frame.decode_blocks(&mut self.source, block).map_err(io::Error::other)?;
             }
             let n = self.frame.read(buffer)?;
+            self.unpacked += n as u64;
             if n > 0 {
                 return Ok(n);
             }
@@ -60,8 +65,15 @@ impl<R: BufRead> Read for Frames<R> {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "wrong checksum"));
                 }
                 self.is_open = false;
+                self.checked = self.unpacked;
             }
         }
         Ok(0)
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.unpack(buffer).map_err(|error| Damage::wrap(error, self.checked))
     }
 }
