@@ -12,6 +12,7 @@ pub mod logging;
 pub mod models;
 pub mod recipe;
 pub mod run;
+pub mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,9 @@ pub struct Config {
     /// The caption pairs.
     #[serde(flatten)]
     pub data: data::Data,
+    /// How files become caption pairs.
+    #[serde(flatten)]
+    pub text: text::TextSettings,
     /// How much is computed at once, and when the run ends.
     #[serde(flatten)]
     pub limits: limits::Limits,
@@ -69,6 +73,7 @@ impl Config {
         self.run.validate()?;
         self.models.validate()?;
         self.data.validate()?;
+        self.text.validate()?;
         self.limits.validate()?;
         self.recipe.validate()?;
         self.logging.validate()?;
@@ -153,6 +158,7 @@ fn examples() -> Result<Table> {
     let all = Config {
         models: models::Models::example(),
         data: data::Data::example(),
+        text: text::TextSettings::example(),
         limits: limits::Limits::example(),
         recipe: recipe::Recipe::example(),
         evaluation: evaluation::Evaluation::example(),

@@ -53,7 +53,7 @@
 //! | [`ui`] | what a person sees: progress bars, log, results; models fetched with a bar |
 //! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image, M-CLIP): `kinds` (supported models), `layer` (one layer), `load` (modules from a VarBuilder), `padded` (the student as a candle module), `folder` (the files of a model), `weights` (names of tensors, files of safetensors and PyTorch) |
 //! | [`hub`] | models by name: a folder, or the Hugging Face hub and its cache |
-//! | [`data`] | readers (WIT, TSV, XTD10, ImageNet), `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), prepared sets of pairs |
+//! | [`data`] | readers (WIT, files of pairs, XTD10, ImageNet), `data::cleaning` of pairs, `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), prepared sets of pairs |
 //! | [`cache`] | what was computed once: digests of files, and a store for each model's features, found by their content |
 //! | [`compute`] | where and how a model computes: device, precision, and the implementation they lead to |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path; the layers as candle modules |

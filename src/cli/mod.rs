@@ -172,12 +172,13 @@ mod tests {
                 "device" => "cpu",
                 "precision" => "f32",
                 "memory_limit" => "8GiB",
+                "columns" => "es=a,en=b",
                 _ => "3",
             };
             line += &format!(" --{} {value}", arg.get_long().unwrap());
         }
         let given = settings(&line);
-        assert_eq!(given.len(), 49, "{line}");
+        assert_eq!(given.len(), 55, "{line}");
         Config::resolve(None, given).unwrap();
     }
 

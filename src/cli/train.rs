@@ -9,6 +9,7 @@ use toml::Table;
 use super::recipe::RecipeArgs;
 use super::{is_false, negated};
 use crate::compute::Precision;
+use crate::data::pairs::Columns;
 use crate::error::{Error, Result};
 use crate::interval::Interval;
 
@@ -23,7 +24,9 @@ Examples:
   Continue a run that was stopped:
     themo train --resume logs/demo/version_0
   Your own pairs, one `Spanish TAB English` a line:
-    themo train --pairs train.tsv --val-pairs val.tsv";
+    themo train --pairs train.tsv --val-pairs val.tsv
+  Pairs of a data set:
+    themo train --pairs 0000.parquet --columns es=caption_es,en=caption";
 
 /// The options of `themo train`. All but `config` serialise under the key of the configuration that they set.
 #[derive(Debug, Default, Args, Serialize)]
@@ -131,17 +134,40 @@ pub struct TrainArgs {
     /// Folder of teacher features, reused by later runs [default: data/cache]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     cache_dir: Option<PathBuf>,
-    /// Train on `Spanish TAB English` lines of this file instead of WIT; repeatable
+    /// Train on the pairs of this file instead of WIT; repeatable
     ///
-    /// The file may be plain text, gzip or zstd, or - for standard input. Lines that are not two non-empty fields are
+    /// TSV (without a header: Spanish TAB English), CSV with a header, JSON lines, Parquet, or moses (x.es beside x.en, or a
+    /// zip of both). Text may be packed by gzip or zstd, or come from standard input (-). Rows that are not two texts are
     /// skipped and counted.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pairs: Vec<PathBuf>,
-    /// Validate on such lines; repeatable
+    /// Validate on the pairs of this file; repeatable
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     val_pairs: Vec<PathBuf>,
+    /// Spanish and English column of those files
+    ///
+    /// Such as es=translation.es,en=translation.en; or es=2,en=4, the numbers of columns of a TSV without a header. If not
+    /// given: es and en, spanish and english, translation.es and translation.en, or non_english and english.
+    #[arg(long, value_name = "es=NAME,en=NAME", help_heading = "Data")]
+    columns: Option<Columns>,
+    /// Keep all pairs, and their white space; only pairs with an empty side are left out
+    ///
+    /// Without it, white space is trimmed and made single spaces, and pairs with two equal sides or seen before are left
+    /// out. The log and pairs.json in the run folder say how many.
+    #[arg(long, help_heading = "Data")]
+    #[serde(rename = "clean", skip_serializing_if = "is_false", serialize_with = "negated")]
+    no_clean: bool,
+    /// Leave out pairs of which one side has more than RATIO times the characters of the other [default: no limit]
+    #[arg(long, allow_negative_numbers = true, value_name = "RATIO", help_heading = "Data")]
+    max_length_ratio: Option<f64>,
+    /// Leave out pairs with a side of fewer characters [default: no limit]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Data")]
+    min_caption_chars: Option<usize>,
+    /// Leave out pairs with a side of more characters [default: no limit]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", help_heading = "Data")]
+    max_caption_chars: Option<usize>,
     /// Leave captions as they are, not in Unicode's normal form C
     #[arg(long, help_heading = "Data")]
     #[serde(rename = "normalize", skip_serializing_if = "is_false", serialize_with = "negated")]

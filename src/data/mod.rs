@@ -3,7 +3,9 @@
 //! | file | reads |
 //! |---|---|
 //! | [`wit`], `wit_report` | Wikipedia Image-Text shards: Spanish/English caption pairs |
-//! | [`pairs`] | the same from a two-column TSV file |
+//! | [`pairs`] | the same from TSV, CSV, JSON lines, Parquet and moses files |
+//! | [`cleaning`] | what is made alike in caption pairs, and left out of them |
+//! | [`tally`] | counts by kind with first examples, for reports |
 //! | [`pair_set`] | a set of pairs as one memory-mapped file |
 //! | [`text`], `gzip`, `zstd`, `ahead`, `damage` | lines of text and lists, from plain or compressed files, unpacked ahead of their use |
 //! | `quoted` | rows of tab-separated text with quoted fields, for [`wit`] |
@@ -15,12 +17,15 @@
 //! | [`stream`] | many image files, decoded ahead of their use |
 //! | [`tokens`] | captions as token ids |
 //! | `tokenizer` | the tokenizer of a model folder as transformers makes it, for [`tokens`] |
+//! | `guard` | panics of other crates' decoders as errors |
 //!
 //! Damaged rows of training text are counted, reported once and skipped; a damaged file is an error that names it.
 
 mod ahead;
 pub mod class_names;
+pub mod cleaning;
 mod damage;
+mod guard;
 mod gzip;
 pub mod image;
 pub mod imagenet;
@@ -30,6 +35,7 @@ pub mod pair_set;
 pub mod pairs;
 mod quoted;
 pub mod stream;
+pub mod tally;
 pub mod text;
 mod tokenizer;
 pub mod tokens;

@@ -52,6 +52,11 @@ pub(super) fn open(path: &Path) -> Result<Text> {
         let file = File::open(path).context(|| format!("cannot read {name}"))?;
         (name, Box::new(BufReader::with_capacity(BUFFER_BYTES, file)))
     };
+    from_bytes(name, bytes)
+}
+
+/// The text in `bytes`, which is called `name` in messages.
+pub(super) fn from_bytes(name: String, bytes: Box<dyn BufRead + Send>) -> Result<Text> {
     let mut text = Text { name, packing: None, bytes, position: 0 };
     let head = text.peek()?;
     if let Some((_, format)) = FOREIGN_FORMATS.iter().find(|(magic, _)| head.starts_with(magic)) {
@@ -84,10 +89,30 @@ impl Text {
         &self.name
     }
 
+    /// `gzip` or `zstd`, if it was packed.
+    pub(super) fn packing(&self) -> Option<&'static str> {
+        self.packing
+    }
+
     /// The first bytes, which stay to be read. (A pipe may hand them out one by one.)
     fn peek(&mut self) -> Result<Vec<u8>> {
-        let mut head = Vec::new();
-        (&mut self.bytes).take(16).read_to_end(&mut head).map_err(|e| self.broken(e, 0, "lines"))?;
+        self.peek_until(16, |_| false)
+    }
+
+    /// The first line with its end, or the beginning of one of more than a MiB; it stays to be read.
+    pub(super) fn first_line(&mut self) -> Result<Vec<u8>> {
+        let mut head = self.peek_until(1 << 20, |bytes| bytes.contains(&b'\n'))?;
+        head.truncate(head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |end| end + 1));
+        Ok(head)
+    }
+
+    fn peek_until(&mut self, most: u64, enough: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
+        let (mut head, mut seen) = (Vec::new(), None);
+        while seen != Some(head.len()) && (head.len() as u64) < most && !enough(&head[seen.unwrap_or(0)..]) {
+            seen = Some(head.len());
+            let room = (most - head.len() as u64).min(4096);
+            (&mut self.bytes).take(room).read_to_end(&mut head).map_err(|e| self.broken(e, 0, "lines"))?;
+        }
         let rest = std::mem::replace(&mut self.bytes, Box::new(io::empty()));
         self.bytes = Box::new(io::Cursor::new(head.clone()).chain(rest));
         Ok(head)
@@ -148,7 +173,11 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        Ok(Self { text: open(path)?, line: Vec::new(), number: 0 })
+        Ok(Self::of(open(path)?))
+    }
+
+    pub(super) fn of(text: Text) -> Self {
+        Self { text, line: Vec::new(), number: 0 }
     }
 
     /// What the text is called in messages.
@@ -163,26 +192,43 @@ impl Lines {
 
     /// The next line without its end (LF or CRLF); it may be of any bytes but NULs, which no text holds.
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
+        if !self.advance()? {
+            return Ok(None);
+        }
+        match self.line.contains(&0) {
+            true => Err(self.nul_bytes()),
+            false => Ok(Some(self.line())),
+        }
+    }
+
+    /// The last line read, without its end.
+    pub(super) fn line(&self) -> &[u8] {
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        line.strip_suffix(b"\r").unwrap_or(line)
+    }
+
+    /// Reads the next line, of whatever bytes it is, for [`line`](Self::line); `false` at the end.
+    pub(super) fn advance(&mut self) -> Result<bool> {
         self.line.clear();
         let read = (&mut self.text).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut self.line);
         let read = read.map_err(|e| self.text.broken(e, self.number, "lines"));
         if read.hint(|| "make or fetch the file again")? == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         self.number += 1;
-        if self.line.contains(&0) {
-            let what = |is: &str| self.at(&format!("NUL bytes: {is}, not UTF-8 text"));
-            return Err(match guess(&self.line) {
-                Some(encoding) => not_utf8(what(&format!("this looks like {encoding}")), encoding),
-                None => Error::new(what("this is binary data")).hint("give a text file in UTF-8"),
-            });
-        }
         if self.line.len() as u64 > MAX_LINE_BYTES {
+            if self.line.contains(&0) {
+                return Err(self.nul_bytes());
+            }
             let what = self.at(&format!("longer than {} MiB", MAX_LINE_BYTES >> 20));
             return Err(Error::new(what).hint("give a text file of lines"));
         }
-        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-        Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
+        Ok(true)
+    }
+
+    /// The refusal of the text for the NULs in the last line read.
+    pub(super) fn nul_bytes(&self) -> Error {
+        nul_bytes(&format!("{}, line {}", self.name(), self.number), &self.line)
     }
 
     fn at(&self, what: &str) -> String {
@@ -190,9 +236,18 @@ impl Lines {
     }
 }
 
+/// The refusal of a text for the NULs in its bytes at `place`.
+pub(super) fn nul_bytes(place: &str, bytes: &[u8]) -> Error {
+    let what = |is: &str| format!("{place}: NUL bytes: {is}, not UTF-8 text");
+    match guess(bytes) {
+        Some(encoding) => not_utf8(what(&format!("this looks like {encoding}")), encoding),
+        None => Error::new(what("this is binary data")).hint("give a text file in UTF-8"),
+    }
+}
+
 /// The encoding in which the NULs of `bytes` would be parts of characters: nearly all European text is of characters
 /// below U+0100, and none of those beyond U+10FFFF.
-fn guess(bytes: &[u8]) -> Option<&'static str> {
+pub(super) fn guess(bytes: &[u8]) -> Option<&'static str> {
     let bytes = &bytes[..bytes.len().min(4096)];
     // The share of NULs among the bytes `first`, `first + step`, ...
     let zeros = |first: usize, step: usize| {

@@ -59,6 +59,7 @@ fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: 
         let (setting, flag) = match key.as_str() {
             "shuffle" => ("shuffle =".to_owned(), "no-shuffle"),
             "normalize" => ("normalize =".to_owned(), "no-normalize"),
+            "clean" => ("clean =".to_owned(), "no-clean"),
             key => (format!("--{key}"), key),
         };
         let what = format!("the run has {setting} {}, not {}", shown(&old), shown(&new));

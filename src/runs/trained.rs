@@ -83,8 +83,10 @@ pub fn run_config(run: &RunDir, settings: Table) -> Result<Config> {
             .hint("it is written when a run starts and says which teacher it belongs to; test the run's own folder"));
     }
     let mut config = Config::resolve(Some(&run.config()), settings)?;
-    // Runs of versions without this key did not normalise captions.
+    // Runs from before there were these keys took captions as they are.
     let written = std::fs::read_to_string(run.config()).ok().and_then(|text| text.parse::<Table>().ok());
-    config.data.normalize &= written.is_none_or(|table| table.contains_key("normalize"));
+    let has = |key| written.as_ref().is_none_or(|table| table.contains_key(key));
+    config.data.normalize &= has("normalize");
+    config.text.clean &= has("clean");
     Ok(config)
 }

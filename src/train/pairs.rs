@@ -25,8 +25,10 @@ pub fn load(config: &Config, one_batch: bool) -> Result<(PairSet, Option<PairSet
         wit::read_split(&wit_dir, "val", config.data.normalize)?
     } else {
         tracing::warn!("no validation pairs: val/loss will not be measured (--val-pairs FILE.tsv gives some)");
-        Vec::new()
+        None
     };
+    let (mut val, validation) = validation.unzip();
+    let val = val.get_or_insert_default();
     let most = [
         config.data.limit_train_pairs,
         config.data.overfit_batches.map(|batches| batches.saturating_mul(config.limits.batch_size)),

@@ -175,6 +175,7 @@ impl Plan {
             tokenizer,
             train_pairs,
             val_pairs,
+            pairs_report,
             state,
             checkpoint,
         })
@@ -185,7 +186,7 @@ impl Plan {
         let Self { compute, teacher_dir, student, objective, tokenizer, state, .. } = self;
         let mut journal = match run {
             Some(run) => {
-                let hparams = introduce(run, config, &compute)?;
+                let hparams = introduce(run, config, &compute, &self.pairs_report)?;
                 let facts = TokenizerFacts { padding: tokenizer.padding(), class: Some(tokenizer.class()) };
                 Journal::open(run, (&self.student_dir, facts), config, &hparams, &state)?
             }

@@ -6,16 +6,13 @@
 //! Source of the rules: Pillow 13.0, `*ImagePlugin.py`, `ImageFile.py`, `Image.py` (`convert`),
 //! `libImaging/{Convert,Unpack,AlphaComposite}.c`.
 
-use std::any::Any;
-use std::cell::Cell;
-use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::Path;
-use std::sync::Once;
 
 use image::RgbImage;
 
 use super::pixels::{Pixels, divided_by_255};
 use super::{Transparency, bmp, gif, jpeg, png, tiff, webp};
+use crate::data::guard::guarded;
 use crate::error::{Error, Result};
 
 /// The formats that are read.
@@ -70,51 +67,9 @@ fn over_white(pixel: &mut [u8], alpha: u8) {
     }
 }
 
-thread_local! {
-    /// Whether a panic of this thread is caught and named: then the usual hook prints nothing.
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// What `decode` gives; a panic in it is an error.
-fn guarded<T>(decode: impl FnOnce() -> Result<T>) -> Result<T> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let usual = panic::take_hook();
-        panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
-            if !GUARDED.get() {
-                usual(info);
-            }
-        }));
-    });
-    GUARDED.set(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(decode));
-    GUARDED.set(false);
-    result.unwrap_or_else(|panic| Err(Error::new(format!("the decoder gave up: {}", message(&*panic)))))
-}
-
-/// What a panic says.
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_panic_is_a_broken_image() {
-        for (decode, words) in [
-            ((|| panic!("row {}", 7)) as fn() -> Result<()>, "row 7"),
-            (|| [0u8; 3].get(3).map(drop).ok_or(()).map_err(|()| unreachable!("no row")), "no row"),
-            (|| panic::panic_any(7), "without words"),
-        ] {
-            let error = guarded(decode).expect_err("it panics");
-            assert!(error.to_string().contains("gave up") && error.to_string().contains(words), "{error}");
-        }
-        assert!(!GUARDED.get());
-        assert!(guarded(|| Ok(3)).is_ok_and(|three| three == 3));
-    }
 
     /// All values against the formula of `AlphaComposite.c` with a white, opaque background.
     #[test]
