@@ -31,7 +31,7 @@ pub struct Reusing<A> {
 }
 
 struct Kept {
-    /// For each class its free blocks.
+    /// The first free block of each class.
     free: [*mut Header; CLASSES],
     free_bytes: usize,
     used_bytes: usize,
@@ -108,7 +108,7 @@ impl<A: GlobalAlloc> Reusing<A> {
                 }
             }
         }
-        // With room to grow, of which nothing is touched before it is needed.
+        // (The system gives no memory to the room to grow before it is touched.)
         let made = if bytes(wanted) < ROOMY { wanted + GROWTH } else { wanted };
         let Some(layout) = layout_of(made) else { return null_mut() };
         kept.use_more(layout.size());
@@ -182,7 +182,7 @@ fn on_huge_pages(block: *mut u8, size: usize) {
 // its class says, which is what was asked for or more.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Reusing<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the layout is the caller's, whose contract is that of `inner`.
+        // SAFETY: the contract with the caller is that of `inner`.
         if is_kept(&layout) { self.take(layout.size(), false) } else { unsafe { self.inner.alloc(layout) } }
     }
 
@@ -233,7 +233,7 @@ mod tests {
     unsafe impl GlobalAlloc for &Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             self.0.fetch_add(layout.size(), Ordering::Relaxed);
-            // SAFETY: the caller's contract is the system allocator's.
+            // SAFETY: the contract with the caller is that of the system's allocator.
             unsafe { System.alloc(layout) }
         }
 

@@ -50,9 +50,10 @@
 //! | [`runs`] | what a run has on disk: folder, lock, status, state, checkpoints, journal, resume, the Python Themo's runs, the listing |
 //! | [`record`] | the record of a run: `metrics.csv`, TensorBoard, `hparams.yaml`, `environment.json` |
 //! | [`config`] | the settings of a run: one flat TOML table whose keys are the flags |
-//! | [`ui`] | what a person sees: progress bars, log, results; models fetched with a bar |
+//! | [`ui`] | what a person sees: progress bars, log, results; models and data sets fetched with a bar |
+//! | [`sets`] | data sets by name: the table of what is known, fetching and checking their files |
 //! | [`models`] | the encoder and its towers (student, CLIP text, CLIP image, M-CLIP): `kinds` (supported models), `layer` (one layer), `load` (modules from a VarBuilder), `padded` (the student as a candle module), `folder` (the files of a model), `weights` (names of tensors, files of safetensors and PyTorch) |
-//! | [`hub`] | models by name: a folder, or the Hugging Face hub and its cache |
+//! | [`hub`] | models and data sets of the Hugging Face hub, and its cache |
 //! | [`data`] | readers (WIT, files of pairs, XTD10, ImageNet), `data::cleaning` of pairs, `data::tokenizer` (transformers' tokenizers), `data::image` (a file for each image format), prepared sets of pairs |
 //! | [`cache`] | what was computed once: digests of files, and a store for each model's features, found by their content |
 //! | [`compute`] | where and how a model computes: device, precision, and the implementation they lead to |
@@ -88,6 +89,7 @@ pub mod record;
 pub mod report;
 pub mod rng;
 pub mod runs;
+pub mod sets;
 pub mod signals;
 #[doc(hidden)]
 pub mod simd;

@@ -204,7 +204,7 @@ fn links_and_paths_lead_to_files() {
 #[test]
 fn every_example_of_the_help_parses() {
     let mut cli = Cli::command();
-    for name in ["train", "test", "embed", "runs"] {
+    for name in ["train", "test", "embed", "data", "runs"] {
         let help = cli.find_subcommand_mut(name).unwrap().get_after_help().unwrap().to_string();
         let found = commands(&help);
         let calls: Vec<_> = found.iter().filter_map(|words| call(words)).collect();
@@ -224,7 +224,7 @@ fn text_and_help_keep_to_the_words_of_the_field() {
     let mut cli = Cli::command();
     let mut texts: Vec<(String, String)> = DOCUMENTS.iter().map(|name| (name.to_string(), read(name))).collect();
     texts.push(("themo".into(), cli.render_long_help().to_string()));
-    for name in ["train", "test", "embed", "runs"] {
+    for name in ["train", "test", "embed", "data", "runs"] {
         let help = cli.find_subcommand_mut(name).unwrap().render_long_help().to_string();
         texts.push((format!("themo {name}"), help));
     }
@@ -311,7 +311,10 @@ fn man_pages_are_one_for_each_command() {
     let mut pages: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.sort();
     let names: Vec<_> = pages.iter().map(|page| page.file_name().unwrap().to_str().unwrap()).collect();
-    assert_eq!(names, ["themo-embed.1", "themo-runs.1", "themo-test.1", "themo-train.1", "themo.1"]);
+    let commands = ["data-check", "data-fetch", "data-list", "data", "embed", "runs", "test", "train"];
+    let mut pages_of: Vec<String> = commands.iter().map(|name| format!("themo-{name}.1")).collect();
+    pages_of.push("themo.1".to_owned());
+    assert_eq!(names, pages_of);
     let train = fs::read_to_string(folder.join("themo-train.1")).unwrap();
     let cli = Cli::command();
     for option in cli.find_subcommand("train").unwrap().get_arguments().filter_map(clap::Arg::get_long) {

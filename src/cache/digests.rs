@@ -19,20 +19,20 @@ const SETTLED: Duration = Duration::from_secs(2);
 struct Stamp {
     bytes: u64,
     /// Of the content, in nanoseconds since 1970.
-    changed: u64,
+    changed: i64,
     /// Of the content or the entry; nobody can set it back (Unix only).
-    entry_changed: i128,
+    entry_changed: i64,
     inode: u64,
 }
 
 impl Stamp {
     fn of(metadata: &std::fs::Metadata) -> std::io::Result<Self> {
-        let changed = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        let changed = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64;
         let stamp = Self { bytes: metadata.len(), changed, entry_changed: 0, inode: 0 };
         #[cfg(unix)]
         let stamp = {
             use std::os::unix::fs::MetadataExt;
-            let entry_changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+            let entry_changed = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
             Self { entry_changed, inode: metadata.ino(), ..stamp }
         };
         Ok(stamp)
@@ -40,8 +40,8 @@ impl Stamp {
 
     /// Whether the last change lies so far back that another one would have another time.
     fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
-        now - self.entry_changed.max(i128::from(self.changed)) > SETTLED.as_nanos() as i128
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64;
+        now.saturating_sub(self.entry_changed.max(self.changed)) > SETTLED.as_nanos() as i64
     }
 }
 

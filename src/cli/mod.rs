@@ -1,5 +1,6 @@
 //! The command line: definitions only. Arguments become settings in `commands`.
 
+mod data;
 mod embed;
 mod generate;
 mod recipe;
@@ -7,6 +8,7 @@ mod runs;
 mod test;
 mod train;
 
+pub use data::{DataArgs, DataCommand};
 pub use embed::EmbedArgs;
 pub use generate::{GenerateArgs, Generated};
 pub use runs::RunsArgs;
@@ -68,6 +70,12 @@ pub enum Command {
     /// the input; its metadata key `image_names` is a JSON list of the images.
     #[command(args_override_self = true, after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),
+    /// List, fetch and check the data sets to train on
+    ///
+    /// The table of known data sets is bundled; DATA_DIR/datasets.toml, of the same form as configs/datasets.toml, adds to
+    /// it. `themo train` fetches what it needs by itself.
+    #[command(after_help = data::EXAMPLES)]
+    Data(DataArgs),
     /// List runs, newest first
     ///
     /// A run is running, finished, stopped (by Ctrl-C or SIGTERM), interrupted (its process was killed) or failed.
@@ -126,6 +134,9 @@ mod tests {
             "themo test -h",
             "themo embed -h",
             "themo runs -h",
+            "themo data -h",
+            "themo data fetch --help",
+            "themo data check --help",
             "themo test --help",
             "themo embed --help",
             "themo runs --help",
@@ -138,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_long_help_says_more() {
-        for command in ["train", "test", "embed", "runs"] {
+        for command in ["train", "test", "embed", "runs", "data"] {
             let words = |flag: &str| {
                 let help = parse(&format!("themo {command} {flag}")).unwrap_err().to_string();
                 help.split_whitespace().count()
@@ -178,7 +189,7 @@ mod tests {
             line += &format!(" --{} {value}", arg.get_long().unwrap());
         }
         let given = settings(&line);
-        assert_eq!(given.len(), 55, "{line}");
+        assert_eq!(given.len(), 56, "{line}");
         Config::resolve(None, given).unwrap();
     }
 
@@ -226,6 +237,8 @@ mod tests {
             "themo train --batch-size x",
             "themo train --seed 9223372036854775808",
             "themo train -q -v",
+            "themo data",
+            "themo data fetch",
             "themo trian",
             "themo",
         ] {

@@ -128,13 +128,20 @@ pub struct TrainArgs {
     #[arg(long, allow_negative_numbers = true, value_name = "P", help_heading = "Models")]
     dropout: Option<f64>,
 
-    /// Folder with wit/ and the evaluation data [default: data]
+    /// Folder with wit/, datasets.toml and the evaluation data [default: data]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     data_dir: Option<PathBuf>,
     /// Folder of teacher features, reused by later runs [default: data/cache]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     cache_dir: Option<PathBuf>,
-    /// Train on the pairs of this file instead of WIT; repeatable
+    /// Train on this data set; repeatable [default: parallel, without --pairs]
+    ///
+    /// A name of `themo data list`, or hub:OWNER/NAME[@REVISION][:CONFIG[/SPLIT]] for any data set of the hub. What is
+    /// missing is fetched. Several sets are read one after the other, and the files of --pairs after them.
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dataset: Vec<String>,
+    /// Train on the pairs of this file; repeatable
     ///
     /// TSV (without a header: Spanish TAB English), CSV with a header, JSON lines, Parquet, or moses (x.es beside x.en, or a
     /// zip of both). Text may be packed by gzip or zstd, or come from standard input (-). Rows that are not two texts are

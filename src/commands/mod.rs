@@ -1,5 +1,6 @@
 //! One file per subcommand: arguments in, library call, text out.
 
+pub mod data;
 pub mod embed;
 pub mod generate;
 pub mod runs;

@@ -1,8 +1,8 @@
 //! `themo test`.
 
-use crate::compute::device;
-use crate::compute::Compute;
 use crate::cli::{Benchmark, TestArgs};
+use crate::compute::Compute;
+use crate::compute::device;
 use crate::config::Config;
 use crate::error::Result;
 use crate::eval::baseline::{self, Baseline};

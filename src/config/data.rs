@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::require;
-use crate::error::Result;
+use crate::error::{Result, ResultExt};
 
 /// The keys that choose the pairs of a run and say how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,8 +15,9 @@ pub struct Data {
     pub data_dir: PathBuf,
     /// Holds the teacher's features from run to run.
     pub cache_dir: PathBuf,
-    /// Files of `Spanish TAB English` lines to train on (`-` is standard input); the WIT folder of `data-dir` if there are
-    /// none.
+    /// Data sets to train on, by name (see [`crate::sets`]); `parallel` if there are none and no `pairs` either.
+    pub dataset: Vec<String>,
+    /// Files of pairs to train on (`-` is standard input), after the data sets.
     pub pairs: Vec<PathBuf>,
     /// The same for validation.
     pub val_pairs: Vec<PathBuf>,
@@ -43,6 +44,7 @@ impl Default for Data {
         Self {
             data_dir: "data".into(),
             cache_dir: "data/cache".into(),
+            dataset: Vec::new(),
             pairs: Vec::new(),
             val_pairs: Vec::new(),
             normalize: true,
@@ -60,6 +62,7 @@ impl Data {
     /// A value for each key that has none by default.
     pub(super) fn example() -> Self {
         Self {
+            dataset: vec!["parallel".into()],
             pairs: vec!["train.tsv".into()],
             val_pairs: vec!["val.tsv".into()],
             limit_train_pairs: Some(1000),
@@ -76,6 +79,7 @@ impl Data {
         for (key, value) in [("limit-train-pairs", self.limit_train_pairs), ("overfit-batches", self.overfit_batches)] {
             require(value != Some(0), key, 0, || "it must be 1 or more".into())?;
         }
+        self.dataset.iter().try_for_each(|name| crate::sets::check_name(name)).context(|| "dataset")?;
         let from_stdin = self.pairs.iter().chain(&self.val_pairs).filter(|path| *path == Path::new("-")).count();
         require(from_stdin < 2, "pairs", "- twice", || {
             "standard input can be read once: give the other of --pairs and --val-pairs a file".into()

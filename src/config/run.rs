@@ -5,9 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::require;
-use crate::device;
+use crate::compute::{Precision, device};
 use crate::error::{Result, ResultExt};
-use crate::nn::Precision;
 
 /// The keys that name a run, repeat it, and choose the machine's part that computes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,16 +11,16 @@
 //! Numbers are little-endian. The digest is checked whenever a file is opened (some GB a second), so a set with a changed
 //! byte is never used, and it is the set's fingerprint.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use serde::Serialize;
+use serde_json::Value;
 
 use super::pairs::Pair;
 use crate::error::{Error, Result, ResultExt};
-use crate::fs::{sync_dir, write_atomic};
+use crate::fs::{sync_dir, write_json};
 
 const MAGIC: &[u8; 16] = b"themo pairs  v1\n";
 const DIGEST_BYTES: usize = 32;
@@ -60,48 +60,45 @@ impl PairSet {
         Self::map(&writer.finish()?).context(failed)
     }
 
-    /// The set `dir/KEY.pairs`; where there is none, `fill` writes it first, and what `fill` returns is kept in
-    /// `dir/KEY.json`. Of several processes that want one set, one writes it and the others wait.
-    pub fn open_or_write<M: Serialize>(
-        dir: &Path, key: &str, fill: impl FnOnce(&mut Writer) -> Result<M>,
-    ) -> Result<Self> {
-        let path = dir.join(format!("{key}.pairs"));
-        if let Some(set) = Self::open_if_whole(&path)? {
-            return Ok(set);
+    /// The set `dir/KEY.pairs` with its manifest, `dir/KEY.json`; where there is none, `fill` writes the set first and
+    /// returns the manifest. Of several processes that want one set, one writes it and the others wait.
+    pub fn open_or_write(
+        dir: &Path, key: &str, fill: impl FnOnce(&mut Writer) -> Result<Value>,
+    ) -> Result<(Self, Value)> {
+        let [path, manifest, partial] = ["pairs", "json", "partial"].map(|end| dir.join(format!("{key}.{end}")));
+        if let Some(whole) = Self::open_whole(&path, &manifest) {
+            return Ok(whole);
         }
-        let partial = dir.join(format!("{key}.partial"));
         let failed = |e: io::Error| write_failed(e, &partial);
         std::fs::create_dir_all(dir).map_err(failed)?;
-        let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial);
-        let file = options().map_err(failed)?;
-        if file.try_lock().is_err() {
-            tracing::info!("another themo is preparing these pairs; waiting for it");
-            file.lock().map_err(failed)?;
-        }
-        // Another themo may have finished while this one waited: then the file that was locked has its final name.
-        if let Some(set) = Self::open_if_whole(&path)? {
-            if std::fs::metadata(&partial).is_ok_and(|metadata| metadata.len() == 0) {
-                std::fs::remove_file(&partial).map_err(failed)?;
-            }
-            return Ok(set);
+        let file = lock(&partial).map_err(failed)?;
+        // Another themo may have finished while this one waited.
+        if let Some(whole) = Self::open_whole(&path, &manifest) {
+            std::fs::remove_file(&partial).map_err(failed)?;
+            return Ok(whole);
         }
         file.set_len(0).map_err(failed)?;
         let mut writer = Writer::new(file, &partial)?;
-        let manifest = fill(&mut writer)?;
+        let made = fill(&mut writer).inspect_err(|_| std::fs::remove_file(&partial).unwrap_or_default())?;
         let file = writer.finish()?;
         file.sync_all().map_err(failed)?;
-        write_atomic(&dir.join(format!("{key}.json")), &serde_json::to_vec_pretty(&manifest)?)?;
+        write_json(&manifest, &made)?;
         std::fs::rename(&partial, &path).map_err(failed)?; // still under the lock
         sync_dir(dir).map_err(failed)?;
-        Self::open(&path)
+        Ok((Self::open(&path)?, made))
     }
 
-    /// The set in `path`; none where there is no file, or a damaged one, which a warning names.
-    fn open_if_whole(path: &Path) -> Result<Option<Self>> {
+    /// The set in `path` and its manifest; none where they are not there, or damaged, which a warning says.
+    fn open_whole(path: &Path, manifest: &Path) -> Option<(Self, Value)> {
         if !path.exists() {
-            return Ok(None);
+            return None;
         }
-        Ok(Self::open(path).inspect_err(|e| tracing::warn!("{e}: they are prepared again")).ok())
+        let read = || -> Result<_> {
+            let failed = || format!("cannot use {}", manifest.display());
+            let manifest = std::fs::read(manifest).context(failed)?;
+            Ok((Self::open(path)?, serde_json::from_slice(&manifest).context(failed)?))
+        };
+        read().inspect_err(|e| tracing::warn!("{e}: the pairs are prepared again")).ok()
     }
 
     fn map(file: &File) -> Result<Self> {
@@ -154,6 +151,40 @@ impl PairSet {
         let digest = blake3::Hash::from_bytes(*self.map.last_chunk().unwrap_or(&[0; DIGEST_BYTES]));
         let digest = &digest.to_hex()[..32];
         if self.used == self.whole { digest.to_owned() } else { format!("first {} of {digest}", self.used) }
+    }
+}
+
+/// Opens the file `path` for writing and waits until no other process has it locked.
+fn lock(path: &Path) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                tracing::info!("another themo is preparing these pairs; waiting for it");
+                file.lock()?;
+            }
+            // A file system without locks.
+            Err(TryLockError::Error(e)) => tracing::warn!("{} cannot be locked ({e})", path.display()),
+        }
+        // Whoever had it locked may have given it its final name, or removed it.
+        if is_at(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether the name `path` is still that of `file`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        Ok(std::fs::metadata(path).is_ok_and(|named| Some(place(named)) == file.metadata().ok().map(place)))
+    }
+    #[cfg(not(unix))]
+    {
+        file.metadata().map(|_| path.exists())
     }
 }
 
@@ -239,10 +270,10 @@ mod tests {
         (0..n).map(|i| Pair { es: format!("un niño {i}"), en: "a child ".repeat(i % 3) }).collect()
     }
 
-    fn fill(pairs: &[Pair]) -> impl FnOnce(&mut Writer) -> Result<usize> {
+    fn fill(pairs: &[Pair]) -> impl FnOnce(&mut Writer) -> Result<Value> {
         |writer| {
             pairs.iter().try_for_each(|pair| writer.add(&pair.es, &pair.en))?;
-            Ok(writer.len())
+            Ok(writer.len().into())
         }
     }
 
@@ -250,18 +281,18 @@ mod tests {
         (0..set.len()).map(|i| set.pair(i).unwrap()).map(|(es, en)| Pair { es: es.into(), en: en.into() }).collect()
     }
 
-    fn must_not(_: &mut Writer) -> Result<usize> {
+    fn must_not(_: &mut Writer) -> Result<Value> {
         Err(Error::new("must not be written"))
     }
 
     #[test]
     fn a_set_is_written_once_and_found_again() {
         let (dir, want) = (tempfile::tempdir().unwrap(), pairs(20_000));
-        let set = PairSet::open_or_write(dir.path(), "k", fill(&want)).unwrap();
-        assert_eq!(all(&set), want);
-        let mut again = PairSet::open_or_write(dir.path(), "k", must_not).unwrap();
+        let (set, manifest) = PairSet::open_or_write(dir.path(), "k", fill(&want)).unwrap();
+        assert_eq!((all(&set), manifest), (want.clone(), Value::from(20_000)));
+        let (mut again, manifest) = PairSet::open_or_write(dir.path(), "k", must_not).unwrap();
         assert_eq!((all(&again), again.fingerprint()), (want.clone(), set.fingerprint()));
-        assert_eq!(std::fs::read(dir.path().join("k.json")).unwrap(), b"20000");
+        assert_eq!(manifest, Value::from(20_000));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "something is left over");
         assert_eq!(PairSet::of(&want).unwrap().fingerprint(), set.fingerprint());
         assert_ne!(PairSet::of(&want[1..]).unwrap().fingerprint(), set.fingerprint());
@@ -277,10 +308,10 @@ mod tests {
         std::fs::write(dir.path().join("k.partial"), vec![7; 5000]).unwrap();
         let stopped = PairSet::open_or_write(dir.path(), "k", |writer| {
             writer.add("a", "b")?;
-            Err::<usize, _>(Error::new("stopped"))
+            Err(Error::new("stopped"))
         });
         assert!(stopped.is_err());
-        assert_eq!(all(&PairSet::open_or_write(dir.path(), "k", fill(&want)).unwrap()), want);
+        assert_eq!(all(&PairSet::open_or_write(dir.path(), "k", fill(&want)).unwrap().0), want);
     }
 
     #[test]
@@ -301,7 +332,7 @@ mod tests {
         }
         let error = PairSet::open(&path).err().unwrap();
         assert!(error.to_string().contains("k.pairs") && error.advice().is_some(), "{error}");
-        assert_eq!(all(&PairSet::open_or_write(dir.path(), "k", fill(&want)).unwrap()), want);
+        assert_eq!(all(&PairSet::open_or_write(dir.path(), "k", fill(&want)).unwrap().0), want);
         assert_eq!(std::fs::read(&path).unwrap(), good);
     }
 
@@ -317,7 +348,7 @@ mod tests {
                         std::thread::sleep(std::time::Duration::from_millis(30));
                         fill(&want)(writer)
                     });
-                    assert_eq!(all(&set.unwrap()), want);
+                    assert_eq!(all(&set.unwrap().0), want);
                 });
             }
         });

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::damage::Damage;
 use super::first_few;
-use super::pairs::{Pair, all_to_nfc};
+use super::pairs::Pair;
 use super::quoted::{Broken, MAX_ROW_BYTES, Row, Rows};
 use super::text::{self, Text};
 pub use super::wit_report::{Count, Rejected, Report, ShardReport};
@@ -40,9 +40,15 @@ pub fn has_split(folder: &Path, split: &str) -> bool {
     shards(folder, split).is_ok_and(|shards| !shards.is_empty())
 }
 
-/// The caption pairs of `wit_v1.{split}.all-*-of-*.tsv.gz` (or `.tsv`) in `folder`; `normalize` brings captions into
-/// Unicode's normal form C. A damaged or cut shard is an error; `allow_damaged` keeps the rows before the damage.
-pub fn read_split(folder: &Path, split: &str, normalize: bool, allow_damaged: bool) -> Result<Split> {
+/// The shards that [`read_split`] reads, in order.
+pub fn files(folder: &Path, split: &str) -> Result<Vec<PathBuf>> {
+    let mut shards = shards(folder, split)?;
+    drop_unpacked_twins(&mut shards);
+    Ok(shards.into_iter().map(|(_, _, path)| path).collect())
+}
+
+/// The caption pairs of `wit_v1.{split}.all-*-of-*.tsv.gz` (or `.tsv`) in `folder`. A damaged or cut shard is an error; `allow_damaged` keeps the rows before the damage.
+pub fn read_split(folder: &Path, split: &str, allow_damaged: bool) -> Result<Split> {
     let of = if split == "train" { 10 } else { 5 };
     let fetch = || {
         format!(
@@ -56,7 +62,11 @@ pub fn read_split(folder: &Path, split: &str, normalize: bool, allow_damaged: bo
     if shards.is_empty() {
         return Err(Error::new(format!("no WIT shard of the {split} split in {}", folder.display())).hint(fetch()));
     }
+    let all = shards.len();
     drop_unpacked_twins(&mut shards);
+    if shards.len() < all {
+        tracing::warn!("{} WIT shards are there packed and unpacked: the packed ones are read", all - shards.len());
+    }
     let missing = missing(folder, split, &shards)?;
     // Shards are parsed side by side and merged in their order, so the result is that of one long file.
     let read: Vec<Shard> =
@@ -70,7 +80,7 @@ pub fn read_split(folder: &Path, split: &str, normalize: bool, allow_damaged: bo
     }
     report.captioned_images = captions.slots.len();
     let pair = |slot: Slot| Some(Pair { es: slot.es?.into(), en: slot.en?.into() });
-    let mut pairs: Vec<Pair> = captions.slots.into_iter().filter_map(pair).collect();
+    let pairs: Vec<Pair> = captions.slots.into_iter().filter_map(pair).collect();
     report.pairs = pairs.len();
     let (rows, images, unused) = (report.rows(), report.captioned_images, report.unused());
     if pairs.is_empty() {
@@ -81,9 +91,6 @@ pub fn read_split(folder: &Path, split: &str, normalize: bool, allow_damaged: bo
         return Err(Error::new(what).hint(fetch()));
     }
     tracing::info!("WIT {split}: {} pairs from {rows} rows in {} shards, {unused}", pairs.len(), shards.len());
-    if normalize {
-        all_to_nfc(&mut pairs, &format!("WIT {split}"));
-    }
     Ok(Split { pairs, report })
 }
 
@@ -118,7 +125,6 @@ fn shards(folder: &Path, split: &str) -> Result<Vec<(u32, u32, PathBuf)>> {
 
 /// Of a shard that is there in both forms the packed one is read: it shows when it has been cut short.
 fn drop_unpacked_twins(shards: &mut Vec<(u32, u32, PathBuf)>) {
-    let before = shards.len();
     shards.dedup_by(|later, kept| {
         let same = (later.0, later.1) == (kept.0, kept.1);
         if same {
@@ -126,9 +132,6 @@ fn drop_unpacked_twins(shards: &mut Vec<(u32, u32, PathBuf)>) {
         }
         same
     });
-    if shards.len() < before {
-        tracing::warn!("{} WIT shards are there packed and unpacked: the packed ones are read", before - shards.len());
-    }
 }
 
 /// Warns of shards that are not there, and names them.

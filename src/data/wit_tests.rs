@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn read(folder: &Path, split: &str, normalize: bool) -> Result<Vec<Pair>> {
-    Ok(read_split(folder, split, normalize, false)?.pairs)
+fn read(folder: &Path, split: &str) -> Result<Vec<Pair>> {
+    Ok(read_split(folder, split, false)?.pairs)
 }
 
 const HEADER: &str = "language\tpage_url\timage_url\tcaption_reference_description\tlast\n";
@@ -37,7 +37,7 @@ fn row(language: &str, url: &str, caption: &str) -> String {
 }
 
 fn fails(files: &[Vec<u8>], parts: &[&str]) {
-    let error = read(folder(files).path(), "train", true).expect_err("broken input");
+    let error = read(folder(files).path(), "train").expect_err("broken input");
     for part in parts {
         assert!(error.to_string().contains(part), "{error} lacks {part}");
     }
@@ -102,7 +102,7 @@ fn oracle(folder: &Path, split: &str) -> Vec<Pair> {
 #[test]
 fn demo_pairs_follow_the_rules() -> Result<()> {
     for (split, count) in [("train", 7000), ("val", 300)] {
-        let pairs = read(&demo(), split, true)?;
+        let pairs = read(&demo(), split)?;
         assert_eq!(pairs.len(), count);
         assert!(pairs == oracle(&demo(), split), "pairs of {split} differ from the plain reading of the rules");
         assert!(has_split(&demo(), split));
@@ -134,10 +134,10 @@ fn later_rows_win_over_all_shards_and_damaged_rows_are_skipped() -> Result<()> {
     let (head, tail) = second.split_at(20);
     let dir = folder(&[gzip(first.concat().as_bytes()), [gzip(head), gzip(tail)].concat()]);
     let pair = |es: &str, en: &str| Pair { es: es.into(), en: en.into() };
-    assert_eq!(read(dir.path(), "train", true)?, [pair("uno", "one \"quoted\"\n\tline"), pair("dos", "two")]);
+    assert_eq!(read(dir.path(), "train")?, [pair("uno", "one \"quoted\"\n\tline"), pair("dos", "two")]);
     // Without the first shard there is a warning, and here no pair is left.
     std::fs::remove_file(dir.path().join("wit_v1.train.all-00000-of-00002.tsv.gz"))?;
-    let error = read(dir.path(), "train", true).expect_err("no pair");
+    let error = read(dir.path(), "train").expect_err("no pair");
     assert!(error.to_string().contains("no Spanish/English caption pair"), "{error}");
     Ok(())
 }
@@ -153,10 +153,10 @@ fn shards_may_be_unpacked() -> Result<()> {
     std::fs::write(name(1, ".tsv"), &text)?;
     let pair = |es: &str, en: &str| Pair { es: es.into(), en: en.into() };
     let both = [pair("dos", "two"), pair("uno", "one\n\ttwo")];
-    assert_eq!(read(dir.path(), "train", true)?, both);
+    assert_eq!(read(dir.path(), "train")?, both);
     // Of the two forms of one shard the packed one counts: the other may have been cut short.
     std::fs::write(name(0, ".tsv"), format!("{HEADER}{}", row("en", "b", "cut")))?;
-    assert_eq!(read(dir.path(), "train", true)?, both);
+    assert_eq!(read(dir.path(), "train")?, both);
     assert!(has_split(dir.path(), "train"));
     Ok(())
 }
@@ -189,9 +189,7 @@ fn damaged_rows_and_both_forms_follow_the_rules() -> Result<()> {
     }
     let expected = oracle(dir.path(), "train");
     assert!(expected.len() > 20, "{}", expected.len());
-    assert_eq!(read(dir.path(), "train", false)?, expected);
-    let normalised = read(dir.path(), "train", true)?;
-    assert!(normalised != expected && normalised.iter().any(|pair| pair.es.contains("niño")));
+    assert_eq!(read(dir.path(), "train")?, expected);
     Ok(())
 }
 
@@ -223,14 +221,14 @@ fn an_unclosed_quote_is_refused_or_skipped() {
 #[test]
 fn nothing_to_read_names_what_to_fetch() {
     for (path, part) in [(PathBuf::from("/nowhere/wit"), "/nowhere/wit"), (demo(), "no WIT shard of the test split")] {
-        let error = read(&path, "test", true).expect_err("nothing there");
+        let error = read(&path, "test").expect_err("nothing there");
         assert!(error.to_string().contains(part), "{error}");
         let hint = error.advice().unwrap_or_default();
         assert!(hint.contains(SOURCE) && hint.contains("themo train --config configs/demo.toml"), "{hint}");
     }
     let dir = folder(&[gzip(HEADER.as_bytes())]);
     std::fs::write(dir.path().join("wit_v1.train.all-00000-of-00010.tsv.gz"), b"").expect("written");
-    let error = read(dir.path(), "train", true).expect_err("two sets");
+    let error = read(dir.path(), "train").expect_err("two sets");
     assert!(error.to_string().contains("mixes"), "{error}");
 }
 
@@ -254,7 +252,7 @@ fn rejected_rows_are_counted_by_reason_with_the_first_of_each() -> Result<()> {
     .concat();
     let dir = folder(&[gzip(&rows), gzip(HEADER.as_bytes())]);
     std::fs::remove_file(dir.path().join("wit_v1.train.all-00001-of-00002.tsv.gz"))?;
-    let read = read_split(dir.path(), "train", true, false)?;
+    let read = read_split(dir.path(), "train", false)?;
     assert_eq!(read.pairs, [Pair { es: "uno".into(), en: "one".into() }]);
     let count = |rows: u64, first: u64| serde_json::json!({"rows": rows, "first_row": first});
     let expected = serde_json::json!({
@@ -292,9 +290,9 @@ fn long_rows(from: usize, to: usize) -> String {
 fn kept(bytes: &[u8]) -> (Vec<Pair>, u64) {
     fails(&[bytes.to_vec()], &["all-00000-of-00001", "truncated or corrupt after ", " rows"]);
     let dir = folder(&[bytes.to_vec()]);
-    let hint = read(dir.path(), "train", true).expect_err("damaged").advice().map(str::to_owned).unwrap_or_default();
+    let hint = read(dir.path(), "train").expect_err("damaged").advice().map(str::to_owned).unwrap_or_default();
     assert!(hint.contains("--allow-damaged") && hint.contains("wit_v1.train.all-00000-of-00001.tsv.gz"), "{hint}");
-    let read = |_| read_split(dir.path(), "train", true, true).expect("the rows before");
+    let read = |_| read_split(dir.path(), "train", true).expect("the rows before");
     let [first, second] = [0, 1].map(read);
     assert!(first.pairs == second.pairs && first.report == second.report, "not the same rows each time");
     let shard = &first.report.shards[0];
@@ -303,7 +301,7 @@ fn kept(bytes: &[u8]) -> (Vec<Pair>, u64) {
 }
 
 fn pairs_of(rows: &str) -> Vec<Pair> {
-    read(folder(&[gzip(format!("{HEADER}{rows}").as_bytes())]).path(), "train", true).expect("sound rows")
+    read(folder(&[gzip(format!("{HEADER}{rows}").as_bytes())]).path(), "train").expect("sound rows")
 }
 
 #[test]
@@ -354,10 +352,10 @@ fn of_a_quote_that_never_closes_the_rows_before_are_kept() -> Result<()> {
     let text = [open.as_bytes(), &vec![b'x'; MAX_ROW_BYTES]].concat();
     for bytes in [gzip(&text), text] {
         let dir = folder(&[bytes]);
-        let error = read(dir.path(), "train", true).expect_err("too long");
+        let error = read(dir.path(), "train").expect_err("too long");
         assert!(error.to_string().contains("row 51 is longer than 16 MiB"), "{error}");
         assert!(error.advice().is_some_and(|hint| hint.contains("--allow-damaged")));
-        let read = read_split(dir.path(), "train", true, true)?;
+        let read = read_split(dir.path(), "train", true)?;
         assert_eq!((read.pairs, read.report.rows()), (pairs_of(&long_rows(0, 50)), 50));
     }
     Ok(())
@@ -367,7 +365,7 @@ fn of_a_quote_that_never_closes_the_rows_before_are_kept() -> Result<()> {
 fn a_header_that_cannot_be_read_is_an_error_in_any_case() {
     let whole = gzip(format!("{HEADER}{}", long_rows(0, 50)).as_bytes());
     for bytes in [&whole[..14], b"", b"rubbish"] {
-        let error = read_split(folder(&[bytes.to_vec()]).path(), "train", true, true).expect_err("no header");
+        let error = read_split(folder(&[bytes.to_vec()]).path(), "train", true).expect_err("no header");
         assert!(error.to_string().contains("all-00000-of-00001") && error.advice().is_some(), "{error}");
     }
 }

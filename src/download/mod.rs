@@ -301,7 +301,8 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
-fn sha256(file: &mut File) -> io::Result<String> {
+/// The SHA-256 of a file, in lower-case hexadecimal digits.
+pub fn sha256(file: &mut File) -> io::Result<String> {
     file.seek(SeekFrom::Start(0))?;
     let (mut context, mut buffer) = (ring::digest::Context::new(&ring::digest::SHA256), vec![0; 1 << 18]);
     loop {

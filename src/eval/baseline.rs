@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::towers::{MclipTexts, TeacherImages};
 use super::{ImageEmbedder, Language, Results, Suite, TextEmbedder};
-use crate::compute::Compute;
 use crate::cache::{Digests, Key};
+use crate::compute::Compute;
 use crate::config::Config;
 use crate::data::image::settings_file;
 use crate::data::tokens::{TOKENIZER_FILES, tokenizer_files};

@@ -9,6 +9,8 @@
 //! models--OWNER--NAME/.no_exist/COMMIT/FILE    files that the commit does not have
 //! .locks/models--OWNER--NAME/ETAG.lock         held while a blob is written
 //! ```
+//!
+//! A data set's folder is `datasets--OWNER--NAME`; themo keeps its listing there too, in `.listing/COMMIT.json`.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -18,7 +20,7 @@ use hf_hub::{Cache, CacheRepo};
 
 use crate::error::{Error, Result};
 
-/// One model's part of the cache.
+/// The part of the cache that one repository has.
 pub struct Repo {
     layout: CacheRepo,
     root: PathBuf,
@@ -26,14 +28,14 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// The model `repo` in `cache`.
+    /// The repository `repo` in `cache`.
     pub fn new(cache: &Path, repo: &hf_hub::Repo) -> Self {
         let name = repo.folder_name();
         let layout = Cache::new(cache.to_owned()).repo(repo.clone());
         Self { layout, root: cache.join(&name), locks: cache.join(".locks").join(&name) }
     }
 
-    /// The folder of all that is kept of the model.
+    /// The folder of all that is kept of it.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -97,22 +99,25 @@ impl Repo {
             }
         }
         let pointer = self.snapshot(commit).join(file);
-        let folder = self.snapshot(commit);
+        let (within, name) = file.rsplit_once('/').unwrap_or(("", file));
+        let folder = self.snapshot(commit).join(within);
         fs::create_dir_all(&folder).map_err(failed(&folder))?;
         // Made beside and renamed: another process may do the same, and what hangs is replaced.
-        let beside = folder.join(format!(".{file}.{}.{:?}", std::process::id(), std::thread::current().id()));
-        link(&blob, etag, &beside).and_then(|()| fs::rename(&beside, &pointer)).map_err(failed(&pointer))
+        let beside = folder.join(format!(".{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
+        let up = "../".repeat(2 + file.matches('/').count());
+        let target = Path::new(&up).join("blobs").join(etag);
+        link(&blob, &target, &beside).and_then(|()| fs::rename(&beside, &pointer)).map_err(failed(&pointer))
     }
 }
 
 #[cfg(unix)]
-fn link(_blob: &Path, etag: &str, pointer: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), pointer)
+fn link(_blob: &Path, target: &Path, pointer: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, pointer)
 }
 
 /// (Elsewhere links need rights that few have.)
 #[cfg(not(unix))]
-fn link(blob: &Path, _etag: &str, pointer: &Path) -> io::Result<()> {
+fn link(blob: &Path, _target: &Path, pointer: &Path) -> io::Result<()> {
     fs::hard_link(blob, pointer).or_else(|_| fs::copy(blob, pointer).map(drop))
 }
 
@@ -151,10 +156,14 @@ mod tests {
         repo.add(&two, "b.json", "etag", |_| panic!("it is there")).unwrap();
         let root = dir.path().join("models--o--n");
         assert_eq!(fs::read_to_string(root.join("snapshots").join(&two).join("b.json")).unwrap(), "text");
+        repo.add(&two, "en-es/a.json", "etag", |_| panic!("it is there")).unwrap();
+        assert_eq!(fs::read_to_string(repo.snapshot(&two).join("en-es/a.json")).unwrap(), "text");
         #[cfg(unix)]
         assert_eq!(fs::read_link(repo.snapshot(&one).join("a.json")).unwrap(), Path::new("../../blobs/etag"));
+        #[cfg(unix)]
+        assert_eq!(fs::read_link(repo.snapshot(&two).join("en-es/a.json")).unwrap(), Path::new("../../../blobs/etag"));
         assert_eq!(fs::read_dir(root.join("blobs")).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(repo.snapshot(&two)).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(repo.snapshot(&two)).unwrap().count(), 2);
 
         let failed = repo.add(&one, "c", "other", |path| Ok(fs::write(path, "ha")?).and(Err(Error::new("cut"))));
         assert!(failed.is_err() && !repo.snapshot(&one).join("c").exists() && !root.join("blobs/other").exists());

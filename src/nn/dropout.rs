@@ -59,7 +59,7 @@ pub struct Dropout {
     pub attention: f32,
 }
 
-/// Decides for the channels of one row.
+/// The mask of one row: decides for each of its channels.
 #[derive(Clone, Copy)]
 pub struct RowMask {
     low: u32,

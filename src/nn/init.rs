@@ -1,10 +1,10 @@
-//! New weights.
+//! The initial values of new weights.
 
 use serde::{Deserialize, Serialize};
 
 use crate::rng;
 
-/// How a new weight is drawn; every draw is a function of the seed and its place.
+/// How a new weight is drawn; every draw is a function of the seed and its index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {

@@ -20,7 +20,7 @@ pub struct Linear {
     backend: Backend,
 }
 
-/// A linear layer for any number of forward passes and no backward pass.
+/// A linear layer that is never trained: forward passes only, for which its weight is packed once.
 #[derive(Clone)]
 pub struct FrozenLinear {
     weight: Weight,

@@ -39,12 +39,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The names for people, one string.
+    /// Its names as one string, for messages.
     pub fn name(&self) -> String {
         self.names.join(" + ")
     }
 
-    /// `tensor`, of this parameter's shape, as the checkpoint has it: a name and a part each.
+    /// Cuts `tensor`, of this parameter's shape, into the tensors of the checkpoint, each with its name.
     pub fn parts(&self, tensor: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let parts = tensor.chunk(self.names.len(), 0)?;
         Ok(self.names.iter().cloned().zip(parts).collect())
@@ -149,7 +149,7 @@ pub fn zeros(params: &Params) -> Result<Vec<Tensor>> {
     params.iter().map(zeros).collect()
 }
 
-/// One gradient a parameter, in the order of [`Params`]; operations add to it.
+/// One gradient for each parameter, in the order of [`Params`]; operations add to it.
 pub struct Gradients {
     backend: Backend,
     tensors: Vec<Tensor>,
@@ -162,7 +162,7 @@ enum Held {
     /// Its value.
     #[default]
     Value,
-    /// Zeros, but for these rows.
+    /// Zeros, except in these rows.
     OnlyRows(Vec<u32>),
     /// Numbers of an earlier step; its value is zero.
     Stale,
@@ -209,7 +209,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// Makes the memory of a gradient hold its value.
+    /// Clears the memory of a gradient if it is stale, so that it holds the gradient's value.
     fn settle(&self, id: usize) -> Result<()> {
         let mut held = self.held[id].lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*held, Held::Stale) {
@@ -293,7 +293,7 @@ impl Gradients {
     }
 }
 
-/// Elements whose squares are summed by themselves before the sums are added up.
+/// Elements in one partial sum of squares.
 pub(crate) const SQUARES: usize = 16 * 1024;
 
 simd! {

@@ -88,5 +88,8 @@ pub fn run_config(run: &RunDir, settings: Table) -> Result<Config> {
     let has = |key| written.as_ref().is_none_or(|table| table.contains_key(key));
     config.data.normalize &= has("normalize");
     config.text.clean &= has("clean");
+    if !has("dataset") && config.data.pairs.is_empty() {
+        config.data.dataset = vec!["wit".to_owned()]; // which was the default
+    }
     Ok(config)
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 use super::loss::Objective;
+use super::pairs::Loaded;
 use super::teacher::{STOPPED, Teacher};
 use super::trainer::RecallMeasure;
 use super::{Dataset, Setup, Start, Summary, Trainer, memory, pairs, probe};
-use crate::compute::device;
 use crate::compute::Compute;
+use crate::compute::device;
 use crate::config::Config;
 use crate::config::recipe::Recipe;
 use crate::data::PairSet;
@@ -126,6 +127,7 @@ struct Plan {
     tokenizer: TextTokenizer,
     train_pairs: PairSet,
     val_pairs: Option<PairSet>,
+    pairs_report: pairs::Report,
     state: State,
     checkpoint: Option<PathBuf>,
 }
@@ -135,7 +137,7 @@ impl Plan {
     fn prepare(config: &mut Config, resumed: Option<&Resumed>, one_batch: bool) -> Result<Self> {
         let compute = Compute::with_precision(device::select(&config.run.device)?, config.run.precision)?;
         // Before any model is fetched.
-        let (train_pairs, val_pairs) = pairs::load(config, one_batch)?;
+        let Loaded { train: train_pairs, val: val_pairs, report: pairs_report } = pairs::load(config, one_batch)?;
         probe::check(config, val_pairs.is_some())?;
         let checkpoint = resumed.and_then(|resumed| resumed.checkpoint.clone());
         let text_tower = [Part::Weights, Part::Tokenizer];
@@ -255,8 +257,8 @@ fn report(
     Ok((text, stopped))
 }
 
-/// Starts the log of a run and writes its hyper-parameters and its environment.
-fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams> {
+/// Starts the log of a run and writes its hyper-parameters, its environment and where its pairs come from.
+fn introduce(run: &RunDir, config: &Config, compute: &Compute, pairs: &pairs::Report) -> Result<Hparams> {
     log_file::open(&run.log())?;
     let hparams =
         Hparams::new(&Table::try_from(config).map_err(|e| Error::new(e.to_string()))?, config.recipe.monitor.name());
@@ -264,6 +266,7 @@ fn introduce(run: &RunDir, config: &Config, compute: &Compute) -> Result<Hparams
     let operations = format!("{:?}", compute.backend).to_lowercase();
     let environment = describe(&format!("{:?}", compute.device.location()).to_lowercase(), &operations);
     write_json(&run.path().join("environment.json"), &environment)?;
+    write_json(&run.path().join("pairs.json"), pairs)?;
     Ok(hparams)
 }
 

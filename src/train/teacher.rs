@@ -4,9 +4,9 @@ use std::path::Path;
 
 use candle_core::Tensor;
 
-use crate::compute::Compute;
 use crate::cache::store::{Digest, digest};
 use crate::cache::{Digests, Key, Store};
+use crate::compute::Compute;
 use crate::data::tokens::{TextTokenizer, cut_evenly};
 use crate::error::{Error, Result, ResultExt};
 use crate::models::ClipText;

@@ -137,10 +137,7 @@ impl<'a> Trainer<'a> {
         if !self.state.finished {
             // No epoch was asked for, or a resumed run is to end before where it is already.
             self.state.finished = true;
-            self.averaged(|this| {
-                this.save_last();
-                Ok(())
-            })?;
+            self.save_averaged()?;
         }
         Ok(self.summary(false))
     }
@@ -203,10 +200,7 @@ impl<'a> Trainer<'a> {
     /// A checkpoint within an epoch.
     fn save_between(&mut self) -> Result<()> {
         require_finite(self.setup.student, None, &self.state)?;
-        self.averaged(|this| {
-            this.save_last();
-            Ok(())
-        })
+        self.save_averaged()
     }
 
     /// One step: the loss of `batch`, the pairs `indices`, its gradient and the update; returns the loss.
@@ -324,6 +318,15 @@ impl<'a> Trainer<'a> {
         done
     }
 
+    /// Writes `last` with the averaged weights.
+    fn save_averaged(&mut self) -> Result<()> {
+        self.averaged(|this| {
+            this.save_last();
+            Ok(())
+        })
+    }
+
+    /// Writes `last` with the weights as they are.
     fn save_last(&mut self) {
         let moments = self.optimizer.slots();
         self.journal.save_last(Snapshot { student: self.setup.student, moments: &moments }, &mut self.state);

@@ -18,7 +18,7 @@ fn main() -> Result<()> {
         _ => return Err(Error::usage("wit FOLDER SPLIT [--allow-damaged]")),
     };
     let start = Instant::now();
-    let read = wit::read_split(Path::new(folder), split, true, allow_damaged)?;
+    let read = wit::read_split(Path::new(folder), split, allow_damaged)?;
     let seconds = start.elapsed().as_secs_f64();
     let bytes = |pair: &Pair| size_of::<Pair>() + pair.es.capacity() + pair.en.capacity();
     let pair_bytes: usize = read.pairs.iter().map(bytes).sum();

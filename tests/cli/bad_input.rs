@@ -41,13 +41,13 @@ fn missing_or_broken_training_data_is_told_and_writes_nothing() {
     let wit = data.join("wit");
     let (shard, whole) =
         (wit.join("wit_v1.train.all-00000-of-00001.tsv.gz"), demo("wit/wit_v1.train.all-00000-of-00002.tsv.gz"));
-    let fetch = ["wit_v1.train.all-00000-of-00010.tsv.gz", "themo train --config configs/demo.toml"];
+    let fetch = ["wit_v1.train.all-*.tsv*", "themo train --config configs/demo.toml"];
     assert_fails(&train(), 1, &fetch);
     fs::create_dir_all(&wit).unwrap();
     assert_fails(&train(), 1, &fetch);
     let bytes = fs::read(whole).unwrap();
     fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
-    assert_fails(&train(), 1, &["wit_v1.train.all-00000-of-00001.tsv.gz", "truncated"]);
+    assert_fails(&train(), 1, &["wit_v1.train.all-00000-of-00001.tsv.gz", "truncated", "--allow-damaged"]);
     fs::write(&shard, b"").unwrap();
     assert_fails(&train(), 1, &["wit_v1.train.all-00000-of-00001.tsv.gz"]);
     let gzip = |text: &str| {
@@ -64,6 +64,21 @@ fn missing_or_broken_training_data_is_told_and_writes_nothing() {
     assert_fails(&scratch.train(&["--pairs", pairs.to_str().unwrap()]), 1, &["p.tsv"]);
     assert_fails(&scratch.train(&["--pairs", "nowhere.tsv"]), 1, &["nowhere.tsv"]);
     scratch.assert_no_run();
+}
+
+#[test]
+fn of_a_damaged_shard_the_rows_before_are_trained_on_if_that_is_allowed() {
+    let scratch = Scratch::new();
+    let wit = scratch.path("data/wit");
+    fs::create_dir_all(&wit).unwrap();
+    let bytes = fs::read(demo("wit/wit_v1.train.all-00000-of-00002.tsv.gz")).unwrap();
+    fs::write(wit.join("wit_v1.train.all-00000-of-00001.tsv.gz"), &bytes[..bytes.len() / 2]).unwrap();
+    let data = scratch.path("data");
+    let output = scratch.train(&["--data-dir", data.to_str().unwrap(), "--allow-damaged", "--max-steps", "2"]);
+    let told = stderr(&output);
+    assert!(output.status.success() && told.contains("kept the first "), "{told}");
+    let config = fs::read_to_string(scratch.path("logs/demo/version_0/config.toml")).unwrap();
+    assert!(config.contains("\nallow-damaged = true\n"), "{config}");
 }
 
 #[test]

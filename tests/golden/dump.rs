@@ -8,9 +8,9 @@ use std::path::Path;
 
 use candle_core::Device;
 use serde_json::{Value, json};
+use themo::compute::Compute;
 use themo::data::cleaning::{Cleaner, Rules};
 use themo::data::pairs::{self, Columns, Row};
-use themo::compute::Compute;
 use themo::data::tokens::TextTokenizer;
 use themo::error::{Error, Result};
 use themo::models::Student;

@@ -162,7 +162,7 @@ def jsonl(rng, folder, pairs):
         row = {"id": k, "translation": rng.choice([sides] * 50 + [None, "x"]), "es": "wrong", "extra": [1, {"es": 2.5}]}
         line = json.dumps(rng.choice([row] * 50 + [[row], "text", 1]), ensure_ascii=roll < 0.7)
         line = line.encode(errors="surrogatepass")
-        if rng.random() < 0.01:
+        if rng.random() < 0.01 and len(line) > 1:
             line = line[:rng.randint(1, len(line) - 1)]
         out.append(bend(rng, line) + rng.choice([b"\n", b"\r\n", b"\n \n"]))
     data = rng.choice([b"", MARK]) + b"".join(out)

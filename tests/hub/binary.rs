@@ -10,7 +10,7 @@ use crate::common::{demo, stderr};
 use crate::server::{FakeHub, files_of};
 
 /// The binary with nothing of the tests' own environment that could reach a hub.
-fn themo(args: &[&str], home: &Path, more: &[(&str, &str)]) -> Output {
+pub fn themo(args: &[&str], home: &Path, more: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_themo"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).env("HF_HOME", home);
     for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT", "RUST_LOG"] {

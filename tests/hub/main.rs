@@ -1,10 +1,12 @@
-//! Models by name and evaluation captions, fetched from a server on the loopback interface that speaks the hub's
+//! Models and data sets by name and evaluation captions, fetched from a server on the loopback interface that speaks the hub's
 //! protocol; no test needs a network.
 
 mod binary;
 mod captions;
 #[path = "../common/mod.rs"]
 mod common;
+mod data_command;
+mod datasets;
 mod layout;
 mod refusals;
 mod server;

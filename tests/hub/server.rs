@@ -119,6 +119,21 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 pub type Files = BTreeMap<String, Vec<u8>>;
 
+/// The files below a folder, by their paths in it.
+pub fn tree_of(folder: &Path) -> Files {
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.path().is_dir() {
+            true => {
+                files.extend(tree_of(&entry.path()).into_iter().map(|(own, bytes)| (format!("{name}/{own}"), bytes)))
+            }
+            false => drop(files.insert(name, std::fs::read(entry.path()).unwrap())),
+        }
+    }
+    files
+}
+
 /// The files of a folder.
 pub fn files_of(folder: &Path) -> Files {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
@@ -137,12 +152,12 @@ pub struct FakeHub {
 }
 
 impl FakeHub {
-    /// A hub with these models (`owner/name`), where `fault` may answer in the hub's or the other server's place.
+    /// A hub with these repositories (see [`answer`]), where `fault` may answer in the hub's or the other server's place.
     pub fn start(
-        models: Vec<(&'static str, Files)>, fault: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
+        repos: Vec<(&'static str, Files)>, fault: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
         let fault = Arc::new(fault);
-        let blobs: BTreeMap<String, Vec<u8>> = models
+        let blobs: BTreeMap<String, Vec<u8>> = repos
             .iter()
             .flat_map(|(_, files)| files.values())
             .map(|b| (format!("/{}?sig=1", sha256(b)), b.clone()))
@@ -154,7 +169,7 @@ impl FakeHub {
         });
         let cdn_url = cdn.url.clone();
         let hub = Server::start(move |request| {
-            fault(request).or_else(|| answer(&models, request, &cdn_url)).unwrap_or(Reply::new(404))
+            fault(request).or_else(|| answer(&repos, request, &cdn_url)).unwrap_or(Reply::new(404))
         });
         Self { hub, cdn }
     }
@@ -165,36 +180,76 @@ impl FakeHub {
     }
 }
 
-/// Small files come from the hub itself after a redirect in the same server, large ones from the other server.
-fn answer(models: &[(&'static str, Files)], request: &Request, cdn: &str) -> Option<Reply> {
-    let path = &request.path;
+/// The branch of a data set that the hub makes itself, and its commit.
+pub const CONVERTED: &str = "refs/convert/parquet";
+pub const CONVERTED_COMMIT: &str = "fedcba9876543210fedcba9876543210fedcba98";
+
+/// Small files come from the hub itself after a redirect in the same server, large ones from the other server. A
+/// repository is `owner/name`, or `datasets/owner/name`, perhaps with `@branch`.
+fn answer(repos: &[(&'static str, Files)], request: &Request, cdn: &str) -> Option<Reply> {
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     if let Some(rest) = path.strip_prefix("/api/models/renamed/") {
         return Some(Reply::new(307).with("Location", &format!("/api/models/demo/{rest}")));
     }
     if let Some(rest) = path.strip_prefix("/renamed/") {
         return Some(Reply::new(307).with("Location", &format!("/demo/{rest}")));
     }
-    let (id, files) = models.iter().find(|(id, _)| path.contains(&format!("/{id}/")))?;
-    if let Some(revision) = path.strip_prefix(&format!("/api/models/{id}/revision/")) {
-        if !["main", "v1%2Fold", COMMIT].contains(&revision) {
-            return Some(Reply::new(404).with("X-Error-Code", "RevisionNotFound"));
+    let mut wrong = None;
+    for (key, files) in repos {
+        let (id, branch) = key.split_once('@').unwrap_or((key, "main"));
+        let commit = if branch == "main" { COMMIT } else { CONVERTED_COMMIT };
+        let api = if id.starts_with("datasets/") { id.to_owned() } else { format!("models/{id}") };
+        if let Some(revision) = path.strip_prefix(&format!("/api/{api}/revision/")) {
+            let revision = revision.replace("%2F", "/");
+            if revision == branch || revision == commit || (branch == "main" && revision == "v1/old") {
+                let listing = listing(id, commit, files, query == "blobs=true");
+                return Some(Reply::new(200).body(listing.to_string().as_bytes(), None));
+            }
+            wrong = Some(Reply::new(404).with("X-Error-Code", "RevisionNotFound"));
         }
-        let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({"rfilename": name})).collect();
-        let listing = serde_json::json!({"id": id, "sha": COMMIT, "siblings": siblings});
-        return Some(Reply::new(200).body(listing.to_string().as_bytes(), None));
+        let name = path.strip_prefix(&format!("/{id}/resolve/{commit}/"));
+        let cached = path.strip_prefix(&format!("/api/resolve-cache/{api}/{commit}/"));
+        let Some(bytes) = name.or(cached).and_then(|name| files.get(&name.replace("%20", " "))) else { continue };
+        let reply = |status| Reply::new(status).with("X-Repo-Commit", commit);
+        return Some(match name {
+            Some(name) if is_large(name) => reply(302)
+                .with("X-Linked-ETag", &format!("\"{}\"", sha256(bytes)))
+                .with("X-Linked-Size", &bytes.len().to_string())
+                .with("Location", &format!("{cdn}/{}?sig=1", sha256(bytes)))
+                .body(b"Found. Redirecting", None),
+            Some(name) => reply(307).with("Location", &format!("/api/resolve-cache/{api}/{commit}/{name}")),
+            None => reply(200).with("ETag", &format!("W/\"{}\"", git_hash(bytes))).body(bytes, request.range),
+        });
     }
-    let name = path.strip_prefix(&format!("/{id}/resolve/{COMMIT}/"));
-    let cached = path.strip_prefix(&format!("/api/resolve-cache/models/{id}/{COMMIT}/"));
-    let bytes = files.get(name.or(cached)?)?;
-    let reply = |status| Reply::new(status).with("X-Repo-Commit", COMMIT);
-    let etag = blake3::hash(bytes).to_hex()[..40].to_owned();
-    Some(match name {
-        Some(name) if name.ends_with(".safetensors") || name.ends_with(".bin") => reply(302)
-            .with("X-Linked-ETag", &format!("\"{}\"", sha256(bytes)))
-            .with("X-Linked-Size", &bytes.len().to_string())
-            .with("Location", &format!("{cdn}/{}?sig=1", sha256(bytes)))
-            .body(b"Found. Redirecting", None),
-        Some(name) => reply(307).with("Location", &format!("/api/resolve-cache/models/{id}/{COMMIT}/{name}")),
-        None => reply(200).with("ETag", &format!("W/\"{etag}\"")).body(bytes, request.range),
-    })
+    wrong
+}
+
+/// Whether the hub keeps a file in its large storage.
+fn is_large(name: &str) -> bool {
+    [".safetensors", ".bin", ".parquet"].iter().any(|end| name.ends_with(end))
+}
+
+/// The hub's answer about a repository, with sizes and hashes where they are asked for.
+fn listing(id: &str, commit: &str, files: &Files, blobs: bool) -> serde_json::Value {
+    let sibling = |(name, bytes): (&String, &Vec<u8>)| {
+        let mut sibling = serde_json::json!({"rfilename": name});
+        if blobs {
+            sibling["size"] = bytes.len().into();
+            sibling["blobId"] = git_hash(bytes).into();
+            if is_large(name) {
+                sibling["lfs"] = serde_json::json!({"sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 130});
+            }
+        }
+        sibling
+    };
+    let siblings: Vec<_> = files.iter().map(sibling).collect();
+    let id = id.trim_start_matches("datasets/");
+    serde_json::json!({"id": id, "sha": commit, "cardData": {"license": ["cc0-1.0", "mit"]}, "siblings": siblings})
+}
+
+/// git's name of a content.
+fn git_hash(bytes: &[u8]) -> String {
+    let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &blob);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -90,9 +90,13 @@ impl Wanted {
             }
         };
         for Columns { es, en } in candidates {
-            if let [Some(es), Some(en)] = [position(names, es)?, position(names, en)?] {
-                return Ok(Some([es, en]));
+            let found = [position(names, es), position(names, en)];
+            // Two of one name are no fault of a file that is without the other.
+            if found.iter().any(|place| matches!(place, Ok(None))) {
+                continue;
             }
+            let [es, en] = found;
+            return Ok(es?.zip(en?).map(|(es, en)| [es, en]));
         }
         Ok(None)
     }
@@ -155,6 +159,7 @@ mod tests {
             (&["english", "non_english"], Some([1, 0])),
             (&["english", "non_english", "es", "en"], Some([2, 3])),
             (&["es", "english"], None),
+            (&["es", "es", "un gato"], None),
             (&["ES", "es", "en"], Some([1, 2])),
             (&[], None),
         ] {

@@ -50,7 +50,11 @@ fn broken(stream: &RowLimit, rows: u64, error: csv::Error) -> Error {
         let what = format!("{}: row {} is longer than {} MiB", stream.text.name(), rows + 1, MAX_ROW_BYTES >> 20);
         return Error::new(what).hint("a quoted field is never closed: look for a quote in the rows before");
     }
-    stream.text.broken(io::Error::other(error), rows, "rows")
+    let error = match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    };
+    stream.text.broken(error, rows, "rows")
 }
 
 /// Fails once `bytes`, which the consumer sets to zero after each row, pass [`MAX_ROW_BYTES`].

@@ -31,12 +31,12 @@ pub(super) fn read_tsv(mut lines: Lines, header: bool, width: usize, at: [usize;
         if line.is_empty() || header && number == 1 {
             continue;
         }
-        let mut fields = line.split(|byte| *byte == b'\t');
-        let mut found = [None; 2];
-        let count = fields.by_ref().enumerate().map(|(i, field)| {
-            found.iter_mut().zip(at).filter(|(_, at)| *at == i).for_each(|(found, _)| *found = Some(field));
-        });
-        match (count.count() == width, found) {
+        let (mut count, mut found) = (0, [None; 2]);
+        for field in line.split(|byte| *byte == b'\t') {
+            found.iter_mut().zip(at).filter(|(_, at)| *at == count).for_each(|(found, _)| *found = Some(field));
+            count += 1;
+        }
+        match (count == width, found) {
             (true, [Some(es), Some(en)]) => {
                 quoted += u64::from(is_quoted(es) || is_quoted(en));
                 out.put(number, es, en)?;

@@ -19,9 +19,9 @@ mod parquet;
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::data::text::{self, Lines, Text, to_nfc};
+use crate::data::text::{self, Lines, Text};
 use crate::error::{Error, Result, ResultExt};
 pub use columns::Columns;
 use columns::Wanted;
@@ -59,6 +59,14 @@ pub fn read<'a>(path: &Path, columns: Option<&Columns>, sink: &'a mut Sink<'a>) 
         tracing::warn!("{file}: skipped {} of {rows} {unit}s: {rejected}{windows}", rejected.total());
     }
     Ok(report)
+}
+
+/// The files that [`read`] reads for `path`: both sides of a moses pair, else the file itself.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    match moses::files(path).filter(|sides| sides.iter().all(|side| side.exists())) {
+        Some(sides) => sides.to_vec(),
+        None => vec![path.to_owned()],
+    }
 }
 
 const WINDOWS: &str = "; perhaps Windows-1252, which iconv -f WINDOWS-1252 -t UTF-8 converts";
@@ -112,15 +120,6 @@ fn read_moses<'a>(name: &str, form: &str, sides: [Text; 2], sink: &'a mut Sink<'
     let mut out = Output::new(name, "line", format!("{form}{packing}"), sink);
     lines::read_moses(sides.map(Lines::of), &mut out)?;
     Ok(out.report)
-}
-
-/// Brings captions into normal form C, and says how often that changed one.
-pub(super) fn all_to_nfc(pairs: &mut [Pair], source: &str) {
-    let captions = pairs.iter_mut().flat_map(|pair| [&mut pair.es, &mut pair.en]);
-    let changed = captions.map(to_nfc).filter(|changed| *changed).count();
-    if changed > 0 {
-        tracing::info!("{source}: normalised {changed} captions to NFC (--no-normalize keeps them)");
-    }
 }
 
 #[cfg(test)]

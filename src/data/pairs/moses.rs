@@ -74,7 +74,7 @@ fn member(path: &Path, zip: &mut ZipArchive<BufReader<File>>, entry: &str) -> Re
     file.seek(SeekFrom::Start(start)).context(failed)?;
     let bytes = BufReader::with_capacity(1 << 18, file.take(packed));
     let bytes: Box<dyn Read + Send> = if is_deflated { Box::new(DeflateDecoder::new(bytes)) } else { Box::new(bytes) };
-    text::from_bytes(name, Box::new(Checked { bytes, sum: Crc::new(), expected: (len, crc) }))
+    text::from_bytes(name, Box::new(BufReader::new(Checked { bytes, sum: Crc::new(), expected: (len, crc) })))
 }
 
 /// Bytes that fail at their end if they are not those of the zip's directory.

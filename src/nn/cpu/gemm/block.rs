@@ -68,8 +68,8 @@ pub unsafe fn block<K: Kernel>(
             a_step: 4,
             b: b as *const u8,
             b_step: COLS * 4,
-            init: start,
-            init_row: start_stride * 4,
+            start,
+            start_row: start_stride * 4,
             c: to,
             c_row: to_stride * 4,
         });
@@ -86,7 +86,7 @@ pub unsafe fn block<K: Kernel>(
     }
 }
 
-/// Bias, other rows or both to rows of 32.
+/// Writes what the block starts from (bias, other rows, or their sum) to spare memory, as rows of 32.
 ///
 /// # Safety
 /// The CPU has AVX-512; the operands are valid for `cols` columns, and `spare` for the rows.
@@ -111,7 +111,7 @@ unsafe fn gather(
     }
 }
 
-/// OperandA of 32 to C.
+/// Rows of 32 sums from spare memory to C.
 ///
 /// # Safety
 /// The CPU has AVX-512; `spare` holds the rows, and `to` may be written for `cols` columns of each.
@@ -129,7 +129,7 @@ unsafe fn scatter(spare: *const f32, (rows, cols): (usize, usize), to: *mut f32,
     }
 }
 
-/// OperandA of 32 to C in bf16.
+/// Rows of 32 sums from spare memory to C, rounded to bf16.
 ///
 /// # Safety
 /// As for [`scatter`], and the CPU has the bf16 instructions.

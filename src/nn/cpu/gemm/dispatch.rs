@@ -23,9 +23,9 @@ pub fn bf16_unit() -> Option<&'static str> {
     None
 }
 
-#[cfg(target_arch = "x86_64")]
 /// Whether this CPU has AMX and its kernel gives what AVX512-BF16 gives; found out once. Its loop has run on an emulated
 /// CPU only so far, so it is checked before it is used: on small whole numbers, whose sums are exact in any order.
+#[cfg(target_arch = "x86_64")]
 fn amx_is_right() -> bool {
     static RIGHT: OnceLock<bool> = OnceLock::new();
     *RIGHT.get_or_init(|| {
@@ -77,10 +77,12 @@ pub unsafe fn pack_columns((n, k): (usize, usize), bf16: bool, b: RawMat<Element
     }
 }
 
-/// [`gemm()`] through our own kernels by address, into C with columns next to each other; false if this CPU cannot.
+/// [`gemm()`](super::gemm()) through our own kernels by address, into C with columns next to each other; false if this CPU
+/// has none for it.
 ///
 /// # Safety
-/// A and B as for [`gemm_raw`]. C is valid for `m x n`, its `start` fits it ([`Start::C`] only where C is initialised), it is
+/// A and B are valid for their shapes and strides, in bf16 only with `bf16`; a packed B was packed for this `n`, `k` and
+/// `bf16`. C is valid for `m x n`, its `start` fits it ([`Start::C`] only where C is initialised), it is
 /// in bf16 only where k is worked on in one part, and nobody else uses it.
 pub unsafe fn through_kernels(
     shape: (usize, usize, usize), bf16: bool, a: RawMat<Elements>, b: OperandB, c: RawC, parallel: bool,
@@ -90,7 +92,7 @@ pub unsafe fn through_kernels(
         use amx::Amx;
         use avx512::{Bf16, F32};
         use tasks::run;
-        // SAFETY: the features were found and k is not 0; the rest is the caller's.
+        // SAFETY: the features were found and k is not 0; all else is in this function's own contract.
         unsafe {
             match bf16 {
                 false => run::<F32>(shape, a, b, c, parallel),

@@ -81,11 +81,11 @@ unsafe fn gemm_into((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat
         return unsafe { c.write_bytes(0, m * n) };
     }
     let to = RawC { start, ptr: CElements::F32(c), row_stride: n };
-    // SAFETY: A and B lie within their slices, the start fits C, and C is the caller's.
+    // SAFETY: A and B lie within their slices, the start fits C, and the caller has C.
     if unsafe { through_kernels((m, n, k), bf16, a.raw(), OperandB::Plain(b.raw()), to, true) } {
         return;
     }
-    // SAFETY: the caller's memory, of which nothing is read here.
+    // SAFETY: the caller has this memory; nothing of it is read here.
     let filled = unsafe { std::slice::from_raw_parts_mut(c.cast::<MaybeUninit<f32>>(), m * n) };
     let accumulate = match start {
         Start::Zero => false,
@@ -109,7 +109,7 @@ unsafe fn gemm_into((m, n, k): (usize, usize, usize), bf16: bool, a: Mat, b: Mat
     let (rounded_a, rounded_b) = if bf16 { (rounded(a.data), rounded(b.data)) } else { (Vec::new(), Vec::new()) };
     let (a, b) = if bf16 { (Mat { data: &rounded_a, ..a }, Mat { data: &rounded_b, ..b }) } else { (a, b) };
     let c = RawMat { ptr: c, row_stride: n, col_stride: 1 };
-    // SAFETY: A and B lie within their slices, in f32; C is the caller's, and initialised where it is added to.
+    // SAFETY: A and B lie within their slices, in f32; the caller has C, initialised where it is added to.
     unsafe { through_crate((m, n, k), a.raw(), b.raw(), accumulate, c, Parallelism::Rayon(0)) };
 }
 

@@ -89,7 +89,8 @@ pub unsafe fn pack_rows(bf16: bool, to: *mut u32, row_words: usize, lines: &Line
     }
 }
 
-/// Rows that wait to be transposed: 16 of them, with a little between so that they do not share cache sets.
+/// Words from one to the next of the 16 rows that wait to be transposed; a little apart, so that they do not share cache
+/// sets.
 const SPARE_ROW: usize = MOST_WORDS + TILE;
 
 macro_rules! packing {
@@ -214,7 +215,7 @@ packing!(f32_rows, f32_panels, f32, "avx512f", f32_line, f32_word, 1);
 packing!(rounded_rows, rounded_panels, f32, "avx512f,avx512bw,avx512bf16", rounded_line, rounded_word, 2);
 packing!(bf16_rows, bf16_panels, bf16, "avx512f,avx512bw", bf16_line, bf16_word, 2);
 
-/// Elements between what is read and what is asked for. The hardware's own prefetching ends with each 4 KiB page.
+/// How many elements ahead of the reads the prefetches are. The hardware's own prefetching ends with each 4 KiB page.
 const AHEAD: usize = 1024;
 
 /// Asks the cache for what will be read soon. Any address is allowed, also one that is not readable.
@@ -241,7 +242,7 @@ pub fn first(n: usize) -> u16 {
     if n >= 16 { u16::MAX } else { (1 << n) - 1 }
 }
 
-/// 16 words of a line of which `left` elements are left, with zeros after them.
+/// The next 16 words of a line that has `left` elements left; zeros after its end.
 ///
 /// # Safety
 /// The CPU has AVX-512, and `left` elements may be read, or as many as 16 words hold.
@@ -264,7 +265,7 @@ unsafe fn rounded_line(from: *const f32, left: usize) -> __m512i {
     unsafe { rounded(_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16))) }
 }
 
-/// One word of `count` (at most 16) lines that lie side by side, where `left` elements of k are left; zeros beyond.
+/// One word of each of `count` (at most 16) lines that lie side by side and have `left` elements left; zeros beyond.
 ///
 /// # Safety
 /// The CPU has AVX-512, and `count` elements may be read at each of the `left` k, or as many k as a word holds.
@@ -337,7 +338,7 @@ fn interleaved(elements: __m512i) -> __m512i {
     _mm512_permutexvar_epi16(order, elements)
 }
 
-/// 2 x 16 f32 to 32 bf16.
+/// Twice 16 f32, rounded to 32 bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub fn rounded(low: __m512, high: __m512) -> __m512i {

@@ -1,4 +1,4 @@
-//! B packed once for several matmuls.
+//! B packed for several matmuls: for a frozen layer as long as it lives ([`Packed`]), or within one task ([`OperandB`]).
 
 use half::bf16;
 
@@ -19,7 +19,7 @@ impl OperandB {
     ///
     /// # Safety
     /// Until the last matmul with the result, `b` is valid for its shape, and `memory` is neither changed nor dropped. `b` is
-    /// in bf16 only with `bf16`, on a CPU that has a [`bf16_unit`].
+    /// in bf16 only with `bf16`, on a CPU that has a [`bf16_unit`](super::bf16_unit).
     pub unsafe fn prepare(
         (m, n, k): (usize, usize, usize), bf16: bool, b: RawMat<Elements>, memory: &mut Vec<u32>,
     ) -> Self {
@@ -89,10 +89,10 @@ impl Packed {
         false
     }
 
-    /// [`gemm()`] with this B, into new memory `[m, n]`.
+    /// [`matmul()`](super::matmul()) with this B, into new memory `[m, n]`.
     ///
     /// # Panics
-    /// If a matrix does not fit its slice or is in bf16 where that cannot be, and with [`Start::C`].
+    /// If a matrix does not fit its slice, if A is in bf16 and B is not packed for bf16, and with [`Start::C`].
     pub fn matmul(&self, m: usize, a: Left, start: Start) -> Vec<f32> {
         let mut c = Box::<[f32]>::new_uninit_slice(m * self.shape.0);
         // SAFETY: C is as large as it has to be and ours alone, and all of it is written.
@@ -132,7 +132,7 @@ impl Packed {
         start.assert_fits(m, n);
         let a = RawMat { ptr: elements, row_stride: k, col_stride: 1 };
         let (b, c) = (OperandB::Packed(self.start), RawC { start, ptr: c, row_stride: n });
-        // SAFETY: A lies within its slice, the start fits C, C is the caller's, and `new` has packed B for this CPU.
+        // SAFETY: A lies within its slice, the start fits C, the caller has C, and `new` has packed B for this CPU.
         let is_done = unsafe { through_kernels((m, n, k), self.bf16, a, b, c, true) };
         assert!(is_done, "packed where no kernel reads it");
     }

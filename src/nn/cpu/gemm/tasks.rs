@@ -71,7 +71,7 @@ pub unsafe fn run<K: Kernel>(
     let parallel = parallel && m * n * k >= LEAST_PARALLEL;
     let words = k.div_ceil(word(K::BF16));
     let row_words = words.next_multiple_of(TILE);
-    // Where the rows are words already they are read as they lie; in bf16 in whole tiles, as AMX reads them.
+    // Rows that consist of words already are read where they lie; in bf16 only whole tiles of them, as AMX reads tiles.
     let direct = match (a.from, K::BF16) {
         (Elements::F32(at), false) => Some((at as *const u32, a.line_stride)),
         (Elements::Bf16(at), true) if k.is_multiple_of(2 * TILE) && a.line_stride.is_multiple_of(2) => {
@@ -119,7 +119,7 @@ fn each(count: usize, parallel: bool, task: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// [`run`] with A as the kernel reads it.
+/// The part of [`run`] that follows the packing of A.
 ///
 /// # Safety
 /// As for [`run`]; `a` holds the `m` rows, and may be read to the end of a block of rows.
@@ -127,8 +127,8 @@ unsafe fn multiply<K: Kernel>((m, n, k): (usize, usize, usize), a: OperandA, b: 
     let words = k.div_ceil(word(K::BF16));
     let (row_blocks, panels, part) = (m.div_ceil(K::ROWS), n.div_ceil(COLS), part(words));
     let chunk = (B_WORDS / (part * COLS)).clamp(1, panels);
-    // A multiple of the threads, as each task is about as long as any other, and several for each: at the end a thread
-    // waits for a part of one.
+    // All tasks take about the same time: their number is a multiple of the threads, and several for each, so that at the
+    // end a thread waits for a part of one task only.
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
     let few = if parallel { (4 * threads).min(panels.div_ceil(3)) } else { 1 };
     let across = panels.div_ceil(chunk).max(few).next_multiple_of(threads).min(panels);

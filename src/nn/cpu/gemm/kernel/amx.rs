@@ -77,8 +77,8 @@ static CONFIGURATION: Configuration = {
 /// Between [`Kernel::begin`] and [`Kernel::end`] on this thread. `block.steps` is not 0, and the addresses of the block are valid for
 /// [`ROWS`] rows (of A in whole tiles of 16 words).
 unsafe fn bf16_block(block: &Block) {
-    let Block { steps, a, a_row, b, b_step, init, init_row, c, c_row, .. } = *block;
-    let init_below = init.wrapping_byte_add(16 * init_row);
+    let Block { steps, a, a_row, b, b_step, start, start_row, c, c_row, .. } = *block;
+    let start_below = start.wrapping_byte_add(16 * start_row);
     let c_below = c.wrapping_byte_add(16 * c_row);
     // SAFETY: the tiles are configured, and the caller vouches for all addresses; each is declared as an operand.
     unsafe {
@@ -105,9 +105,9 @@ unsafe fn bf16_block(block: &Block) {
             "tilestored [{c} + {c_row}*1 + 64], tmm1",
             "tilestored [{c16} + {c_row}*1], tmm2",
             "tilestored [{c16} + {c_row}*1 + 64], tmm3",
-            i = in(reg) init,
-            i16 = in(reg) init_below,
-            i_row = in(reg) init_row,
+            i = in(reg) start,
+            i16 = in(reg) start_below,
+            i_row = in(reg) start_row,
             a = inout(reg) a => _,
             a16 = inout(reg) a.wrapping_add(16 * a_row) => _,
             a_row = in(reg) a_row,

@@ -60,7 +60,7 @@ macro_rules! kernel {
         /// rows and [`COLS`] columns.
         #[target_feature(enable = $features)]
         pub unsafe fn $name(block: &Block) {
-            let Block { steps, a, a_row, a_step, b, b_step, init, init_row, c, c_row } = *block;
+            let Block { steps, a, a_row, a_step, b, b_step, start, start_row, c, c_row } = *block;
             // SAFETY: the caller vouches for the instructions and all addresses; what is changed is declared.
             unsafe {
                 asm!(
@@ -124,8 +124,8 @@ macro_rules! kernel {
                     n = inout(reg) steps => _,
                     a0 = inout(reg) a => _,
                     // Before the loop these two hold what C starts from.
-                    a3 = inout(reg) init_row => _,
-                    a6 = inout(reg) init => _,
+                    a3 = inout(reg) start_row => _,
+                    a6 = inout(reg) start => _,
                     a9 = out(reg) _,
                     row = in(reg) a_row,
                     a_step = in(reg) a_step,

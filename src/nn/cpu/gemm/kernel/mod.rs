@@ -8,16 +8,16 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-/// OperandB of C in a block.
+/// Columns of C in a block.
 pub const COLS: usize = 32;
-/// The largest block of any kernel.
+/// Rows of C in the largest block of any kernel.
 pub const MOST_ROWS: usize = 32;
 
 /// The innermost loop of a matmul; `reference` says in plain loops what it computes.
 pub trait Kernel {
     /// Whether operands are rounded to bf16.
     const BF16: bool;
-    /// OperandA of C in a block.
+    /// Rows of C in a block.
     const ROWS: usize;
 
     /// Prepares this thread for blocks.
@@ -73,14 +73,14 @@ pub struct Block {
     /// From them to those of the next step.
     pub b_step: usize,
     /// What the sums start from.
-    pub init: *const f32,
+    pub start: *const f32,
     /// From one row of it to the next (0: the same for all rows).
-    pub init_row: usize,
-    /// Where the result goes; may be `init`.
+    pub start_row: usize,
+    /// Where the result goes; may be `start`.
     pub c: *mut f32,
     /// From one row of it to the next.
     pub c_row: usize,
 }
 
-/// 32 zeros for [`Block::init`].
+/// 32 zeros for [`Block::start`].
 pub static ZEROS: [f32; COLS] = [0.0; COLS];

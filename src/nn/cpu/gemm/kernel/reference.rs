@@ -16,7 +16,7 @@ pub unsafe fn block(rows: usize, is_bf16: bool, block: &Block) {
     for (row, col) in (0..rows).flat_map(|row| (0..COLS).map(move |col| (row, col))) {
         // SAFETY: the caller vouches for all of these rows, columns and steps.
         unsafe {
-            let mut sum = *block.init.byte_add(row * block.init_row).add(col);
+            let mut sum = *block.start.byte_add(row * block.start_row).add(col);
             for step in 0..block.steps {
                 let a = *(block.a.add(row * block.a_row + step * block.a_step) as *const u32);
                 let b = *(block.b.add(step * block.b_step) as *const u32).add(col);

@@ -42,8 +42,8 @@ unsafe fn compare<K: Kernel>(name: &str) {
                 a_step: 4,
                 b: b.as_ptr().cast(),
                 b_step: COLS * 4,
-                init: if in_place { ptr } else { start.as_ptr() },
-                init_row: if own_rows { c_width * 4 } else { 0 },
+                start: if in_place { ptr } else { start.as_ptr() },
+                start_row: if own_rows { c_width * 4 } else { 0 },
                 c: ptr,
                 c_row: c_width * 4,
             };
