@@ -88,7 +88,7 @@ class Run:
         return self
 
     def step_seconds(self, batch_tokens: float = 1.0) -> list:
-        speeds = [row["tokens/s"] for row in self.rows() if row.get("tokens/s")]
+        speeds = [row["tokens_per_sec"] for row in self.rows() if row["tokens_per_sec"]]
         return [batch_tokens / float(speed) for speed in speeds][10:]
 
 

@@ -204,7 +204,7 @@ def parquet(rng, folder, pairs, nested):
         strings = [pa.Array.from_buffers(pa.string(), len(side), side.buffers(), side.null_count) for side in (es, en)]
         table = pa.table({"id": range(len(pairs)), "non_english": strings[0], "english": strings[1]})
     options = {
-        "compression": rng.choice(["snappy", "zstd", "gzip", "brotli", "lz4", "none"]),
+        "compression": rng.choice(["snappy", "zstd", "gzip", "lz4", "none"]),
         "row_group_size": rng.choice([100, 1000, 3000, len(pairs)]),
         "use_dictionary": rng.random() < 0.5,
         "data_page_version": rng.choice(["1.0", "2.0"]),

@@ -7,6 +7,7 @@ mod captions;
 mod common;
 mod data_command;
 mod datasets;
+mod default_data;
 mod layout;
 mod refusals;
 mod server;
