@@ -94,6 +94,11 @@ impl Digests {
         Ok(digests)
     }
 
+    /// [`Self::save`], where that they cannot be kept costs time and nothing else.
+    pub fn keep(&self) {
+        self.save().unwrap_or_else(|e| tracing::debug!("digests are not kept: {e}"));
+    }
+
     /// Keeps what was learnt for the next call.
     pub fn save(&self) -> Result<()> {
         if self.changed { write_atomic(&self.path, &serde_json::to_vec(&self.seen)?) } else { Ok(()) }

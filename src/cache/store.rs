@@ -21,7 +21,7 @@
 //! need the same rows compute each once. Readers take no lock: what has been written whole is never changed.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crc32c::crc32c;
@@ -74,7 +74,14 @@ impl Store {
     pub fn open(dir: &Path, key: &Key, width: usize) -> Result<Self> {
         let path = dir.join(format!("{}.rows", key.name()));
         let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = std::fs::create_dir_all(dir).and_then(|()| open()).map_err(|e| failed(e, &path))?;
+        let file = match std::fs::create_dir_all(dir).and_then(|()| open()) {
+            // What is there can be read where nothing may be written.
+            Err(e) if matches!(e.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => {
+                File::open(&path).map_err(|_| e)
+            }
+            file => file,
+        };
+        let file = file.map_err(|e| failed(e, &path))?;
         let (map, end, index) = (None, MAGIC.len(), HashTable::new());
         let mut store = Self { path, file, width, map, end, blocks: Vec::new(), index, rows: 0 };
         store.read_new().map_err(|e| failed(e, &store.path))?;

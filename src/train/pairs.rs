@@ -134,7 +134,7 @@ fn prepare(config: &Config, sources: &[Source], what: &str) -> Result<(PairSet, 
         key.add_all(&files.iter().map(name).collect::<Vec<_>>());
         key.add_all(&digests.of(files)?);
     }
-    digests.save()?;
+    digests.keep();
     let mut is_new = false;
     let (set, manifest) = PairSet::open_or_write(&folder, &key.name(), |writer| {
         is_new = true;

@@ -74,7 +74,7 @@ fn image_rows(config: &Config, images: &[PathBuf], dim: usize, teacher: &Teacher
     key.add_all(&digests.of(&[settings_file(folder)])?);
     let mut store = Store::open(&config.data.cache_dir, &key, dim)?;
     let contents: Vec<Digest> = digests.of(images)?.iter().map(|content| digest(content.as_bytes())).collect();
-    digests.save()?;
+    digests.keep();
     let missing: Vec<usize> = (0..images.len()).filter(|i| !store.has(&contents[*i])).collect();
     if !missing.is_empty() {
         let tower = TeacherImages::load(folder, config.evaluation.transparency, teacher.compute())?;

@@ -12,6 +12,7 @@ use crate::error::{Error, Result, ResultExt};
 use crate::models::ClipText;
 use crate::models::clip::ClipConfig;
 use crate::models::folder::model_files;
+use crate::nn::cpu::gemm::bf16_unit;
 use crate::nn::{Backend, Tokens};
 
 /// Tokens of captions that the teacher embeds at once, and that the cache gets at once.
@@ -44,9 +45,11 @@ impl<'a> Teacher<'a> {
             key.add(&file.file_name().unwrap_or_default().to_string_lossy());
             key.add(&digest);
         }
-        digests.save()?;
+        digests.keep();
         if compute.backend == Backend::Bf16 {
             key.add("bf16, attention too");
+            // Without instructions for bf16, other results are rounded on the way.
+            key.add(if bf16_unit().is_some() { "by instructions" } else { "by f32" });
         }
         let width = ClipConfig::from_folder(folder)?.text()?.hidden_size;
         let store = Store::open(cache_dir, &key, width)?;
