@@ -32,7 +32,7 @@ fn copy(from: &str) -> tempfile::TempDir {
     folder
 }
 
-/// A safetensors file with this header and so many bytes of data.
+/// A safetensors file with this header and this many bytes of data.
 fn safetensors(header: &str, data: usize) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
 }

@@ -20,7 +20,7 @@ const BUNDLED_PROMPTS: &str = include_str!("../../configs/prompts/es.toml");
 pub struct Class {
     /// WordNet id, e.g. `n02012849`.
     pub wnid: String,
-    /// The English names, the usual one first; none where only the bundled list tells the classes.
+    /// The English names, the usual one first; none where the classes are those of the bundled list.
     pub names: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ pub fn load(path: Option<&Path>, classes: &[Class], normalize: bool) -> Result<V
     }
     let shared = shared_names(&names, classes);
     if !shared.is_empty() {
-        tracing::warn!("{of}: classes of one name cannot be told apart: {}", first_few(&shared));
+        tracing::warn!("{of}: classes of one name cannot be distinguished: {}", first_few(&shared));
     }
     Ok(names)
 }
@@ -82,7 +82,7 @@ fn shared_names(names: &[ClassName], classes: &[Class]) -> Vec<String> {
     shared.iter().map(line).collect()
 }
 
-/// A name as a tokenizer may see it: case, spaces and forms of accents do not tell two names apart.
+/// A name as a tokenizer may see it: case, spaces and forms of accents do not distinguish two names.
 fn folded(name: &str) -> String {
     let mut name = name.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
     to_nfc(&mut name);
@@ -121,7 +121,7 @@ pub fn english(classes: &[Class]) -> Result<Vec<ClassName>> {
     }
     let shared = shared_names(&names, classes);
     if !shared.is_empty() {
-        tracing::warn!("English classes of one name, without another, cannot be told apart: {}", first_few(&shared));
+        tracing::warn!("English classes of one name, without another, cannot be distinguished: {}", first_few(&shared));
     }
     Ok(names)
 }

@@ -107,7 +107,7 @@ fn label_flat(
     let missing = missing(named, &flat);
     if !missing.is_empty() {
         let (n, few) = (missing.len(), first_few(&missing));
-        tracing::warn!("{n} labelled ImageNet images are not there, {} are: missing {few}", flat.len());
+        tracing::warn!("{n} labelled ImageNet images are missing: {few} ({} are here)", flat.len());
     }
     let (mut images, mut skipped, mut unreadable) = (Vec::with_capacity(flat.len()), Vec::new(), Vec::new());
     for ((stem, path), annotated) in flat.into_iter().zip(annotated) {

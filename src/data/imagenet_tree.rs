@@ -113,7 +113,7 @@ pub(super) fn wanted(root: &Path) -> String {
 
 /// What there is below `data_dir` that may be ImageNet.
 pub(super) fn found(data_dir: &Path) -> String {
-    // A folder of images has thousands of them; the first tell what it is.
+    // A folder of images has thousands of them; the first ones show what it is.
     const ENTRIES: usize = 2000;
     let is_wnid =
         |name: &str| name.len() == 9 && name.starts_with('n') && name[1..].bytes().all(|byte| byte.is_ascii_digit());

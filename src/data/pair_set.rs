@@ -88,7 +88,7 @@ impl PairSet {
         Ok((Self::open(&path)?, made))
     }
 
-    /// The set in `path` and its manifest; none where they are not there, or damaged, which a warning says.
+    /// The set in `path` and its manifest; `None` if they are missing, or damaged, which a warning says.
     fn open_whole(path: &Path, manifest: &Path) -> Option<(Self, Value)> {
         if !path.exists() {
             return None;

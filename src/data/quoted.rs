@@ -71,13 +71,13 @@ enum State {
 }
 
 /// Reads rows from `source`.
-pub(super) struct Rows<R> {
+pub(super) struct RowReader<R> {
     source: R,
     /// How many of the next bytes are known to hold no NUL.
     without_nul: usize,
 }
 
-impl<R: BufRead> Rows<R> {
+impl<R: BufRead> RowReader<R> {
     pub(super) fn new(source: R) -> Self {
         Self { source, without_nul: 0 }
     }
@@ -205,7 +205,8 @@ mod tests {
     }
 
     fn records(text: &[u8], size: usize, keep: impl Fn(usize) -> bool + Copy) -> (Records, Vec<(usize, bool)>) {
-        let (mut rows, mut row, mut all, mut shapes) = (Rows::new(chunks(text, size)), Row::default(), vec![], vec![]);
+        let (mut rows, mut row, mut all, mut shapes) =
+            (RowReader::new(chunks(text, size)), Row::default(), vec![], vec![]);
         while rows.next(&mut row, keep).expect("in memory") {
             all.push(row.fields().map(<[u8]>::to_vec).collect());
             shapes.push((row.columns, row.has_nul));
@@ -268,13 +269,13 @@ mod tests {
     fn rows_have_a_longest() {
         let mut row = Row::default();
         let text = [&b"one\ttwo\n\"open"[..], &vec![b'\n'; MAX_ROW_BYTES]].concat();
-        let mut rows = Rows::new(chunks(&text, 1 << 16));
+        let mut rows = RowReader::new(chunks(&text, 1 << 16));
         assert!(rows.next(&mut row, |_| false).expect("a row"));
         assert_eq!((row.columns, row.field(0), row.field(5)), (2, &b""[..], &b""[..]));
         assert!(matches!(rows.next(&mut row, |_| false), Err(Broken::TooLong)));
         // Empty lines are no row, however many.
         let text = [&vec![b'\n'; MAX_ROW_BYTES + 9][..], b"x"].concat();
-        let mut rows = Rows::new(chunks(&text, 1 << 16));
+        let mut rows = RowReader::new(chunks(&text, 1 << 16));
         assert!(rows.next(&mut row, |_| true).expect("a row") && row.field(0) == b"x");
         assert!(!rows.next(&mut row, |_| true).expect("the end"));
     }

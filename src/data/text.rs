@@ -1,4 +1,4 @@
-//! Text files and lists: plain, gzip or zstd (told apart by content), from a file or (`-`) standard input, in UTF-8.
+//! Text files and lists: plain, gzip or zstd (by content), from a file or (`-`) standard input, in UTF-8.
 //! Other encodings are errors that name them. A byte-order mark at the beginning is dropped; elsewhere it is text.
 //! Packed texts are unpacked on a thread of their own, ahead of their use.
 

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::damage::Damage;
 use super::first_few;
 use super::pairs::Pair;
-use super::quoted::{Broken, MAX_ROW_BYTES, Row, Rows};
+use super::quoted::{Broken, MAX_ROW_BYTES, Row, RowReader};
 use super::text::{self, Text};
 pub use super::wit_report::{Count, Rejected, Report, ShardReport};
 use crate::error::{Error, Result, ResultExt};
@@ -134,7 +134,7 @@ fn drop_unpacked_twins(shards: &mut Vec<(u32, u32, PathBuf)>) {
     });
 }
 
-/// Warns of shards that are not there, and names them.
+/// Warns of missing shards by name.
 fn missing(folder: &Path, split: &str, shards: &[(u32, u32, PathBuf)]) -> Result<Vec<String>> {
     let of = shards[0].0;
     if shards.iter().any(|shard| shard.0 != of) {
@@ -146,7 +146,7 @@ fn missing(folder: &Path, split: &str, shards: &[(u32, u32, PathBuf)]) -> Result
         .map(|number| format!("wit_v1.{split}.all-{number:05}-of-{of:05}.tsv.gz"))
         .collect();
     if !missing.is_empty() {
-        tracing::warn!("{} of {of} WIT {split} shards are not there: {}", missing.len(), first_few(&missing));
+        tracing::warn!("{} of {of} WIT {split} shards are missing: {}", missing.len(), first_few(&missing));
     }
     Ok(missing)
 }
@@ -207,9 +207,9 @@ fn read_shard(path: &Path, allow_damaged: bool) -> Result<Shard> {
 }
 
 /// Reads the header.
-fn open(path: &Path, row: &mut Row) -> Result<Rows<Text>> {
+fn open(path: &Path, row: &mut Row) -> Result<RowReader<Text>> {
     let again = || format!("fetch {SOURCE}/{} again", path.file_name().unwrap_or_default().to_string_lossy());
-    let mut rows = Rows::new(text::open(path).hint(again)?);
+    let mut rows = RowReader::new(text::open(path).hint(again)?);
     match rows.next(row, |_| true) {
         Ok(_) => Ok(rows),
         Err(Broken::TooLong) => Err(too_long(rows.source(), 0).hint(again())),
@@ -250,7 +250,7 @@ fn read_rows(path: &Path, limit: u64) -> Result<(Shard, Option<Stop>)> {
 }
 
 /// What is wrong with a shard whose rows could be read up to a number; an error where it is not the shard, but the system.
-fn why(path: &Path, rows: &mut Rows<Text>, number: u64, error: Broken) -> Result<Stop> {
+fn why(path: &Path, rows: &mut RowReader<Text>, number: u64, error: Broken) -> Result<Stop> {
     let error = match error {
         Broken::Source(error) => error,
         // Is it the text that was packed, or did it become so?
@@ -274,7 +274,7 @@ fn why(path: &Path, rows: &mut Rows<Text>, number: u64, error: Broken) -> Result
 }
 
 /// In a shard with changed bytes somewhere after the first `checked` of the text: the number of the first row that is no
-/// row, and how many bytes of the text can be used. Nothing tells where exactly the damage begins, but rows of text that
+/// row, and how many bytes of the text can be used. It is not known where exactly the damage begins, but rows of text that
 /// is copied from wrong places soon have too many columns or broken characters; [`margin`] is for those before.
 fn first_wrong_row(path: &Path, checked: u64) -> Result<(u64, u64)> {
     let mut row = Row::default();

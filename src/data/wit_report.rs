@@ -9,7 +9,7 @@ pub struct Report {
     pub split: String,
     /// The shards that were read, in their order.
     pub shards: Vec<ShardReport>,
-    /// The shards that are not there.
+    /// The missing shards.
     pub missing: Vec<String>,
     /// Images with a caption in Spanish or English.
     pub captioned_images: usize,

@@ -48,7 +48,7 @@ impl Source {
 
 /// Fetches the image names and the captions in `languages` into `data_dir/xtd10` as far as they are missing there.
 /// Beside files of another set (the demo's), or into a data folder that does not exist, nothing is fetched: [`load`]
-/// will tell what is missing.
+/// reports what is missing.
 pub fn fetch_missing(data_dir: &Path, languages: &[&str], source: &Source) -> Result<()> {
     let folder = data_dir.join("xtd10");
     let bytes_of = |file: &str| std::fs::metadata(folder.join(file)).ok().map(|metadata| metadata.len());
@@ -126,13 +126,13 @@ pub fn load(data_dir: &Path, language: &str) -> Result<Retrieval> {
     }
     let missing: Vec<_> = images.par_iter().filter(|path| !path.is_file()).map(|path| path.display()).collect();
     if !missing.is_empty() {
-        let what = format!("{} of {} XTD10 images are not there: {}", missing.len(), images.len(), first_few(&missing));
+        let what = format!("{} of {} XTD10 images are missing: {}", missing.len(), images.len(), first_few(&missing));
         return Err(Error::new(what).hint(format!("unpack {IMAGES} into {}", data_dir.join("mscoco").display())));
     }
     Ok(Retrieval { captions, images, image_of })
 }
 
-/// The MSCOCO folder an image name tells. Names come from a file: nothing that could leave that folder is accepted.
+/// The MSCOCO folder that an image name belongs to. Names come from a file: nothing that could leave that folder is accepted.
 fn split_of(name: &str) -> Option<&'static str> {
     let (split, rest) = ["train2014", "val2014"]
         .into_iter()
@@ -188,7 +188,7 @@ mod tests {
     fn broken_sets_are_refused() {
         let good = "COCO_val2014_1.jpg\nCOCO_val2014_2.jpg\n";
         for (captions, names, part) in [
-            ("a\nb\n", good, "2 of 2 XTD10 images are not there"),
+            ("a\nb\n", good, "2 of 2 XTD10 images are missing"),
             ("a\n", good, "1 captions in es, but 2 image names"),
             ("a\n\nb\n", good, "line 2: empty"),
             ("a\n", "COCO_val2014_../../../etc/passwd.jpg\n", "no MSCOCO image name"),

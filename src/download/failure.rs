@@ -39,7 +39,7 @@ impl Failure {
         }
     }
 
-    /// Whether this tells nothing of the file, only that its server cannot be reached or used now.
+    /// Whether this says nothing about the file, only that its server cannot be reached or used now.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Network { .. }) || self.passes()
     }

@@ -118,7 +118,7 @@ impl Client {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.as_mut().map_err(|e| cannot_write(io::Error::new(e.kind(), e.to_string())))?;
         let mut have = file.metadata().map_err(cannot_write)?.len();
-        // What nothing could check at the end is not gone on with.
+        // A transfer that nothing could check at its end is not resumed.
         let mut trusted = have == 0 || expected.sha256.is_some();
         let (mut tries, mut restarted) = (0, false);
         loop {
@@ -269,12 +269,12 @@ impl Client {
             return Err(failure);
         }
         let wait = self.patience.first_wait * 2u32.saturating_pow(*tries - 1);
-        let told = match &failure {
+        let what = match &failure {
             Failure::Status { status, url, .. } => format!("{url}: the server answers {status}"),
             Failure::Network { what, url, .. } => format!("{url}: {what}"),
             Failure::Other(error) => error.to_string(),
         };
-        tracing::warn!("{told}; trying again in {:.1} s", wait.as_secs_f64());
+        tracing::warn!("{what}; trying again in {:.1} s", wait.as_secs_f64());
         std::thread::sleep(wait);
         Ok(())
     }

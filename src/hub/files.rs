@@ -42,7 +42,7 @@ const TOKENIZERS: [&[&str]; 5] = [
 /// What may stand beside any form of a tokenizer, and decides about ids too.
 const SETTINGS: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
-/// The files to have for `parts`, where `has` tells which there are; or, in words, those that are missing.
+/// The files to have for `parts`, where `has` says which exist; or, in words, those that are missing.
 pub fn needed(parts: &[Part], has: &dyn Fn(&str) -> bool) -> std::result::Result<Vec<&'static str>, Vec<&'static str>> {
     let (mut files, mut missing) = (Vec::new(), Vec::new());
     let mut one_of = |forms: &[&[&'static str]], words: &'static str| match forms

@@ -8,7 +8,7 @@ use crate::download::{Expected, Failure, header, human_bytes};
 use crate::error::{Error, Result};
 
 impl Hub {
-    /// Brings `file` into the snapshot of `commit`, if it is not there: resumed, and checked by length and SHA-256.
+    /// Brings `file` into the snapshot of `commit`, if it is missing: resumed, and checked by length and SHA-256.
     pub(super) fn fetch_file(
         &self, repo: &Repo, id: &Id, commit: &str, file: &str, progress: Progress,
     ) -> Result<(), Failure> {

@@ -26,7 +26,7 @@ impl Param {
 }
 
 /// One parameter of the list.
-pub struct Entry {
+pub struct NamedParam {
     /// Its names in a checkpoint (see `models::weights`): more than one where a parameter is several checkpoint
     /// tensors of one shape, one below the other (query, key and value).
     names: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Entry {
     pub trainable: bool,
 }
 
-impl Entry {
+impl NamedParam {
     /// Its names as one string, for messages.
     pub fn name(&self) -> String {
         self.names.join(" + ")
@@ -54,7 +54,7 @@ impl Entry {
 /// The ordered list of a model's parameters.
 #[derive(Default)]
 pub struct Params {
-    entries: Vec<Entry>,
+    entries: Vec<NamedParam>,
     depth: usize,
     frozen: bool,
     backend: Backend,
@@ -90,7 +90,7 @@ impl Params {
         }
         let var = Var::from_tensor(&value)?;
         let param = Param { value: var.as_detached_tensor(), id: Some(self.entries.len()) };
-        self.entries.push(Entry { names, var, depth: self.depth, trainable: true });
+        self.entries.push(NamedParam { names, var, depth: self.depth, trainable: true });
         Ok(param)
     }
 
@@ -110,16 +110,18 @@ impl Params {
     }
 
     /// The parameters in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub fn iter(&self) -> impl Iterator<Item = &NamedParam> {
         self.entries.iter()
     }
 
     /// How many parameters (tensors) there are.
+    #[doc(hidden)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether the list is empty.
+    #[doc(hidden)]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -142,7 +144,7 @@ impl Params {
 
 /// Zeros in the shape of every trained parameter, and an empty tensor for each of the others, so that indices agree.
 pub fn zeros(params: &Params) -> Result<Vec<Tensor>> {
-    let zeros = |entry: &Entry| {
+    let zeros = |entry: &NamedParam| {
         let shape = if entry.trainable { entry.var.shape().clone() } else { 0.into() };
         Ok(Tensor::zeros(shape, DType::F32, entry.var.device())?)
     };
@@ -177,6 +179,7 @@ impl Gradients {
     }
 
     /// The gradient of `param`.
+    #[doc(hidden)]
     pub fn of(&self, param: &Param) -> Result<&Tensor> {
         let id = param.place()?;
         self.settle(id)?;

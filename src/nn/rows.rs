@@ -13,12 +13,12 @@ pub struct Rows {
     /// Index of sequence 0 within the whole batch, where this is one of its micro-batches.
     first_sample: usize,
     /// What the plain path made of this layout so far. Clones have the same layout, and share it.
-    made: Arc<Mutex<Vec<(Key, Tensor)>>>,
+    made: Arc<Mutex<Vec<(Derived, Tensor)>>>,
 }
 
-/// What tells the tensors that are made of one layout apart.
+/// Which of the tensors that are derived from a layout it is.
 #[derive(Debug, PartialEq)]
-enum Key {
+enum Derived {
     /// A function of the layout.
     Name(&'static str),
     /// An index tensor, by its content.
@@ -51,11 +51,6 @@ impl Rows {
         self.cu_seqlens.len() - 1
     }
 
-    /// The cumulative lengths, `[sequences + 1]`, starting with 0.
-    pub fn cu_seqlens(&self) -> &[usize] {
-        &self.cu_seqlens
-    }
-
     /// The rows of sequence `i`.
     pub fn range(&self, i: usize) -> std::ops::Range<usize> {
         self.cu_seqlens[i]..self.cu_seqlens[i + 1]
@@ -81,17 +76,17 @@ impl Rows {
     pub(super) fn once(
         &self, name: &'static str, device: &Device, make: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        self.made(Key::Name(name), device, make)
+        self.made(Derived::Name(name), device, make)
     }
 
     /// The tensor of `indices` `[tokens]` on `device`, made once for all uses of the same indices.
     pub(super) fn indices(&self, indices: &[u32], device: &Device) -> Result<Tensor> {
-        self.made(Key::Indices(indices.to_vec()), device, || Ok(Tensor::new(indices, device)?))
+        self.made(Derived::Indices(indices.to_vec()), device, || Ok(Tensor::new(indices, device)?))
     }
 
-    fn made(&self, key: Key, device: &Device, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    fn made(&self, key: Derived, device: &Device, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |(known, tensor): &&(Key, Tensor)| *known == key && tensor.device().same_device(device);
+        let is_it = |(known, tensor): &&(Derived, Tensor)| *known == key && tensor.device().same_device(device);
         if let Some((_, tensor)) = made.iter().find(is_it) {
             return Ok(tensor.clone());
         }
@@ -103,7 +98,7 @@ impl Rows {
     /// The names of the tensors that were made of this layout so far; index tensors have none.
     #[cfg(test)]
     pub(crate) fn made_so_far(&self) -> Vec<Option<&'static str>> {
-        let name = |(key, _): &(Key, Tensor)| if let Key::Name(name) = key { Some(*name) } else { None };
+        let name = |(key, _): &(Derived, Tensor)| if let Derived::Name(name) = key { Some(*name) } else { None };
         self.made.lock().unwrap().iter().map(name).collect()
     }
 }

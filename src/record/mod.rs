@@ -63,7 +63,7 @@ pub struct Position {
 
 /// Which of a step's values metrics.csv has besides those it always has.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Columns {
+pub struct OptionalColumns {
     /// The tokens/s, a reading of the clock that would make two equal runs' files differ; TensorBoard has it anyway.
     pub speed: bool,
     /// A last column with `val/recall@1`.
@@ -79,14 +79,16 @@ pub struct Recorder {
     earlier: Vec<(String, u64)>,
     /// The tag of the best value so far.
     best_tag: String,
-    columns: Columns,
+    columns: OptionalColumns,
     warned: bool,
 }
 
 impl Recorder {
     /// Opens both files in the folder of a run, cut back to `position`, after `step` steps; a new run starts at the
     /// defaults.
-    pub fn open(run: &Path, hparams: &Hparams, columns: Columns, position: &Position, step: usize) -> Result<Self> {
+    pub fn open(
+        run: &Path, hparams: &Hparams, columns: OptionalColumns, position: &Position, step: usize,
+    ) -> Result<Self> {
         let metrics = Metrics::open(&run.join(METRICS), position.rows, columns.recall)?;
         tensorboard::cut_back(run, &position.events)?;
         let mut events = EventFile::create(run, step)?;
@@ -151,7 +153,7 @@ mod tests {
         for (speed, recall, row) in
             [(false, false, "0,1,,,,\n"), (true, false, "0,1,,,,123.5\n"), (false, true, "0,1,,,,,0.25\n")]
         {
-            let columns = Columns { speed, recall };
+            let columns = OptionalColumns { speed, recall };
             let dir = tempfile::tempdir().unwrap();
             let hparams = Hparams::new(&toml::Table::new(), "train/loss");
             let mut recorder = Recorder::open(dir.path(), &hparams, columns, &Position::default(), 0).unwrap();

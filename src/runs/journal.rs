@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::fs::write_json;
 use crate::models::TokenizerFacts;
 use crate::record::hparams::Hparams;
-use crate::record::{Columns, Logged, Recorder};
+use crate::record::{Logged, OptionalColumns, Recorder};
 
 /// A step whose loss or gradient is not finite.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ impl Journal {
     ) -> Result<Self> {
         let checkpoints = Checkpoints::open(run.checkpoints(), source.0, source.1, config.logging.keep_best)?;
         checkpoints.cut_back(state.steps)?;
-        let columns = Columns { speed: config.logging.log_speed, recall: config.recipe.measures_recall() };
+        let columns = OptionalColumns { speed: config.logging.log_speed, recall: config.recipe.measures_recall() };
         let recorder = Recorder::open(run.path(), hparams, columns, &state.recorded, state.steps)?;
         let files = Files { diverged: run.diverged(), recorder, checkpoints };
         Ok(Self { files: Some(files), ..Self::none() })

@@ -104,7 +104,7 @@ fn max_sequence_length<'a>(folders: impl Iterator<Item = &'a Path>) -> Result<Op
             return value.parse().map(Some).map_err(|_| {
                 Error::new(format!("max_sequence_length is `{value}`"))
                     .context(path.display().to_string())
-                    .hint("it must be a whole number; mend or remove the line")
+                    .hint("it must be a whole number; correct or remove the line")
             });
         }
     }

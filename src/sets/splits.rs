@@ -1,6 +1,6 @@
 //! Which files of a data set's repository belong to which configuration and split.
 //!
-//! The hub's own conventions (<https://huggingface.co/docs/datasets/repository_structure>), as far as names tell: a folder is a
+//! The hub's own conventions for names (<https://huggingface.co/docs/datasets/repository_structure>): a folder is a
 //! configuration, and the split is in the name of the file (`en-es/train-00000-of-00002.parquet`), or, on the branch of
 //! converted files, the last folder (`en-es/train/0000.parquet`; `partial-train` where only the beginning was converted).
 //! Configurations that a card (README.md) defines otherwise are known by their folders only.
@@ -55,7 +55,7 @@ fn place(name: &str, converted: bool) -> Placed {
     Placed { name: name.to_owned(), config, split: split.unwrap_or_else(|| "train".to_owned()), partial }
 }
 
-/// The split that a file's name tells: `train-00000-of-00002.parquet`, `my_test.csv`.
+/// The split that a file's name stands for: `train-00000-of-00002.parquet`, `my_test.csv`.
 fn split_of(file: &str) -> Option<String> {
     let word =
         |text: &str| text.split(|c: char| !c.is_alphabetic()).find(|word| role(word).is_some()).map(str::to_owned);
@@ -151,7 +151,7 @@ fn unknown(files: &[Placed], configs: &[&str], what: String) -> Error {
     }
     let example = ordered.first().copied().unwrap_or("CONFIG");
     Error::usage(what).hint(format!(
-        "name one behind a colon, as in :{example} or :{example}/SPLIT. There are, with their splits:\n  {}",
+        "name one behind a colon, as in :{example} or :{example}/SPLIT. The configurations and their splits:\n  {}",
         listed.join("\n  ")
     ))
 }

@@ -95,7 +95,7 @@ impl Table {
                 .map_or(String::new(), |(_, known)| format!("did you mean `{known}`? "));
             let all: Vec<_> = self.names().collect();
             Error::usage(format!("there is no data set `{name}`")).hint(format!(
-                "{near}There are: {}; hub:OWNER/NAME takes any data set of the hub, --pairs a file",
+                "{near}The known ones: {}; hub:OWNER/NAME takes any data set of the hub, --pairs a file",
                 all.join(", ")
             ))
         })

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::groups::{Group, groups};
 use crate::config::recipe::{OptimizerKind, Recipe};
 use crate::error::{Error, Result};
-use crate::nn::params::{Entry, SQUARES, sum_of_squares, zeros};
+use crate::nn::params::{NamedParam, SQUARES, sum_of_squares, zeros};
 use crate::nn::storage::{Slice, edit};
 use crate::nn::{Backend, Gradients, Params};
 use crate::simd::simd;
@@ -40,7 +40,7 @@ impl Optimizer {
     /// Moments of zero.
     pub fn new(recipe: &Recipe, params: &Params) -> Result<Self> {
         let average = |keep| {
-            let copy = |(entry, zero): (&Entry, Tensor)| match entry.trainable {
+            let copy = |(entry, zero): (&NamedParam, Tensor)| match entry.trainable {
                 true => Ok(entry.var.as_detached_tensor().copy()?),
                 false => Ok(zero),
             };

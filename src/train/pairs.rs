@@ -38,14 +38,14 @@ pub struct Report {
 }
 
 /// What pairs are read from.
-enum Source {
+enum Input {
     File { path: PathBuf, columns: Option<Columns> },
     Wit { folder: PathBuf, split: &'static str },
 }
 
 /// The training pairs, and the validation pairs; one batch of each for `--fast-dev-run`.
 pub fn load(config: &Config, one_batch: bool) -> Result<Loaded> {
-    let (train, val) = sources(config)?;
+    let (train, val) = inputs(config)?;
     if val.is_empty() {
         tracing::warn!("no validation pairs: val/loss will not be measured (--val-pairs FILE gives some)");
     }
@@ -65,9 +65,9 @@ pub fn load(config: &Config, one_batch: bool) -> Result<Loaded> {
 }
 
 /// What to train on, and what to validate on. Files of validation pairs take the place of those of the data sets.
-fn sources(config: &Config) -> Result<(Vec<Source>, Vec<Source>)> {
+fn inputs(config: &Config) -> Result<(Vec<Input>, Vec<Input>)> {
     let (mut train, mut val) = (Vec::new(), Vec::new());
-    let given = |path: &PathBuf| Source::File { path: path.clone(), columns: config.text.columns.clone() };
+    let given = |path: &PathBuf| Input::File { path: path.clone(), columns: config.text.columns.clone() };
     let names = sets::chosen(&config.data.dataset, !config.data.pairs.is_empty(), &config.data.data_dir);
     let sets = if names.is_empty() { Vec::new() } else { data_sets(&names, &config.data.data_dir)? };
     for set in sets {
@@ -75,13 +75,13 @@ fn sources(config: &Config) -> Result<(Vec<Source>, Vec<Source>)> {
             match (set.reader, files.first()) {
                 (Reader::Wit, Some(shard)) => {
                     let folder = shard.path.parent().unwrap_or(Path::new(".")).to_owned();
-                    list.push(Source::Wit { folder, split });
+                    list.push(Input::Wit { folder, split });
                 }
                 _ => {
                     for file in files {
                         let columns = file.columns.as_deref().map(str::parse).transpose()?;
                         let columns = config.text.columns.clone().or(columns);
-                        list.push(Source::File { path: file.path, columns });
+                        list.push(Input::File { path: file.path, columns });
                     }
                 }
             }
@@ -94,7 +94,7 @@ fn sources(config: &Config) -> Result<(Vec<Source>, Vec<Source>)> {
     Ok((train, val))
 }
 
-impl Source {
+impl Input {
     /// The files that are read.
     fn files(&self) -> Result<Vec<PathBuf>> {
         match self {
@@ -104,31 +104,31 @@ impl Source {
     }
 }
 
-/// The pairs of `sources` as one set, from the cache or written there; a set from a pipe is not kept.
-fn prepare(config: &Config, sources: &[Source], what: &str) -> Result<(PairSet, Value)> {
+/// The pairs of `inputs` as one set, from the cache or written there; a set from a pipe is not kept.
+fn prepare(config: &Config, inputs: &[Input], what: &str) -> Result<(PairSet, Value)> {
     let mut files = Vec::new();
-    for source in sources {
-        files.push(source.files()?);
+    for input in inputs {
+        files.push(input.files()?);
     }
     let folder = config.data.cache_dir.join("pairs");
     // A pipe can be read once. (What is missing cannot at all, which the reader says best.)
     if files.iter().flatten().any(|file| !file.is_file()) {
         let mut manifest = Value::Null;
         let set = PairSet::unnamed(&config.data.cache_dir, |writer| {
-            manifest = read(config, sources, writer)?;
+            manifest = read(config, inputs, writer)?;
             Ok(())
         })?;
-        tell(&set, &manifest, what);
+        log_counts(&set, &manifest, what);
         return Ok((set, manifest));
     }
     let mut key = Key::new(VERSION);
     key.add(&format!("{:?}", config.text.rules(config.data.normalize)));
     key.add(&format!("{}", config.data.allow_damaged));
     let mut digests = Digests::open(&config.data.cache_dir);
-    for (source, files) in sources.iter().zip(&files) {
-        match source {
-            Source::File { columns, .. } => key.add(&format!("{:?}", columns.as_ref().map(Columns::to_string))),
-            Source::Wit { split, .. } => key.add(&format!("WIT {split}")),
+    for (input, files) in inputs.iter().zip(&files) {
+        match input {
+            Input::File { columns, .. } => key.add(&format!("{:?}", columns.as_ref().map(Columns::to_string))),
+            Input::Wit { split, .. } => key.add(&format!("WIT {split}")),
         }
         let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         key.add_all(&files.iter().map(name).collect::<Vec<_>>());
@@ -138,7 +138,7 @@ fn prepare(config: &Config, sources: &[Source], what: &str) -> Result<(PairSet, 
     let mut is_new = false;
     let (set, manifest) = PairSet::open_or_write(&folder, &key.name(), |writer| {
         is_new = true;
-        read(config, sources, writer)
+        read(config, inputs, writer)
     })?;
     if !is_new {
         tracing::info!(
@@ -146,35 +146,35 @@ fn prepare(config: &Config, sources: &[Source], what: &str) -> Result<(PairSet, 
             folder.join(key.name()).with_extension("pairs").display()
         );
     }
-    tell(&set, &manifest, what);
+    log_counts(&set, &manifest, what);
     Ok((set, manifest))
 }
 
 /// Logs what the cleaning did, and how many pairs there are.
-fn tell(set: &PairSet, manifest: &Value, what: &str) {
+fn log_counts(set: &PairSet, manifest: &Value, what: &str) {
     for line in manifest["summary"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         tracing::info!("{what} pairs: {line}");
     }
     tracing::info!("{} {what} pairs", set.len());
 }
 
-/// Reads and cleans all pairs of `sources` into `writer`; returns the manifest.
-fn read(config: &Config, sources: &[Source], writer: &mut Writer) -> Result<Value> {
+/// Reads and cleans all pairs of `inputs` into `writer`; returns the manifest.
+fn read(config: &Config, inputs: &[Input], writer: &mut Writer) -> Result<Value> {
     let mut cleaner = Cleaner::new(config.text.rules(config.data.normalize));
     let mut reports = Vec::new();
-    for source in sources {
+    for input in inputs {
         let mut keep = |es: &str, en: &str, place: &dyn Fn() -> String| match cleaner.clean(es, en, place) {
             Some((es, en)) => writer.add(es, en),
             None => Ok(()),
         };
-        reports.push(match source {
-            Source::File { path, columns } => {
+        reports.push(match input {
+            Input::File { path, columns } => {
                 let name = path.display();
                 let mut sink =
                     |row: pairs::Row| keep(row.es, row.en, &|| format!("{name}, {} {}", row.unit, row.number));
                 json!(pairs::read(path, columns.as_ref(), &mut sink)?)
             }
-            Source::Wit { folder, split } => {
+            Input::Wit { folder, split } => {
                 let read = wit::read_split(folder, split, config.data.allow_damaged)?;
                 for (number, pair) in read.pairs.iter().enumerate() {
                     keep(&pair.es, &pair.en, &|| format!("WIT {split}, pair {}", number + 1))?;

@@ -62,7 +62,7 @@ pub fn init(verbosity: i8) {
 pub fn print(text: impl std::fmt::Display) -> Result<()> {
     match writeln!(io::stdout(), "{text}") {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::from(e).context("cannot write to standard output").hint("is the disk full it goes to?"))
+            Err(Error::from(e).context("cannot write to standard output").hint("is the disk that it goes to full?"))
         }
         _ => Ok(()),
     }
@@ -143,9 +143,6 @@ impl Bar {
     pub fn message(&self, text: String) {
         self.bar.set_message(text);
     }
-
-    /// Takes the bar off the screen.
-    pub fn finish(self) {}
 }
 
 impl Drop for Bar {
@@ -167,7 +164,7 @@ mod tests {
         progress.message("loss 0.1".into());
         let bar = progress.bar.clone();
         assert_eq!((bar.position(), bar.prefix().as_str(), bar.message().as_str()), (3, "images", "loss 0.1"));
-        progress.finish();
+        drop(progress);
         assert!(bar.is_finished());
     }
 

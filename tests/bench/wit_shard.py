@@ -167,7 +167,7 @@ def libdeflate(path, length):
 
 
 def run(command, cores):
-    """Wall seconds, CPU seconds, peak memory in bytes, and what `command` printed, on so many cores."""
+    """Wall seconds, CPU seconds, peak memory in bytes, and what `command` printed, on this many cores."""
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     start = time.perf_counter()
     out = subprocess.DEVNULL if command[0] in ("gzip", "libdeflate-gunzip") else subprocess.PIPE

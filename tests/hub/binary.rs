@@ -68,7 +68,7 @@ fn training_testing_and_embedding_take_names() {
     let output = themo(&[&test[..], &["--vision", tiny.to_str().unwrap()]].concat(), &home, &[("HF_HUB_OFFLINE", "1")]);
     assert!(stderr(&output).contains("--vision takes a CLIP"), "{}", stderr(&output));
 
-    // Evaluation data that is missing is told before the hub is asked.
+    // Evaluation data that is missing is reported before the hub is asked.
     let empty = path("empty");
     fs::create_dir(&empty).unwrap();
     let test = ["test", "--version-path", &run, "--data-dir", &empty];

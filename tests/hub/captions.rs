@@ -36,7 +36,7 @@ fn captions_are_fetched_where_they_are_missing() {
     let error = xtd10::fetch_missing(dir.path(), &["en"], &wrong).unwrap_err();
     assert!(error.to_string().contains("SHA-256") && error.advice().unwrap().contains("put them into"), "{error:?}");
     assert_eq!(files_of(&folder).len(), 2);
-    // Neither beside the files of another set nor into a folder that is not there is anything fetched.
+    // Neither beside the files of another set nor into a missing folder is anything fetched.
     fs::write(folder.join("test_1kcaptions_es.txt"), "una sola línea").unwrap();
     xtd10::fetch_missing(dir.path(), &["es", "en"], &source).unwrap();
     xtd10::fetch_missing(&dir.path().join("nowhere"), &["es"], &source).unwrap();

@@ -101,8 +101,8 @@ fn ctrl_c_and_sigterm_finish_the_step_and_say_how_to_go_on() {
         send(&child, signal);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{signal}");
-        let told = text(&output);
-        assert!(told.contains("stopped") && told.contains("themo train --resume"), "{told}");
+        let message = text(&output);
+        assert!(message.contains("stopped") && message.contains("themo train --resume"), "{message}");
         assert_eq!(state_of(&scratch, "stopped"), "stopped");
         let saved = fs::read_to_string(run.join("checkpoints/last/state.json")).unwrap();
         assert!(saved.contains(&format!("\"rows\": {}", rows(&run))), "{saved}");

@@ -78,7 +78,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Where the two texts are among the columns `names` of a file; `None` if they are not there. The letters' case counts
+    /// Where the two texts are among the columns `names` of a file; `None` if they are missing. The letters' case counts
     /// only where names differ in nothing else.
     pub(super) fn find<S: AsRef<str>>(&self, names: &[S]) -> Result<Option<[usize; 2]>> {
         let known;

@@ -7,8 +7,8 @@ use super::output::{MISSING, NO_JSON, NO_TEXT, NULS, Output, WIDTH};
 use crate::data::text::{self, Lines};
 use crate::error::{Error, Result};
 
-/// Bytes from which on a line with NULs tells an encoding.
-const TELLING: usize = 32;
+/// A line with NULs of at least this many bytes shows its encoding.
+const MIN_GUESS_BYTES: usize = 32;
 
 /// The next line, `false` at the end. A text that begins with NULs, or is UTF-16 or UTF-32 from here on, is an error.
 fn advance(lines: &mut Lines) -> Result<bool> {
@@ -16,8 +16,8 @@ fn advance(lines: &mut Lines) -> Result<bool> {
         return Ok(false);
     }
     let (line, is_first) = (lines.line(), lines.number() == 1);
-    let is_telling = || is_first || line.len() >= TELLING && text::guess(line).is_some();
-    match line.contains(&0) && is_telling() {
+    let shows_encoding = || is_first || line.len() >= MIN_GUESS_BYTES && text::guess(line).is_some();
+    match line.contains(&0) && shows_encoding() {
         true => Err(lines.nul_bytes()),
         false => Ok(true),
     }

@@ -76,7 +76,7 @@ const HINT: &str = "without a header, each line is a Spanish caption, a tab, and
 fn read_form<'a>(path: &Path, wanted: &Wanted, sink: &'a mut Sink<'a>) -> Result<ReadReport> {
     if path == Path::new("-") && std::io::stdin().is_terminal() {
         return Err(Error::usage("standard input is a terminal")
-            .hint("pipe them in, as in: zcat pairs.tsv.gz | themo train --pairs -"));
+            .hint("pipe the pairs in, as in: zcat pairs.tsv.gz | themo train --pairs -"));
     }
     match magic(path)? {
         [b'P', b'A', b'R', b'1' | b'E'] => return parquet::read(path, wanted, sink),

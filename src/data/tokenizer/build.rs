@@ -24,7 +24,7 @@ use tokenizers::{AddedToken, NormalizedString, Normalizer, SplitDelimiterBehavio
 
 use super::sentencepiece::check_charsmap;
 use super::settings::{Named, Settings, Token};
-use super::{json, told};
+use super::{json, tokenizer_error};
 use crate::error::{Error, Result, ResultExt};
 
 fn plain(tokens: &[(&'static str, &str)]) -> Vec<(&'static str, Token)> {
@@ -46,14 +46,14 @@ pub(super) fn bert(vocab: Vocab, settings: &Settings) -> Result<Tokenizer> {
             .hint("fetch the tokenizer's files again"));
     }
     let model = WordPiece::builder().vocab(vocab).unk_token(unknown.to_owned());
-    let mut tokenizer = Tokenizer::new(model.build().map_err(told)?);
+    let mut tokenizer = Tokenizer::new(model.build().map_err(tokenizer_error)?);
     let normalizer = BertNormalizer::new(
         true,
         settings.flag("tokenize_chinese_chars", true)?,
         settings.flag_or_null("strip_accents")?, // null: as lower-casing
         settings.flag("do_lower_case", true)?,
     );
-    tokenizer.with_normalizer(Some(normalizer)).map_err(told)?;
+    tokenizer.with_normalizer(Some(normalizer)).map_err(tokenizer_error)?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     add_tokens(&mut tokenizer, settings, &named, None)?;
     let (cls, sep) = (named.get("cls_token")?.text(), named.get("sep_token")?.text());
@@ -83,12 +83,12 @@ pub(super) fn clip(vocab: Vocab, merges: Vec<(String, String)>, settings: &Setti
     ]))?;
     let unknown = named.get("unk_token")?.text().to_owned();
     let mut tokenizer = Tokenizer::new(bpe(vocab, merges, "</w>", Some(unknown))?);
-    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(told)?;
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(tokenizer_error)?;
     let normalizer = Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()]);
-    tokenizer.with_normalizer(Some(normalizer)).map_err(told)?;
+    tokenizer.with_normalizer(Some(normalizer)).map_err(tokenizer_error)?;
     let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-    let words =
-        Split::new(SplitPattern::Regex(words.to_owned()), SplitDelimiterBehavior::Removed, true).map_err(told)?;
+    let words = Split::new(SplitPattern::Regex(words.to_owned()), SplitDelimiterBehavior::Removed, true)
+        .map_err(tokenizer_error)?;
     let bytes = ByteLevel::new(false, true, true);
     tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![words.into(), bytes.into()])));
     add_tokens(&mut tokenizer, settings, &named, None)?;
@@ -181,7 +181,7 @@ fn roberta_tokens(mask: Token) -> Vec<(&'static str, Token)> {
 
 /// A whole `tokenizer.json`, with what the settings add. `padding_token` is the one of its padding, if it has any.
 pub(super) fn as_it_stands(file: &[u8], padding_token: Option<&str>, settings: &Settings) -> Result<Tokenizer> {
-    let mut tokenizer = Tokenizer::from_bytes(file).map_err(told)?;
+    let mut tokenizer = Tokenizer::from_bytes(file).map_err(tokenizer_error)?;
     let named = settings.named(&padding_token.map(|token| plain(&[("pad_token", token)])).unwrap_or_default())?;
     add_tokens(&mut tokenizer, settings, &named, None)?;
     Ok(tokenizer)
@@ -197,16 +197,16 @@ fn bpe(vocab: Vocab, merges: Vec<(String, String)>, suffix: &str, unknown: Optio
     if let Some(unknown) = unknown {
         model = model.unk_token(unknown);
     }
-    model.build().map_err(told)
+    model.build().map_err(tokenizer_error)
 }
 
 /// A unigram model on words, with `charsmap`'s normalisation where there is any.
 fn unigram(vocab: Vec<(String, f64)>, unknown: usize, charsmap: &[u8], settings: &Settings) -> Result<Tokenizer> {
-    let mut tokenizer = Tokenizer::new(Unigram::from(vocab, Some(unknown), false).map_err(told)?);
+    let mut tokenizer = Tokenizer::new(Unigram::from(vocab, Some(unknown), false).map_err(tokenizer_error)?);
     if !charsmap.is_empty() {
         check_charsmap(charsmap).context(|| "its normalisation rules")?;
         let rules = Precompiled::from(charsmap).map_err(|e| Error::new(e.to_string()))?;
-        tokenizer.with_normalizer(Some(rules)).map_err(told)?;
+        tokenizer.with_normalizer(Some(rules)).map_err(tokenizer_error)?;
     }
     let prepend = if settings.flag("add_prefix_space", true)? { PrependScheme::Always } else { PrependScheme::Never };
     tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![
@@ -237,7 +237,7 @@ fn id(tokenizer: &Tokenizer, token: &str) -> Result<u32> {
     tokenizer.token_to_id(token).ok_or_else(|| Error::new(format!("its vocabulary does not have the token {token:?}")))
 }
 
-/// Adds the tokens of the settings, and the special ones that are not there yet. What is not in the vocabulary gets the
+/// Adds the tokens of the settings, and the special ones that are still missing. What is not in the vocabulary gets the
 /// next free ids. `own` are special tokens that the vocabulary itself or the class brings.
 fn add_tokens(tokenizer: &mut Tokenizer, settings: &Settings, named: &Named, own: Option<Vec<Token>>) -> Result<()> {
     let mut adding: Vec<Token> = settings.added.values().cloned().map(Token::Added).collect();
@@ -257,7 +257,7 @@ fn add_tokens(tokenizer: &mut Tokenizer, settings: &Settings, named: &Named, own
             token.special(special)
         }
     });
-    tokenizer.add_tokens(adding.collect::<Vec<_>>()).map_err(told)?;
+    tokenizer.add_tokens(adding.collect::<Vec<_>>()).map_err(tokenizer_error)?;
     tokenizer.set_encode_special_tokens(settings.flag("split_special_tokens", false)?);
     check_added(tokenizer)
 }
@@ -268,7 +268,10 @@ fn check_added(tokenizer: &Tokenizer) -> Result<()> {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for token in tokenizer.get_added_vocabulary().get_added_tokens_decoder().values().filter(|t| t.normalized) {
         let mut text = NormalizedString::from(token.content.as_str());
-        tokenizer.get_normalizer().map_or(Ok(()), |normalizer| normalizer.normalize(&mut text)).map_err(told)?;
+        tokenizer
+            .get_normalizer()
+            .map_or(Ok(()), |normalizer| normalizer.normalize(&mut text))
+            .map_err(tokenizer_error)?;
         if let Some(other) = seen.insert(text.get().to_owned(), &token.content) {
             let (a, b) =
                 if other < token.content.as_str() { (other, &*token.content) } else { (&*token.content, other) };

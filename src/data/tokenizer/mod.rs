@@ -78,7 +78,7 @@ fn make(
             build::as_it_stands(whole.unwrap_or_default(), json["padding"]["pad_token"].as_str(), settings)?
         }
         Class::Bert => {
-            tell_of_normalizer(&json["normalizer"], settings)?;
+            warn_of_normalizer(&json["normalizer"], settings)?;
             build::bert(files.vocab(json, vocabulary)?, settings)?
         }
         Class::Roberta => build::roberta(files.vocab(json, vocabulary)?, files.merges(json)?, settings)?,
@@ -97,8 +97,8 @@ fn make(
     Ok(Assembled { tokenizer, class: class.name(), direction, padding, path: files.0.join(vocabulary) })
 }
 
-/// Tells where BERT's defaults, and no file, overrule what a `tokenizer.json` says of case and accents.
-fn tell_of_normalizer(normalizer: &Value, settings: &Settings) -> Result<()> {
+/// Warns where BERT's defaults, and no file, overrule what a `tokenizer.json` says of case and accents.
+fn warn_of_normalizer(normalizer: &Value, settings: &Settings) -> Result<()> {
     if normalizer["type"] != "BertNormalizer" {
         return Ok(());
     }
@@ -116,7 +116,7 @@ fn tell_of_normalizer(normalizer: &Value, settings: &Settings) -> Result<()> {
 }
 
 /// An error of the tokenizers crate.
-pub(super) fn told(e: tokenizers::Error) -> Error {
+pub(super) fn tokenizer_error(e: tokenizers::Error) -> Error {
     Error::new(e.to_string())
 }
 

@@ -36,12 +36,12 @@ pub(super) fn parse(file: &[u8]) -> Result<(Vec<Piece>, &[u8])> {
     let mut fields = Fields(file);
     while let Some(field) = fields.next()? {
         match field {
-            (1, Value::Bytes(bytes)) => pieces.push(piece(bytes).context(|| format!("piece {}", pieces.len()))?),
-            (2, Value::Bytes(bytes)) => trainer(bytes)?,
-            (3, Value::Bytes(bytes)) => {
+            (1, WireValue::Bytes(bytes)) => pieces.push(piece(bytes).context(|| format!("piece {}", pieces.len()))?),
+            (2, WireValue::Bytes(bytes)) => trainer(bytes)?,
+            (3, WireValue::Bytes(bytes)) => {
                 let mut fields = Fields(bytes);
                 while let Some(field) = fields.next()? {
-                    if let (2, Value::Bytes(bytes)) = field {
+                    if let (2, WireValue::Bytes(bytes)) = field {
                         charsmap = bytes;
                     }
                 }
@@ -57,14 +57,14 @@ fn piece(message: &[u8]) -> Result<Piece> {
     let mut fields = Fields(message);
     while let Some(field) = fields.next()? {
         match field {
-            (1, Value::Bytes(text)) if text.len() > LONGEST_PIECE => {
+            (1, WireValue::Bytes(text)) if text.len() > LONGEST_PIECE => {
                 return Err(Error::new(format!("it has {} bytes, more than the {LONGEST_PIECE} allowed", text.len())));
             }
-            (1, Value::Bytes(text)) => {
+            (1, WireValue::Bytes(text)) => {
                 piece.text = str::from_utf8(text).map_err(|_| Error::new("it is not UTF-8"))?.to_owned();
             }
-            (2, Value::Four(bytes)) => piece.score = f32::from_le_bytes(bytes).into(),
-            (3, Value::Varint(kind)) => piece.kind = kind,
+            (2, WireValue::Four(bytes)) => piece.score = f32::from_le_bytes(bytes).into(),
+            (3, WireValue::Varint(kind)) => piece.kind = kind,
             _ => {}
         }
     }
@@ -75,7 +75,7 @@ fn piece(message: &[u8]) -> Result<Piece> {
 fn trainer(message: &[u8]) -> Result<()> {
     let mut fields = Fields(message);
     while let Some(field) = fields.next()? {
-        if let (3, Value::Varint(kind)) = field
+        if let (3, WireValue::Varint(kind)) = field
             && kind != UNIGRAM
         {
             return Err(Error::new("it is not a unigram model, as XLM-R's is")
@@ -88,7 +88,7 @@ fn trainer(message: &[u8]) -> Result<()> {
 /// The fields of a protobuf message (https://protobuf.dev/programming-guides/encoding).
 struct Fields<'a>(&'a [u8]);
 
-enum Value<'a> {
+enum WireValue<'a> {
     Varint(u64),
     Four([u8; 4]),
     Eight,
@@ -97,22 +97,22 @@ enum Value<'a> {
 
 impl<'a> Fields<'a> {
     /// Number and value of the next field; none at the end.
-    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>> {
+    fn next(&mut self) -> Result<Option<(u64, WireValue<'a>)>> {
         if self.0.is_empty() {
             return Ok(None);
         }
         let tag = self.varint()?;
         let value = match tag & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => self.take(8).map(|_| Value::Eight)?,
+            0 => WireValue::Varint(self.varint()?),
+            1 => self.take(8).map(|_| WireValue::Eight)?,
             2 => {
                 let length = self.varint()?;
-                Value::Bytes(self.take(usize::try_from(length).unwrap_or(usize::MAX))?)
+                WireValue::Bytes(self.take(usize::try_from(length).unwrap_or(usize::MAX))?)
             }
             5 => {
                 let mut four = [0; 4];
                 four.copy_from_slice(self.take(4)?);
-                Value::Four(four)
+                WireValue::Four(four)
             }
             _ => return Err(broken()),
         };
