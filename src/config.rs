@@ -84,7 +84,7 @@ impl Config {
         self.evaluation.validate()?;
         let alone = self.limits.batch_size == 1 && self.recipe.loss.needs_whole_batch();
         require(!alone, "batch-size", self.limits.batch_size, || {
-            "the losses similarity and clip compare the pairs of a batch: give 2 or more".into()
+            "the loss compares the pairs of a batch with each other: give 2 or more".into()
         })
     }
 

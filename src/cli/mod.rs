@@ -194,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn every_choice_of_an_option_is_a_value_of_its_key() {
+        let train = Cli::command().find_subcommand("train").unwrap().clone();
+        for arg in train.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+            for choice in arg.get_possible_values() {
+                let line = format!("themo train --{} {}", arg.get_long().unwrap(), choice.get_name());
+                Config::resolve(None, settings(&line)).unwrap_or_else(|e| panic!("{line}: {e}"));
+            }
+        }
+    }
+
+    #[test]
     fn stated_defaults_are_the_defaults() {
         let help = parse("themo train --help").unwrap_err().to_string();
         let words: Vec<_> = help.split_whitespace().collect();

@@ -94,6 +94,6 @@ pub struct RecipeArgs {
     /// What becomes of transparent pixels: alpha is dropped, or laid over white [default: drop]
     ///
     /// drop is what OpenAI's CLIP, open_clip and transformers 4 do; white is what transformers 5 does.
-    #[arg(long, value_parser = Transparency::NAMES, help_heading = "Loss")]
+    #[arg(long, value_parser = Transparency::NAMES, help_heading = "Data")]
     transparency: Option<String>,
 }

@@ -131,7 +131,7 @@ pub struct TrainArgs {
     /// Folder with wit/, datasets.toml and the evaluation data [default: data]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     data_dir: Option<PathBuf>,
-    /// Folder of teacher features, reused by later runs [default: data/cache]
+    /// Folder of what later runs use again: prepared pairs, teacher features [default: data/cache]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     cache_dir: Option<PathBuf>,
     /// Train on this data set; repeatable [default: parallel, without --pairs]

@@ -210,8 +210,8 @@ pub enum LossTerm {
 }
 
 impl LossTerm {
-    const ALL: [(&'static str, Self); 4] =
-        [("mse", Self::Mse), ("cosine", Self::Cosine), ("similarity", Self::Similarity), ("clip", Self::Clip)];
+    const ALL: &[(&str, Self)] =
+        &[("mse", Self::Mse), ("cosine", Self::Cosine), ("similarity", Self::Similarity), ("clip", Self::Clip)];
 
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, term)| *term == self).map_or("", |(name, _)| name)
@@ -230,15 +230,16 @@ impl FromStr for Loss {
 
     fn from_str(text: &str) -> Result<Self> {
         // (The configuration names the key, and serde keeps no hint.)
+        let names: Vec<_> = LossTerm::ALL.iter().map(|(name, _)| *name).collect();
         let wrong = |what: String| {
-            Error::usage(format!("{what}; a loss is mse, cosine, similarity, clip or a sum such as mse+0.1*clip"))
+            Error::usage(format!("{what}; a loss is {} or a sum such as mse+0.1*clip", names.join(", ")))
         };
         let mut terms: Vec<(f64, LossTerm)> = Vec::new();
         for part in text.split('+') {
             let (weight, name) = part.split_once('*').unwrap_or(("1", part));
             let (weight, name) = (weight.trim(), name.trim());
-            let (_, term) = LossTerm::ALL
-                .into_iter()
+            let &(_, term) = LossTerm::ALL
+                .iter()
                 .find(|(known, _)| *known == name)
                 .ok_or_else(|| wrong(format!("unknown loss `{name}`")))?;
             let weight = weight.parse().ok().filter(|w: &f64| w.is_finite() && *w > 0.0);
