@@ -88,16 +88,6 @@ impl Store {
         Ok(store)
     }
 
-    /// How many different contents have a row.
-    pub fn len(&self) -> usize {
-        self.index.len()
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
-    }
-
     /// The width of a row.
     pub fn width(&self) -> usize {
         self.width

@@ -50,17 +50,17 @@ fn file(dir: &Path) -> PathBuf {
 fn each_content_is_computed_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    assert!(store.is_empty() && !store.has(&digests(0..1)[0]));
+    assert!(store.index.is_empty() && !store.has(&digests(0..1)[0]));
     assert_eq!(fill(&mut store, &[0, 1, 0, 2]), [0, 1, 2], "equal contents cost one row");
     assert_eq!(fill(&mut store, &[2, 3, 1]), [3], "one new content costs one row");
     assert_eq!(fill(&mut store, &[3, 2, 1, 0]), [0; 0]);
     assert_eq!(sound(&store, 6), [0, 1, 2, 3]);
     let mut again = open(dir.path());
-    assert_eq!((again.len(), sound(&again, 6)), (4, vec![0, 1, 2, 3]));
+    assert_eq!((again.index.len(), sound(&again, 6)), (4, vec![0, 1, 2, 3]));
     assert_eq!(fill(&mut again, &[4]), [4]);
     assert_eq!(fill(&mut store, &[4, 5]), [5], "what another process computed is found");
     let refused = store.fill(&digests(7..8), |_| Ok(vec![1.0]));
-    assert!(refused.is_err() && open(dir.path()).len() == 6);
+    assert!(refused.is_err() && open(dir.path()).index.len() == 6);
 }
 
 #[test]

@@ -34,6 +34,7 @@ impl Compute {
     }
 
     /// `device` with plain tensor operations, as other devices than the CPU use them.
+    #[doc(hidden)]
     pub fn plain(device: Device) -> Self {
         Self { device, backend: Backend::Plain }
     }

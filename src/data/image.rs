@@ -105,11 +105,6 @@ impl Preprocess {
         Ok(Self { resize: settings.resize, transparency, output, values })
     }
 
-    /// What becomes of transparent pixels.
-    pub fn transparency(&self) -> Transparency {
-        self.transparency
-    }
-
     /// (height, width) of what [`Self::load`] returns.
     pub fn output_size(&self) -> (usize, usize) {
         (self.output.0 as usize, self.output.1 as usize)

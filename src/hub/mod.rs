@@ -25,7 +25,7 @@ mod listing;
 mod models;
 mod transfer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::files::Part;
@@ -72,11 +72,6 @@ impl Hub {
         Self { client: Client::new(patience, &endpoint, token), endpoint, cache, offline: is_offline(var) }
     }
 
-    /// The folder of the cache.
-    pub fn cache(&self) -> &Path {
-        &self.cache
-    }
-
     /// What makes its requests, for files elsewhere too.
     pub fn client(&self) -> &Client {
         &self.client
@@ -95,6 +90,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

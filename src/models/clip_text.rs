@@ -50,6 +50,7 @@ impl ClipText {
     }
 
     /// [`Self::load`] with parameters and a backward pass.
+    #[doc(hidden)]
     pub fn load_trainable(folder: &Path, compute: &Compute) -> Result<Self> {
         Self::build(folder, compute, Params::new(compute.backend))
     }
@@ -89,11 +90,13 @@ impl ClipText {
     }
 
     /// The parameters of the tower (without the projection), in order, if it was loaded with them.
+    #[doc(hidden)]
     pub fn params(&self) -> &Params {
         &self.params
     }
 
     /// Width of [`Self::pooled`], the distillation target.
+    #[doc(hidden)]
     pub fn hidden(&self) -> usize {
         self.encoder.config().hidden
     }
@@ -133,6 +136,7 @@ impl ClipText {
     }
 
     /// From the gradient of [`Self::pooled`]: adds to the gradients of the parameters.
+    #[doc(hidden)]
     pub fn backward(&self, tokens: &Tokens, tape: Tape, dpooled: &Tensor, grads: &mut Gradients) -> Result<()> {
         let dstates = Pooling::Last.backward(self.backend, &tokens.rows, dpooled)?;
         match self.encoder.backward(tape, &dstates, Batch::plain(tokens), grads)? {

@@ -240,11 +240,6 @@ impl Student {
         self.head.dim
     }
 
-    /// Which implementation of the operations it uses.
-    pub fn backend(&self) -> Backend {
-        self.backend
-    }
-
     /// The device of its parameters.
     pub fn device(&self) -> &Device {
         &self.device

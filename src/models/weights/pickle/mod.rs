@@ -85,6 +85,7 @@ impl Checkpoint {
     /// Opens a file of `torch.save`. The state dict is the pickled dictionary, or its item `state_dict` (as in
     /// Lightning's checkpoints), `model_state_dict` or `model`, whichever is a dictionary of tensors; two of these are
     /// an error. Only beside such an item may objects of other classes stand, which are ignored.
+    #[doc(hidden)]
     pub fn open(path: &Path) -> Result<Self> {
         Self::of(path, map(path)?)
     }
@@ -189,7 +190,7 @@ impl Span {
         let read = DeflateDecoder::new(packed).take(self.len as u64 + 1).read_to_end(&mut bytes);
         match read.context(|| "cannot inflate its data")? == self.len {
             true => Ok(Cow::Owned(bytes)),
-            false => fail("its data inflates to another size than the zip tells"),
+            false => fail("its data inflates to another size than the zip states"),
         }
     }
 }
