@@ -159,7 +159,7 @@ pub fn mcnemar(first: usize, second: usize) -> f64 {
 mod tests {
     use super::*;
 
-    // From `tests/golden/statistics.py`.
+    // From `tests/golden/significance.py`.
     const WILSON: [Interval; 4] = [
         [0.4501645630755934, 0.5119808537468576],
         [0.0, 0.1611251580528194],

@@ -115,7 +115,7 @@ fn prepare(config: &Config, inputs: &[Input], what: &str) -> Result<(PairSet, Va
     if files.iter().flatten().any(|file| !file.is_file()) {
         let mut manifest = Value::Null;
         let set = PairSet::unnamed(&config.data.cache_dir, |writer| {
-            manifest = read(config, inputs, writer)?;
+            manifest = read(config, inputs, what, writer)?;
             Ok(())
         })?;
         log_counts(&set, &manifest, what);
@@ -138,7 +138,7 @@ fn prepare(config: &Config, inputs: &[Input], what: &str) -> Result<(PairSet, Va
     let mut is_new = false;
     let (set, manifest) = PairSet::open_or_write(&folder, &key.name(), |writer| {
         is_new = true;
-        read(config, inputs, writer)
+        read(config, inputs, what, writer)
     })?;
     if !is_new {
         tracing::info!(
@@ -159,7 +159,7 @@ fn log_counts(set: &PairSet, manifest: &Value, what: &str) {
 }
 
 /// Reads and cleans all pairs of `inputs` into `writer`; returns the manifest.
-fn read(config: &Config, inputs: &[Input], writer: &mut Writer) -> Result<Value> {
+fn read(config: &Config, inputs: &[Input], what: &str, writer: &mut Writer) -> Result<Value> {
     let mut cleaner = Cleaner::new(config.text.rules(config.data.normalize));
     let mut reports = Vec::new();
     for input in inputs {
@@ -185,7 +185,7 @@ fn read(config: &Config, inputs: &[Input], writer: &mut Writer) -> Result<Value>
     }
     let report = cleaner.report();
     if report.kept == 0 {
-        let what = format!("none of {} pairs is left after cleaning: {}", report.pairs, report.left_out);
+        let what = format!("none of {} {what} pairs is left after cleaning: {}", report.pairs, report.left_out);
         return Err(Error::new(what).hint("--no-clean keeps all pairs but those with an empty side"));
     }
     Ok(json!({"sources": reports, "cleaning": report, "summary": summary(report)}))

@@ -1,6 +1,6 @@
 """The golden numbers of src/eval/statistics.rs: scipy's bootstrap, statsmodels' Wilson interval and McNemar test.
 
-    python tests/golden/statistics.py      # needs numpy, scipy, statsmodels
+    python tests/golden/significance.py      # needs numpy, scipy, statsmodels
 """
 
 import numpy as np
