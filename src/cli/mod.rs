@@ -11,7 +11,7 @@ mod train;
 pub use data::{DataArgs, DataCommand};
 pub use embed::EmbedArgs;
 pub use generate::{GenerateArgs, Generated};
-pub use runs::RunsArgs;
+pub use runs::{CompareArgs, OutputFormat, RunsArgs, RunsCommand};
 pub use test::{Benchmark, TestArgs};
 pub use train::TrainArgs;
 
@@ -134,6 +134,7 @@ mod tests {
             "themo test -h",
             "themo embed -h",
             "themo runs -h",
+            "themo runs compare --help",
             "themo data -h",
             "themo data fetch --help",
             "themo data check --help",

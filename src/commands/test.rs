@@ -9,6 +9,7 @@ use crate::eval::baseline::{self, Baseline};
 use crate::eval::student::{self, Measuring};
 use crate::eval::{Results, Suite, Wanted};
 use crate::report::published::{Table, published};
+use crate::report::queries;
 use crate::runs::Trained;
 use crate::ui::console::print;
 
@@ -40,6 +41,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
     let measured = student::measure(how, &trained, &sets, &compute)?;
     let results = Results { baseline: baseline.map(Box::new), transparency, ..measured };
     results.write(&trained.eval)?;
+    queries::write(&sets, &results, &trained.eval)?;
     match args.json {
         true => print(results.to_json()?),
         false => print(format!("{results}\nWritten to {}", trained.eval.display())),

@@ -1,4 +1,4 @@
-//! The baseline of `themo test`: M-CLIP with CLIP's images. Its figures depend on the models, the data and the protocol,
+//! The baseline of `themo test`: M-CLIP with CLIP's images. Its ranks depend on the models, the data and the protocol,
 //! so they are measured once and cached under a name made of all these.
 
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::classification::ClassificationScores;
 use super::towers::{MclipTexts, TeacherImages};
 use super::{ImageEmbedder, Language, Results, Suite, TextEmbedder};
 use crate::cache::{Digests, Key};
@@ -20,8 +21,8 @@ use crate::models::MclipConfig;
 use crate::models::folder::model_files;
 use crate::ui::model_folder;
 
-/// Changes whenever the same models and data would give other figures than before.
-const PROTOCOL: &str = "themo baseline, protocol 2";
+/// Changes whenever the same models and data would give other ranks than before.
+const PROTOCOL: &str = "themo baseline, protocol 3";
 
 /// Which models are the baseline.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +74,8 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
     digests.save()?;
 
     let mut report = Results {
-        retrieval: retrieval.as_ref().and_then(|(_, path)| read(path)),
-        classification: classification.as_ref().and_then(|(_, path)| read(path)),
+        retrieval: retrieval.as_ref().and_then(|(set, path)| Some(set.score(read(path)?))),
+        classification: classification.as_ref().and_then(|(_, path)| Some(ClassificationScores::new(read(path)?))),
         ..Results::default()
     };
     let retrieval = retrieval.filter(|_| report.retrieval.is_none());
@@ -93,16 +94,17 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
     }
     if let Some((set, path)) = retrieval {
         let embedded = set.embed_images(&images, baseline.batch_size)?;
-        report.retrieval = Some(keep(&path, set.score(&texts, &embedded, Language::Spanish)?)?);
+        report.retrieval = Some(set.score(keep(&path, set.rank(&texts, &embedded, Language::Spanish)?)?));
     }
     if let Some((set, path)) = classification {
         let embedded = set.embed_images(&images, baseline.batch_size)?;
-        report.classification = Some(keep(&path, set.score(&texts, &embedded, Language::Spanish)?)?);
+        let ranks = set.rank(&texts, &embedded, Language::Spanish)?;
+        report.classification = Some(ClassificationScores::new(keep(&path, ranks)?));
     }
     Ok(report)
 }
 
-/// The cached scores at `path`, if there are any.
+/// The cached ranks at `path`, if there are any.
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let bytes = std::fs::read(path).ok()?;
     serde_json::from_slice(&bytes)
@@ -110,9 +112,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
         .ok()
 }
 
-fn keep<T: Serialize>(path: &Path, scores: T) -> Result<T> {
-    write_json(path, &scores)?;
-    Ok(scores)
+/// Writes `ranks` to the cache.
+fn keep<T: Serialize>(path: &Path, ranks: T) -> Result<T> {
+    write_json(path, &ranks)?;
+    Ok(ranks)
 }
 
 /// The CLIP whose images an M-CLIP's name says it is for.

@@ -1,12 +1,9 @@
-//! Ranks among candidates, and the share of ranks below k.
+//! Ranks among candidates, of which 1 is the best, and the share of ranks up to k.
 //!
 //! Ties count against the model: where scores are equal, the wrong candidate ranks first, so a model that gives
 //! every candidate the same score has nothing right. A score that is not a number counts as the worst for the model.
 
-use std::collections::BTreeMap;
-
 use rayon::prelude::*;
-use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::simd::simd;
@@ -24,14 +21,10 @@ pub struct AtK {
 }
 
 impl AtK {
-    /// recall@k of the ranks of [`ranks`].
-    pub fn recall(ranks: &[usize]) -> Self {
-        Self { name: "recall", values: shares(ranks) }
-    }
-
-    /// accuracy@k of the ranks of [`ranks`].
-    pub fn accuracy(ranks: &[usize]) -> Self {
-        Self { name: "accuracy", values: shares(ranks) }
+    /// The shares called `name` of the ranks of [`ranks`]; 1 is the best.
+    pub fn of_ranks(name: &'static str, ranks: &[usize]) -> Self {
+        let share = |k| ranks.iter().filter(|&&rank| rank <= k).count() as f64 / ranks.len().max(1) as f64;
+        Self { name, values: KS.map(share) }
     }
 }
 
@@ -45,23 +38,8 @@ impl Serialize for AtK {
     }
 }
 
-impl<'de> Deserialize<'de> for AtK {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let shares = BTreeMap::<String, f64>::deserialize(deserializer)?;
-        let named = |name: &'static str| -> Option<Self> {
-            let [one, five, ten] = KS.map(|k| shares.get(&format!("{name}@{k}")).copied());
-            Some(Self { name, values: [one?, five?, ten?] })
-        };
-        named("recall").or_else(|| named("accuracy")).ok_or_else(|| D::Error::custom("neither recall@k nor accuracy@k"))
-    }
-}
-
-fn shares(ranks: &[usize]) -> [f64; 3] {
-    KS.map(|k| ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len().max(1) as f64)
-}
-
-/// For each query `[queries, dim]` the number of keys `[keys, dim]` that come before its best relevant one: those that
-/// are not relevant and whose dot product with the query is not below. `usize::MAX` where no relevant key has a score.
+/// For each query `[queries, dim]` the rank of its best relevant key `[keys, dim]`: one more than the number of keys that
+/// are not relevant and whose dot product with the query is not below. The last rank where no relevant key has a score.
 pub fn ranks<'a>(
     queries: &[f32], keys: &[f32], dim: usize, relevant: impl Fn(usize) -> &'a [usize] + Sync,
 ) -> Vec<usize> {
@@ -74,9 +52,9 @@ fn rank(query: &[f32], keys: &[f32], relevant: &[usize]) -> usize {
     let relevant_scores = relevant.iter().map(|&k| dot(query, &keys[k * dim..][..dim]));
     let best = relevant_scores.fold(f32::NAN, f32::max);
     if best.is_nan() {
-        return usize::MAX;
+        return (keys.len() / dim).saturating_sub(relevant.len()) + 1;
     }
-    let mut rank = 0;
+    let mut rank = 1;
     for (k, key) in keys.chunks_exact(dim).enumerate() {
         let below = dot(query, key) < best;
         rank += usize::from(!below && !relevant.contains(&k));
@@ -119,8 +97,8 @@ mod tests {
                 let key = |s: f32| if s.is_nan() { f32::INFINITY } else { s + 0.0 }; // -0 + 0 = 0
                 key(b.0).total_cmp(&key(a.0)).then(a.1.cmp(&b.1))
             });
-            let first = order.iter().position(|(_, relevant)| *relevant);
-            first.unwrap_or(usize::MAX)
+            // Without any relevant one, all that is left are wrong.
+            order.iter().position(|(_, relevant)| *relevant).unwrap_or(order.len()) + 1
         };
         queries.chunks(dim).zip(relevant).map(rank).collect()
     }
@@ -151,7 +129,7 @@ mod tests {
                 .collect();
             let got = ranks(&queries, &keys, dim, |i| &relevant[i]);
             assert_eq!(got, oracle(&queries, &keys, dim, &relevant));
-            assert_eq!((got[7], got[2]), (usize::MAX, usize::MAX));
+            assert_eq!((got[7], got[2]), (51, 53));
         }
     }
 
@@ -161,15 +139,15 @@ mod tests {
         let row: Vec<f32> = (0..dim).map(|k| (k as f32 * 0.37).sin() / 7.0).collect();
         let keys = row.repeat(33);
         let relevant: Vec<Vec<usize>> = (0..33).map(|i| vec![i]).collect();
-        assert_eq!(ranks(&keys, &keys, dim, |i| &relevant[i]), [32; 33]);
+        assert_eq!(ranks(&keys, &keys, dim, |i| &relevant[i]), [33; 33]);
     }
 
     #[test]
     fn shares_and_their_json() {
-        let recall = AtK::recall(&[0, 1, 4, 5, 9, 10, usize::MAX, 0]);
+        let recall = AtK::of_ranks("recall", &[1, 2, 5, 6, 10, 11, 900, 1]);
         assert_eq!(recall.values, [0.25, 0.5, 0.75]);
-        let json = serde_json::to_string(&AtK::accuracy(&[0])).expect("serialises");
+        let json = serde_json::to_string(&AtK::of_ranks("accuracy", &[1])).expect("serialises");
         assert_eq!(json, r#"{"accuracy@1":1.0,"accuracy@5":1.0,"accuracy@10":1.0}"#);
-        assert_eq!(AtK::recall(&[]).values, [0.0; 3]);
+        assert_eq!(AtK::of_ranks("recall", &[]).values, [0.0; 3]);
     }
 }

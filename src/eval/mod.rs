@@ -3,6 +3,8 @@
 //! | file | holds |
 //! |---|---|
 //! | [`metrics`] | ranks, recall@k and accuracy@k (pure) |
+//! | [`figures`] | the figures of ranks, with intervals |
+//! | [`relevance`] | which captions and images belong together (pure) |
 //! | [`statistics`] | intervals and paired comparisons (pure) |
 //! | [`images`] | embeddings of many image files, in batches |
 //! | [`retrieval`] | XTD10: captions against images, both ways |
@@ -20,9 +22,11 @@
 pub mod baseline;
 pub mod classification;
 pub mod embed;
+pub mod figures;
 pub mod images;
 pub mod metrics;
 pub mod probe;
+pub mod relevance;
 pub mod results;
 pub mod retrieval;
 pub mod statistics;

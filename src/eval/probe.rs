@@ -54,7 +54,7 @@ impl Probe {
         let dim = self.text_projection.dim(0)?;
         normalise(&mut queries, dim);
         let own = |i: usize| std::slice::from_ref(&self.key_of[i]);
-        Ok(AtK::recall(&ranks(&queries, &self.keys, dim, own)).values[0])
+        Ok(AtK::of_ranks("recall", &ranks(&queries, &self.keys, dim, own)).values[0])
     }
 }
 

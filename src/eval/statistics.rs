@@ -40,7 +40,9 @@ impl Clusters {
         Self { starts, members }
     }
 
-    fn len(&self) -> usize {
+    /// How many clusters there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         self.starts.len() - 1
     }
 

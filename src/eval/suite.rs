@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::classification::{ClassificationScores, classify, embed_classes};
+use super::classification::{ClassRanks, ClassificationScores, classify, embed_classes};
 use super::images::{Embedded, embed_readable};
-use super::retrieval::{RetrievalScores, embed_all_images, score};
+use super::relevance::Relevance;
+use super::retrieval::{RetrievalRanks, RetrievalScores, embed_all_images, rank};
 use super::{ImageEmbedder, Results, TextEmbedder};
 use crate::cache::{Digests, Key};
 use crate::config::Config;
@@ -12,7 +13,7 @@ use crate::config::evaluation::Evaluation;
 use crate::data::class_names::{self, ClassName};
 use crate::data::imagenet::{self, ImageNet};
 use crate::data::xtd10::{self, Retrieval};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ui::console::progress;
 
 /// The default prompt where an article cannot agree with the class names.
@@ -73,8 +74,12 @@ impl Suite {
         let retrieval = self.retrieval.as_ref().zip(images.retrieval.as_ref());
         let classification = self.classification.as_ref().zip(images.classification.as_ref());
         Ok(Results {
-            retrieval: retrieval.map(|(set, images)| set.score(texts, images, language)).transpose()?,
-            classification: classification.map(|(set, images)| set.score(texts, images, language)).transpose()?,
+            retrieval: retrieval
+                .map(|(set, images)| Ok::<_, Error>(set.score(set.rank(texts, images, language)?)))
+                .transpose()?,
+            classification: classification
+                .map(|(set, images)| set.rank(texts, images, language).map(ClassificationScores::new))
+                .transpose()?,
             ..Results::default()
         })
     }
@@ -84,6 +89,7 @@ impl Suite {
 pub struct RetrievalSet {
     spanish: Retrieval,
     english: Vec<String>, // empty unless the teacher is measured
+    relevance: Relevance,
 }
 
 impl RetrievalSet {
@@ -92,7 +98,9 @@ impl RetrievalSet {
         xtd10::fetch_missing(data_dir, languages, &xtd10::Source::from_env())?;
         let spanish = xtd10::load(data_dir, "es")?;
         let english = if with_english { xtd10::load(data_dir, "en")?.captions } else { Vec::new() };
-        Ok(Self { spanish, english })
+        let images_of = spanish.image_of.iter().map(|image| vec![*image]).collect();
+        let relevance = Relevance::new(spanish.images.len(), images_of)?;
+        Ok(Self { spanish, english, relevance })
     }
 
     /// The embeddings `[images, dim]`.
@@ -101,10 +109,29 @@ impl RetrievalSet {
         embed_all_images(&self.spanish.images, tower, batch_size, &|done, _| bar.set(done))
     }
 
-    /// The scores of `texts` against what [`Self::embed_images`] gave.
-    pub fn score(&self, texts: &dyn TextEmbedder, images: &[f32], language: Language) -> Result<RetrievalScores> {
-        let captions = if language == Language::Spanish { &self.spanish.captions } else { &self.english };
-        score(&texts.embed_texts(captions)?, images, texts.dim(), &self.spanish.image_of)
+    /// The ranks of `texts` against what [`Self::embed_images`] gave.
+    pub fn rank(&self, texts: &dyn TextEmbedder, images: &[f32], language: Language) -> Result<RetrievalRanks> {
+        rank(&texts.embed_texts(self.captions(language))?, images, texts.dim(), &self.relevance)
+    }
+
+    /// The figures of `ranks`.
+    pub fn score(&self, ranks: RetrievalRanks) -> RetrievalScores {
+        RetrievalScores::new(ranks, &self.relevance)
+    }
+
+    /// The captions in `language`.
+    pub fn captions(&self, language: Language) -> &[String] {
+        if language == Language::Spanish { &self.spanish.captions } else { &self.english }
+    }
+
+    /// The files of the images.
+    pub fn images(&self) -> &[PathBuf] {
+        &self.spanish.images
+    }
+
+    /// Which captions and images belong together.
+    pub fn relevance(&self) -> &Relevance {
+        &self.relevance
     }
 
     /// Adds to `key` all that the scores on Spanish captions depend on, but for the models.
@@ -149,12 +176,21 @@ impl ClassificationSet {
         embed_readable(&self.paths, tower, batch_size, true, &|done, _| bar.set(done))
     }
 
-    /// The scores of `texts` against what [`Self::embed_images`] gave.
-    pub fn score(
-        &self, texts: &dyn TextEmbedder, images: &Embedded, language: Language,
-    ) -> Result<ClassificationScores> {
+    /// The ranks of the classes for what [`Self::embed_images`] gave.
+    pub fn rank(&self, texts: &dyn TextEmbedder, images: &Embedded, language: Language) -> Result<ClassRanks> {
         let prompts = if language == Language::Spanish { &self.spanish } else { &self.english };
         classify(&embed_classes(texts, prompts)?, images, texts.dim(), &self.labels)
+    }
+
+    /// The files of the images, and for each the indices of its classes.
+    pub fn images(&self) -> (&[PathBuf], &[Vec<usize>]) {
+        (&self.paths, &self.labels)
+    }
+
+    /// The first prompt of each class in `language`.
+    pub fn prompts(&self, language: Language) -> &[String] {
+        let prompts = if language == Language::Spanish { &self.spanish } else { &self.english };
+        prompts.first().map_or(&[], Vec::as_slice)
     }
 
     /// Adds to `key` all that the scores with Spanish prompts depend on, but for the models.

@@ -1,7 +1,10 @@
-//! The figures of an evaluation, as one JSON object, as a table for a terminal, and as files in the run folder; and what
-//! others published.
+//! The figures of an evaluation, as one JSON object, as a table for a terminal, and as files in the run folder; models
+//! compared by these files; and what others published.
 
+pub mod compare;
+pub mod layout;
 pub mod published;
+pub mod queries;
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -12,7 +15,9 @@ use crate::data::image::Transparency;
 use crate::error::Result;
 use crate::eval::Results;
 use crate::eval::classification::ClassificationScores;
+use crate::eval::figures::{Intervals, Ranking};
 use crate::eval::metrics::{AtK, KS};
+use crate::eval::retrieval::RetrievalScores;
 use crate::fs::write_json;
 
 /// Scores with the teacher's and the baseline's of the same task beside them.
@@ -62,9 +67,14 @@ impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(compared) = self.compare(|report| report.retrieval.as_ref()) {
             let title = format!("Retrieval, {} captions, {} images", compared.ours.captions, compared.ours.images);
-            heading(f, &title, compared.ours.text_to_image.name)?;
-            rows(f, "text to image", &compared, |scores| &scores.text_to_image)?;
-            rows(f, "image to text", &compared, |scores| &scores.image_to_text)?;
+            heading(f, &title, compared.ours.text_to_image.at.name)?;
+            for (name, way) in [
+                ("text to image", (|scores| &scores.text_to_image) as fn(&RetrievalScores) -> &Ranking),
+                ("image to text", |scores| &scores.image_to_text),
+            ] {
+                rows(f, name, &compared, |scores| (&way(scores).at, &way(scores).ci95))?;
+                further(f, way(compared.ours))?;
+            }
             writeln!(f)?;
         }
         if let Some(compared) = self.compare(|report| report.classification.as_ref()) {
@@ -73,11 +83,11 @@ impl fmt::Display for Results {
             if *skipped > 0 {
                 write!(title, ", {skipped} skipped")?;
             }
-            heading(f, &title, compared.ours.accuracy.name)?;
-            rows(f, "zero-shot", &compared, |scores| &scores.accuracy)?;
+            heading(f, &title, compared.ours.accuracy.at.name)?;
+            rows(f, "zero-shot", &compared, |scores| (&scores.accuracy.at, &scores.accuracy.ci95))?;
             writeln!(f)?;
         }
-        f.write_str("Ties count against the model.")
+        f.write_str("Ties count against the model. Intervals are bootstrapped, 95%.")
     }
 }
 
@@ -89,7 +99,7 @@ fn heading(f: &mut fmt::Formatter<'_>, title: &str, measure: &str) -> fmt::Resul
 }
 
 fn rows<T: Serialize>(
-    f: &mut fmt::Formatter<'_>, name: &str, compared: &Compared<T>, at: impl Fn(&T) -> &AtK,
+    f: &mut fmt::Formatter<'_>, name: &str, compared: &Compared<T>, of: impl Fn(&T) -> (&AtK, &Intervals),
 ) -> fmt::Result {
     let mut row = |name: &str, cells: [String; 3]| {
         write!(f, "  {name:24}")?;
@@ -97,18 +107,36 @@ fn rows<T: Serialize>(
         writeln!(f)
     };
     let plain = |at: &AtK| at.values.map(|value| format!("{value:.4}"));
-    let ours = at(compared.ours);
+    let (ours, intervals) = of(compared.ours);
     row(name, plain(ours))?;
+    row("  interval", intervals_at(ours.name, intervals))?;
     for (scores, name, share_name) in [
         (compared.teacher, "  teacher, in English", "  share of the teacher"),
         (compared.baseline, "  baseline", "  share of the baseline"),
     ] {
-        if let Some(theirs) = scores.map(&at) {
+        if let Some((theirs, intervals)) = scores.map(&of) {
             row(name, plain(theirs))?;
+            row("    interval", intervals_at(theirs.name, intervals))?;
             row(share_name, std::array::from_fn(|k| share(ours.values[k], theirs.values[k])))?;
         }
     }
     Ok(())
+}
+
+/// The intervals of the shares called `name`, such as `.450-.512`.
+fn intervals_at(name: &str, intervals: &Intervals) -> [String; 3] {
+    KS.map(|k| intervals.get(&format!("{name}@{k}")).map_or("-".into(), |[low, high]| format!("{low:.3}-{high:.3}")))
+}
+
+/// The figures of ranks that are not shares, on one line.
+fn further(f: &mut fmt::Formatter<'_>, ranking: &Ranking) -> fmt::Result {
+    let interval = |name: &str, digits: usize| {
+        let [low, high] = ranking.ci95.get(name).unwrap_or([f64::NAN; 2]);
+        format!("[{low:.digits$}, {high:.digits$}]")
+    };
+    let (median, mean, mrr) = (ranking.median_rank, ranking.mean_rank, ranking.mrr);
+    write!(f, "    rank: median {median} {}, ", interval("median_rank", 1))?;
+    writeln!(f, "mean {mean:.2} {}, MRR {mrr:.3} {}", interval("mean_rank", 2), interval("mrr", 3))
 }
 
 fn share(ours: f64, theirs: f64) -> String {
@@ -118,54 +146,57 @@ fn share(ours: f64, theirs: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::retrieval::RetrievalScores;
+    use crate::eval::classification::ClassRanks;
+    use crate::eval::relevance::Relevance;
+    use crate::eval::retrieval::RetrievalRanks;
 
     fn report() -> Results {
+        let ranks = RetrievalRanks { text_to_image: vec![1, 2, 7, 1], image_to_text: vec![1, 3, 20, 11] };
+        let relevance = Relevance::new(4, (0..4).map(|i| vec![i]).collect()).expect("pairs");
         let ours = Results {
-            retrieval: Some(RetrievalScores {
-                text_to_image: AtK { name: "recall", values: [0.5, 0.75, 1.0] },
-                image_to_text: AtK { name: "recall", values: [0.25, 0.5, 0.5] },
-                images: 1000,
-                captions: 1000,
-            }),
-            classification: Some(ClassificationScores {
-                accuracy: AtK { name: "accuracy", values: [0.5, 0.75, 1.0] },
-                images: 50_000,
+            retrieval: Some(RetrievalScores::new(ranks, &relevance)),
+            classification: Some(ClassificationScores::new(ClassRanks {
+                ranks: vec![1, 2, 7, 1],
+                kept: vec![0, 1, 2, 3],
                 classes: 1000,
                 skipped: 0,
-            }),
+            })),
             ..Results::default()
         };
         Results { teacher: Some(Box::new(ours.clone())), ..ours }
     }
 
+    /// The scores of a task as JSON, without what differs from one number of resamples to another.
+    fn stable(mut scores: serde_json::Value) -> String {
+        for way in ["text_to_image", "image_to_text"] {
+            if let Some(way) = scores.get_mut(way).and_then(|way| way.as_object_mut()) {
+                assert!(way["ci95"]["recall@1"].is_array() && way["wilson95"]["recall@1"].is_array());
+                way.retain(|key, _| !key.ends_with("95"));
+            }
+        }
+        scores.as_object_mut().expect("an object").retain(|key, _| !key.ends_with("95"));
+        scores.to_string()
+    }
+
     const RETRIEVAL: &str = concat!(
-        r#"{"text_to_image":{"recall@1":0.5,"recall@5":0.75,"recall@10":1.0},"#,
-        r#""image_to_text":{"recall@1":0.25,"recall@5":0.5,"recall@10":0.5},"images":1000,"captions":1000}"#
+        r#"{"text_to_image":{"recall@1":0.5,"recall@5":0.75,"recall@10":1.0,"median_rank":1.5,"mean_rank":2.75,"#,
+        r#""mrr":0.6607142857142857},"image_to_text":{"recall@1":0.25,"recall@5":0.5,"recall@10":0.5,"#,
+        r#""median_rank":7.0,"mean_rank":8.75,"mrr":0.36856060606060603},"images":4,"captions":4}"#
     );
-    const CLASSIFICATION: &str =
-        r#"{"accuracy@1":0.5,"accuracy@5":0.75,"accuracy@10":1.0,"images":50000,"classes":1000}"#;
+    const CLASSIFICATION: &str = r#"{"accuracy@1":0.5,"accuracy@5":0.75,"accuracy@10":1.0,"images":4,"classes":1000}"#;
 
     #[test]
     fn json_has_the_documented_form_and_order() -> Result<()> {
-        let alone = Results { teacher: None, ..report() };
-        let both = format!(r#""retrieval":{RETRIEVAL},"classification":{CLASSIFICATION}"#);
-        assert_eq!(serde_json::to_string(&alone)?, format!("{{{both}}}"));
-        assert_eq!(serde_json::to_string(&report())?, format!(r#"{{{both},"teacher":{{{both}}}}}"#));
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&report().to_json()?)?, serde_json::to_value(report())?);
-        Ok(())
-    }
-
-    #[test]
-    fn scores_are_read_back_as_they_were() -> Result<()> {
-        let Results { retrieval, classification, .. } = report();
-        assert_eq!(serde_json::from_str::<RetrievalScores>(RETRIEVAL).ok(), retrieval);
-        assert_eq!(serde_json::from_str::<ClassificationScores>(CLASSIFICATION).ok(), classification);
-        for share in (0..240).map(|n| n as f64 / 240.0) {
-            let at = AtK { name: "recall", values: [share; 3] };
-            assert_eq!(serde_json::from_str::<AtK>(&serde_json::to_string(&at)?)?, at);
+        let json = serde_json::to_value(report())?;
+        assert_eq!(
+            json.as_object().expect("an object").keys().collect::<Vec<_>>(),
+            ["retrieval", "classification", "teacher"]
+        );
+        for report in [&json, &json["teacher"]] {
+            assert_eq!(stable(report["retrieval"].clone()), RETRIEVAL);
+            assert_eq!(stable(report["classification"].clone()), CLASSIFICATION);
         }
-        assert!(serde_json::from_str::<AtK>(r#"{"recall@1":0.5}"#).is_err());
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&report().to_json()?)?, json);
         Ok(())
     }
 
@@ -187,13 +218,12 @@ mod tests {
         for report in [Results { teacher: None, ..report() }, report()] {
             report.write(&folder)?;
         }
-        let compact = |name: &str| -> Result<String> {
-            let value: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join(name))?)?;
-            Ok(value.to_string())
-        };
-        let with_teacher = |scores: &str| format!(r#"{},"teacher":{scores}}}"#, &scores[..scores.len() - 1]);
-        assert_eq!(compact("retrieval.json")?, with_teacher(RETRIEVAL));
-        assert_eq!(compact("classification.json")?, with_teacher(CLASSIFICATION));
+        for (name, scores) in [("retrieval", RETRIEVAL), ("classification", CLASSIFICATION)] {
+            let mut written: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json")))?)?;
+            let teacher = written.as_object_mut().and_then(|scores| scores.shift_remove("teacher"));
+            assert_eq!((stable(teacher.expect("a teacher")), stable(written)), (scores.into(), scores.into()));
+        }
         assert_eq!(std::fs::read_dir(&folder)?.count(), 2);
         std::fs::write(dir.path().join("file"), "")?;
         let error = report().write(&dir.path().join("file")).expect_err("not a folder");
