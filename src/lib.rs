@@ -46,6 +46,7 @@
 //! | [`cli`] | the command line: clap definitions only |
 //! | [`train`] | a training run: resolve, prepare, train, report; the [`Trainer`](train::Trainer) with its steps and epochs; loss, optimizer, schedule, the teacher's features |
 //! | [`report`] | results as tables and JSON, and published figures |
+//! | [`export`] | a student as other programs load it: sentence-transformers, open_clip; model cards |
 //! | [`eval`] | the sets, retrieval, classification, the baseline, metrics (pure), vectors to a file |
 //! | [`runs`] | what a run has on disk: folder, lock, status, state, checkpoints, journal, resume, the Python Themo's runs, the listing |
 //! | [`record`] | the record of a run: `metrics.csv`, TensorBoard, `hparams.yaml`, `environment.json` |
@@ -79,6 +80,7 @@ pub mod data;
 pub mod download;
 pub mod error;
 pub mod eval;
+pub mod export;
 pub mod fs;
 pub mod guide;
 pub mod hub;

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(args),
         Command::Test(args) => commands::test::run(args).map(|()| 0),
         Command::Embed(args) => commands::embed::run(args).map(|()| 0),
+        Command::Export(args) => commands::export::run(args).map(|()| 0),
         Command::Data(args) => commands::data::run(args),
         Command::Runs(args) => commands::runs::run(args).map(|()| 0),
         Command::Generate(args) => commands::generate::run(args).map(|()| 0),

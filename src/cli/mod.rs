@@ -2,6 +2,7 @@
 
 mod data;
 mod embed;
+mod export;
 mod generate;
 mod recipe;
 mod runs;
@@ -10,6 +11,7 @@ mod train;
 
 pub use data::{DataArgs, DataCommand};
 pub use embed::EmbedArgs;
+pub use export::{ExportArgs, ExportFor};
 pub use generate::{GenerateArgs, Generated};
 pub use runs::{CompareArgs, OutputFormat, RunsArgs, RunsCommand};
 pub use test::{Benchmark, TestArgs};
@@ -70,6 +72,11 @@ pub enum Command {
     /// the input; its metadata key `image_names` is a JSON list of the images.
     #[command(args_override_self = true, after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),
+    /// Write a trained student as a folder that other programs load
+    ///
+    /// The folder holds weights, tokenizer, and a model card with the figures of `themo test`. Nothing is uploaded.
+    #[command(args_override_self = true, after_help = export::EXAMPLES)]
+    Export(ExportArgs),
     /// List, fetch and check the data sets to train on
     ///
     /// The table of known data sets is bundled; DATA_DIR/datasets.toml, of the same form as configs/datasets.toml, adds to
@@ -133,6 +140,8 @@ mod tests {
             "themo train -h",
             "themo test -h",
             "themo embed -h",
+            "themo export -h",
+            "themo export --help",
             "themo runs -h",
             "themo runs compare --help",
             "themo data -h",
@@ -150,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_long_help_says_more() {
-        for command in ["train", "test", "embed", "runs", "data"] {
+        for command in ["train", "test", "embed", "export", "runs", "data"] {
             let words = |flag: &str| {
                 let help = parse(&format!("themo {command} {flag}")).unwrap_err().to_string();
                 help.split_whitespace().count()

@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod embed;
+pub mod export;
 pub mod generate;
 pub mod runs;
 pub mod test;

@@ -23,7 +23,7 @@ use std::path::Path;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-pub use settings::settings_file;
+pub use settings::{openai_normalisation, settings_file, settings_json};
 
 use crate::error::{Error, Result, ResultExt};
 use pixels::MAX_PIXELS;

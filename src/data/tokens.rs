@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tokenizers::Tokenizer;
-use tokenizers::utils::truncation::TruncationParams;
+use tokenizers::utils::truncation::{TruncationDirection, TruncationParams};
 
 use super::tokenizer::{self, SENTENCEPIECE_FILES};
 use crate::error::{Error, Result};
@@ -62,6 +63,20 @@ impl TextTokenizer {
         self.class
     }
 
+    /// It as a `tokenizer.json`, without cutting and padding.
+    pub fn to_json(&self) -> Result<Value> {
+        let mut tokenizer = self.tokenizer.clone();
+        tokenizer.with_truncation(None).map_err(|e| self.failed(e))?;
+        let text = tokenizer.to_string(false).map_err(|e| self.failed(e))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The most ids of a text, and whether a longer one loses its beginning, not its end.
+    pub fn truncation(&self) -> (usize, bool) {
+        let cut = self.tokenizer.get_truncation();
+        cut.map_or((usize::MAX, false), |cut| (cut.max_length, cut.direction == TruncationDirection::Left))
+    }
+
     /// Token ids of one text.
     pub fn encode_one(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, true).map_err(|e| self.failed(e))?;
@@ -116,8 +131,6 @@ pub fn cut_evenly(lengths: &[usize], max_tokens: usize) -> Vec<std::ops::Range<u
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn demo(model: &str) -> PathBuf {

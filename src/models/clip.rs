@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -50,7 +50,7 @@ pub struct TextConfig {
 }
 
 /// The image tower.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct VisionConfig {
     /// Width of the states.
@@ -209,7 +209,7 @@ fn tower_config<T: DeserializeOwned + Default>(file: &Map<String, Value>, key: &
 
 /// Finds a CLIP's tower, one of whose tensors has a name that ends with `end`; [`Weights::model`] is then the tower.
 /// Returns the prefix of the projections' names.
-pub(super) fn find_tower(weights: &mut Weights, end: &str) -> Result<String> {
+pub fn find_tower(weights: &mut Weights, end: &str) -> Result<String> {
     let prefix = weights.find_prefix(end)?;
     let outer = ["text_model.", "vision_model."].iter().find_map(|tower| prefix.strip_suffix(tower));
     Ok(outer.unwrap_or(prefix).to_owned())

@@ -1,5 +1,6 @@
 //! The student: a BERT, pooling, and a projection to the teacher's text width; on request with a bias and a final norm.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -10,7 +11,7 @@ use super::bert::{Bert, BertConfig};
 use super::encoder::Tape;
 use super::folder::{read_json, weight_files};
 use super::kinds::FirstPosition;
-use super::weights::{Leftover, Weights, save};
+use super::weights::{Leftover, Weights, save, tensors};
 use crate::compute::Compute;
 use crate::error::{Error, Result, ResultExt};
 use crate::nn::layer_norm::Normed;
@@ -142,13 +143,25 @@ impl Student {
     /// A trained student as its checkpoint folder describes it, frozen: it has no backward pass and lists no
     /// parameters.
     pub fn from_checkpoint(folder: &Path, compute: &Compute) -> Result<Self> {
+        Self::from_checkpoint_with(folder, compute, Params::frozen(compute.backend))
+    }
+
+    /// [`Self::from_checkpoint`], its parameters listed in `params` unless these are frozen.
+    pub fn from_checkpoint_with(folder: &Path, compute: &Compute, params: Params) -> Result<Self> {
         let (weights, head) = (open(folder, compute)?, read_json(&folder.join(HEAD_FILE))?);
-        Self::build(folder, weights, head, None, compute, Params::frozen(compute.backend))
+        Self::build(folder, weights, head, None, compute, params)
     }
 
     /// A student from a checkpoint of the Python Themo (a file of PyTorch Lightning, with `transformer.*` and
     /// `projection.weight` in its state dict) whose BERT has the configuration in the folder `bert`; also frozen.
     pub fn from_lightning(file: &Path, bert: &Path, pooling: Pooling, compute: &Compute) -> Result<Self> {
+        Self::from_lightning_with(file, bert, pooling, compute, Params::frozen(compute.backend))
+    }
+
+    /// [`Self::from_lightning`], its parameters listed in `params` unless these are frozen.
+    pub fn from_lightning_with(
+        file: &Path, bert: &Path, pooling: Pooling, compute: &Compute, params: Params,
+    ) -> Result<Self> {
         let mut weights = Weights::open(file, &compute.device)?;
         weights.find_prefix(WORDS)?;
         let holder = weights.find_beside(PROJECTION);
@@ -161,7 +174,7 @@ impl Student {
         let has = |name: &str| weights.has(&format!("{holder}{name}"));
         let (projection_bias, final_norm) = (has(PROJECTION_BIAS), has(NORM));
         let head = Head { projection_bias, final_norm, ..Head::new(pooling, dim) };
-        Self::build(bert, weights, head, None, compute, Params::frozen(compute.backend))
+        Self::build(bert, weights, head, None, compute, params)
     }
 
     /// With the head in `weights` or, where there is a `seed`, a new one that is drawn with it.
@@ -235,6 +248,21 @@ impl Student {
         &self.bert.config
     }
 
+    /// What stands on the BERT.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The projection's weight `[dim, hidden]` and its bias `[dim]`.
+    pub fn projection(&self) -> (&Tensor, Option<&Tensor>) {
+        self.projection.values()
+    }
+
+    /// The final norm's weight and bias, each `[dim]`.
+    pub fn final_norm(&self) -> Option<(&Tensor, &Tensor)> {
+        self.norm.as_ref().map(|norm| (&norm.weight.value, &norm.bias.value))
+    }
+
     /// Width of the output.
     pub fn dim(&self) -> usize {
         self.head.dim
@@ -297,14 +325,26 @@ impl Student {
     /// it is, `model.safetensors` with the encoder under its own names and `config.json`, and besides that the head:
     /// `head.safetensors` (`projection.*`, `final_norm.*`) and `themo.json`. The tokenizer's own files are the caller's.
     pub fn save(&self, folder: &Path, tokenizer: TokenizerFacts) -> Result<()> {
-        save(&self.params, |name| !is_of_head(name), &folder.join("model.safetensors"))?;
+        self.save_encoder(folder)?;
+        self.save_config(folder, tokenizer)?;
         save(&self.params, is_of_head, &folder.join(HEAD_WEIGHTS))?;
-        let write = |name: &str, text: String| {
-            let path = folder.join(name);
-            std::fs::write(&path, text + "\n").context(|| format!("cannot write {}", path.display()))
-        };
-        write("config.json", serde_json::to_string_pretty(&self.saved_config(tokenizer))?)?;
-        write(HEAD_FILE, serde_json::to_string_pretty(&self.head)?)
+        write_text(&folder.join(HEAD_FILE), serde_json::to_string_pretty(&self.head)?)
+    }
+
+    /// Writes the part of [`Self::save`] that is `model.safetensors`.
+    pub fn save_encoder(&self, folder: &Path) -> Result<()> {
+        save(&self.params, |name| !is_of_head(name), &folder.join("model.safetensors"))
+    }
+
+    /// Writes the part of [`Self::save`] that is `config.json`.
+    pub fn save_config(&self, folder: &Path, tokenizer: TokenizerFacts) -> Result<()> {
+        let config = self.saved_config(tokenizer);
+        write_text(&folder.join("config.json"), serde_json::to_string_pretty(&config)?)
+    }
+
+    /// The encoder's tensors under its own names, f32 on the CPU.
+    pub fn encoder_tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        tensors(&self.params, |name| !is_of_head(name))
     }
 
     /// The BERT's own `config.json`, with what is true of the files beside it: the type of the numbers, the class
@@ -326,6 +366,10 @@ impl Student {
         }
         Value::Object(file)
     }
+}
+
+fn write_text(path: &Path, text: String) -> Result<()> {
+    std::fs::write(path, text + "\n").context(|| format!("cannot write {}", path.display()))
 }
 
 /// The files of weights in a model folder or a checkpoint.

@@ -61,6 +61,11 @@ fn apply_weight(backend: Backend, x: &Tensor, weight: &Tensor, bias: Option<&Ten
 }
 
 impl Linear {
+    /// The weight `[out, in]` and the bias `[out]`.
+    pub fn values(&self) -> (&Tensor, Option<&Tensor>) {
+        (&self.weight.value, self.bias.as_ref().map(|bias| &bias.value))
+    }
+
     /// From weight `[out, in]` and bias `[out]`, for `backend`.
     pub fn new(weight: Param, bias: Option<Param>, backend: Backend) -> Self {
         Self { weight, bias, backend }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::hub::Part;
 use crate::models::Student;
 use crate::models::student::HEAD_FILE;
-use crate::nn::Pooling;
+use crate::nn::{Params, Pooling};
 use crate::runs::RunDir;
 use crate::runs::checkpoint::find_best;
 use crate::runs::folder::CONFIG;
@@ -66,13 +66,27 @@ impl Trained {
     /// The student and its tokenizer. What a Lightning checkpoint lacks, the BERT's configuration and tokenizer, is
     /// that of the student in the configuration.
     pub fn load(&self, compute: &Compute) -> Result<(Student, TextTokenizer)> {
+        let (student, tokenizer, _) = self.load_with(compute, Params::frozen(compute.backend))?;
+        Ok((student, tokenizer))
+    }
+
+    /// [`Self::load`], the student's parameters listed in `params` unless these are frozen; and the folder of the
+    /// tokenizer's files.
+    pub fn load_with(&self, compute: &Compute, params: Params) -> Result<(Student, TextTokenizer, PathBuf)> {
         let (student, folder) = if self.checkpoint.is_dir() {
-            (Student::from_checkpoint(&self.checkpoint, compute)?, self.checkpoint.clone())
+            (Student::from_checkpoint_with(&self.checkpoint, compute, params)?, self.checkpoint.clone())
         } else {
             let bert = model_folder("--student", &self.config.models.student, &[Part::Tokenizer])?;
-            (Student::from_lightning(&self.checkpoint, &bert, Pooling::Mean, compute)?, bert)
+            (Student::from_lightning_with(&self.checkpoint, &bert, Pooling::Mean, compute, params)?, bert)
         };
-        Ok((student, TextTokenizer::from_folder(&folder, self.config.data.max_sequence_length)?))
+        let tokenizer = TextTokenizer::from_folder(&folder, self.config.data.max_sequence_length)?;
+        Ok((student, tokenizer, folder))
+    }
+
+    /// Whether [`Self::config`] is that of the run, and not the defaults: a checkpoint by itself has none.
+    pub fn has_settings(&self) -> bool {
+        let run = self.checkpoint.parent().and_then(Path::parent);
+        run.is_some_and(|run| run.join(CONFIG).exists())
     }
 }
 

@@ -117,6 +117,34 @@ fn nested_settings(bytes: &[u8]) -> Option<Option<Value>> {
     Some(all.remove("image_processor").filter(|settings| !settings.is_null()))
 }
 
+/// The settings of images in `folder`, as a `preprocessor_config.json` holds them.
+pub fn settings_json(folder: &Path) -> Result<Value> {
+    let path = settings_file(folder);
+    let bytes = std::fs::read(&path).context(|| format!("cannot read {}", path.display()))?;
+    if path.ends_with(NESTED) {
+        return nested_settings(&bytes).flatten().ok_or_else(|| Error::new(format!("{} is damaged", path.display())));
+    }
+    serde_json::from_slice(&bytes).context(|| path.display().to_string()).hint(|| "fetch the file again")
+}
+
+/// Mean and standard deviation of each channel in the settings of `folder`, where everything else is as OpenAI's: the
+/// shorter side gets `size` pixels, then the centre is cut out.
+///
+/// # Errors
+/// If something else is done to images.
+pub fn openai_normalisation(folder: &Path, size: u32) -> Result<[[f64; 3]; 2]> {
+    let path = settings_file(folder);
+    let Settings { resize, crop, scale, mean, std } = Settings::read(&path)?;
+    if resize != Some(Resize::ShortestEdge(size)) || crop != Some((size, size)) || (scale * 255.0 - 1.0).abs() > 1e-9 {
+        return Err(Error::new(format!(
+            "{} does not resize the shorter side to {size} pixels, cut out the centre and divide by 255",
+            path.display()
+        ))
+        .hint("no other preprocessing can be exported here"));
+    }
+    Ok([mean, std])
+}
+
 impl Settings {
     /// Reads one of the two files.
     pub fn read(path: &Path) -> Result<Self> {

@@ -132,6 +132,11 @@ impl Weights {
         holder.map(str::to_owned)
     }
 
+    /// The full names of all tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
     /// Whether there is a tensor with the full name `name`.
     pub fn has(&self, name: &str) -> bool {
         self.names.contains_key(name)

@@ -10,6 +10,11 @@ use crate::nn::Params;
 
 /// Writes the parameters whose names `chosen` accepts to the file `path`, in f32.
 pub fn save(params: &Params, chosen: impl Fn(&str) -> bool, path: &Path) -> Result<()> {
+    write_model(tensors(params, chosen)?, path)
+}
+
+/// The parameters whose names `chosen` accepts, on the CPU.
+pub fn tensors(params: &Params, chosen: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
     for entry in params.iter() {
         for (name, part) in entry.parts(entry.var.as_tensor())? {
@@ -18,8 +23,12 @@ pub fn save(params: &Params, chosen: impl Fn(&str) -> bool, path: &Path) -> Resu
             }
         }
     }
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]); // what transformers asks for
-    write_tensors(tensors, Some(format), path)
+    Ok(tensors)
+}
+
+/// Writes the weights of a model, as transformers writes and asks for them.
+pub fn write_model(tensors: BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
+    write_tensors(tensors, Some(HashMap::from([("format".to_owned(), "pt".to_owned())])), path)
 }
 
 /// Writes a safetensors file, one tensor after another: the whole file is never in memory.
