@@ -4,15 +4,12 @@
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
 use toml::Value;
 
 use super::escape::{markdown, quoted};
 use super::{Program, Source};
 use crate::error::{Error, Result, ResultExt};
-use crate::eval::classification::ClassificationScores;
 use crate::eval::metrics::{AtK, KS};
-use crate::eval::retrieval::RetrievalScores;
 use crate::eval::statistics::wilson;
 use crate::hub::{Id, Kind};
 
@@ -255,39 +252,52 @@ fn results(scores: &[Scores]) -> String {
 /// What `themo test` wrote into the run's folder `eval`.
 fn scores(eval: &Path) -> Result<Vec<Scores>> {
     let mut all = Vec::new();
-    if let Some(found) = read::<RetrievalScores>(&eval.join("retrieval.json"))? {
-        let name = if (found.captions, found.images) == (1000, 1000) { "XTD10, Spanish" } else { "A set of the user" };
+    if let Some(found) = read(&eval.join("retrieval.json"), |found| {
+        let counts = (count(found, "captions")?, count(found, "images")?);
+        Some((counts, shares(&found["text_to_image"], "recall")?, shares(&found["image_to_text"], "recall")?))
+    })? {
+        let ((captions, images), to_image, to_text) = found;
+        let name = if (captions, images) == (1000, 1000) { "XTD10, Spanish" } else { "A set of the user" };
         all.push(Scores {
             task: "image-text-retrieval",
             set: "retrieval",
-            title: format!("{name}: {} captions, {} images", found.captions, found.images),
-            rows: vec![
-                ("text to image", found.text_to_image, found.captions),
-                ("image to text", found.image_to_text, found.images),
-            ],
+            title: format!("{name}: {captions} captions, {images} images"),
+            rows: vec![("text to image", to_image, captions), ("image to text", to_text, images)],
         });
     }
-    if let Some(found) = read::<ClassificationScores>(&eval.join("classification.json"))? {
-        let whole = (found.classes, found.images + found.skipped) == (1000, 50_000);
+    if let Some(found) = read(&eval.join("classification.json"), |found| {
+        Some((count(found, "images")?, count(found, "classes")?, shares(found, "accuracy")?, count(found, "skipped")))
+    })? {
+        let (images, classes, accuracy, skipped) = found;
+        let whole = (classes, images + skipped.unwrap_or(0)) == (1000, 50_000);
         let name = if whole { "ImageNet, Spanish class names" } else { "A set of the user" };
         all.push(Scores {
             task: "zero-shot-image-classification",
             set: "classification",
-            title: format!("{name}: {} images, {} classes", found.images, found.classes),
-            rows: vec![("zero-shot", found.accuracy, found.images)],
+            title: format!("{name}: {images} images, {classes} classes"),
+            rows: vec![("zero-shot", accuracy, images)],
         });
     }
     Ok(all)
 }
 
-/// A file of results; none where it was not measured.
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+fn count(found: &serde_json::Value, key: &str) -> Option<usize> {
+    found[key].as_u64().map(|count| count as usize)
+}
+
+/// The shares called `name` among the figures of a file of results.
+fn shares(found: &serde_json::Value, name: &'static str) -> Option<AtK> {
+    let [one, five, ten] = KS.map(|k| found[format!("{name}@{k}")].as_f64());
+    Some(AtK { name, values: [one?, five?, ten?] })
+}
+
+/// What `figures` takes of a file of results; none where it was not measured.
+fn read<T>(path: &Path, figures: impl Fn(&serde_json::Value) -> Option<T>) -> Result<Option<T>> {
     if !path.exists() {
         return Ok(None);
     }
     let text = std::fs::read_to_string(path).context(|| format!("cannot read {}", path.display()))?;
-    let scores = serde_json::from_str(&text)
-        .context(|| format!("{} does not hold figures of `themo test`", path.display()))
-        .hint(|| "run `themo test` again, or remove the file")?;
-    Ok(Some(scores))
+    let found = serde_json::from_str(&text).ok().and_then(|found| figures(&found));
+    let what = || Error::new(format!("{} does not hold figures of `themo test`", path.display()));
+    found.map(Some).ok_or_else(|| what().hint("run `themo test` again, or remove the file"))
 }

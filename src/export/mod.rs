@@ -155,9 +155,8 @@ impl Source<'_> {
     /// Refuses what none of the programs can load.
     fn check(&self) -> Result<()> {
         if self.tokenizer.padding().is_none() {
-            return Err(Error::new("the student's tokenizer has no padding token").hint(
-                "other programs pad the texts of a batch: name one as pad_token in tokenizer_config.json",
-            ));
+            return Err(Error::new("the student's tokenizer has no padding token")
+                .hint("other programs pad the texts of a batch: name one as pad_token in tokenizer_config.json"));
         }
         if self.student.head().pooling == Pooling::Last {
             return Err(Error::new("students that take the last token cannot be exported")

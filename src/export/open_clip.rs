@@ -76,7 +76,9 @@ pub(super) fn write(source: &Source, folder: &Path) -> Result<Vec<String>> {
     let config = json!({"model_cfg": model, "preprocess_cfg": preprocess});
     write_json(&folder.join("open_clip_config.json"), &config)?;
     let notes = match source.hub_name {
-        Some(name) => vec![format!("It loads after it was uploaded as {name}, from where open_clip reads its config.json.")],
+        Some(name) => {
+            vec![format!("It loads after it was uploaded as {name}, from where open_clip reads its config.json.")]
+        }
         None => vec!["It loads at this path only: --hub-name makes one that can be uploaded.".to_owned()],
     };
     let card = Card { source, program: Program::OpenClip, image_class: None, notes: &[] };
@@ -173,7 +175,9 @@ fn as_openai(mut tower: BTreeMap<String, Tensor>, config: &VisionConfig) -> Resu
         }
     }
     match tower.keys().next() {
-        Some(left) => Err(Error::new(format!("open_clip has no place for the image tower's tensor `{left}`")).hint(HINT)),
+        Some(left) => {
+            Err(Error::new(format!("open_clip has no place for the image tower's tensor `{left}`")).hint(HINT))
+        }
         None => Ok(named),
     }
 }
