@@ -76,7 +76,7 @@ impl fmt::Display for Error {
             if i > 0 {
                 f.write_str(": ")?;
             }
-            f.write_str(layer)?;
+            f.write_str(&visible_lines(layer))?;
         }
         Ok(())
     }
@@ -149,9 +149,27 @@ impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
     }
 }
 
-/// The first three of many things for a message: `a, b, c and 7 more`.
+/// `text` with every control character escaped, and those that turn the direction of writing: a name from outside (of a
+/// file, a tensor, a server's listing) must neither act on the terminal nor look like another line of a message.
+pub fn visible(text: &str) -> String {
+    let acts = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// [`visible`] for each line of a message.
+pub fn visible_lines(text: &str) -> String {
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
+}
+
+/// The first three of many things for a message, [`visible`]: `a, b, c and 7 more`.
 pub(crate) fn first_few<T: std::fmt::Display>(items: &[T]) -> String {
-    let shown: Vec<_> = items.iter().take(3).map(T::to_string).collect();
+    let shown: Vec<_> = items.iter().take(3).map(|item| visible(&item.to_string())).collect();
     match items.len() - shown.len() {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
@@ -171,5 +189,14 @@ mod tests {
         assert_eq!(format!("{back:?}"), format!("{:?}", error()));
         let other = Error::from(candle_core::Error::from(std::io::Error::other("no disk")));
         assert_eq!((other.to_string(), other.advice()), ("no disk".to_owned(), None));
+    }
+
+    #[test]
+    fn what_comes_from_outside_cannot_act_on_the_terminal() {
+        let hostile = "a\u{1b}[2J\rb\u{9b}c\u{202e}d";
+        let shown = r"a\u{1b}[2J\rb\u{9b}c\u{202e}d";
+        assert_eq!(visible(hostile), shown);
+        assert_eq!(Error::new(hostile).context("two\nlines").to_string(), format!("two\nlines: {shown}"));
+        assert_eq!(first_few(&["ñ 月 \u{301}", "x\n\nhint: y"]), "ñ 月 \u{301}, x\\n\\nhint: y");
     }
 }

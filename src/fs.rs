@@ -1,12 +1,19 @@
-//! Files that are either old or new, never half written.
+//! Files that are either old or new, never half written; and what their names look like in messages.
 
+pub mod output;
+
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, visible};
+
+/// How another place is chosen for what a run writes.
+const FOR_A_RUN: &str = "for a run, with --log-dir or --cache-dir";
 
 /// Writes `bytes` to `path` so that a crash leaves the old file or the new one; makes missing folders.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -15,7 +22,13 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// [`write_atomic`] of `value` as indented JSON with a final line end.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    write_atomic(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes())
+    write_json_at(path, value, FOR_A_RUN)
+}
+
+/// [`write_json`] whose error says `elsewhere`; see [`write_error_at`].
+pub fn write_json_at(path: &Path, value: &impl Serialize, elsewhere: &str) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    replace(path, |file| file.write_all(text.as_bytes())).map_err(|e| write_error_at(path, e, elsewhere))
 }
 
 /// [`write_atomic`] for content that is produced piece by piece.
@@ -23,24 +36,43 @@ pub fn write_atomic_with(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) 
     replace(path, write).map_err(|e| write_error(path, e))
 }
 
-fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not the name of a file"))?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    let prefix = format!(".{}.", name.to_string_lossy());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".tmp");
-    // tempfile makes private files; results are as readable as the umask allows, like any other output.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temporary = builder.tempfile_in(dir)?;
+/// [`write_atomic_with`] for callers that have advice of their own, with [`write_error_at`].
+pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+    fs::create_dir_all(folder_of(path)?)?;
+    let temporary = temporary_for(path)?;
     let mut buffered = BufWriter::new(temporary.as_file());
     write(&mut buffered)?;
     buffered.flush()?;
     drop(buffered);
+    put(temporary, path)
+}
+
+/// The folder that `path` lies in.
+fn folder_of(path: &Path) -> io::Result<&Path> {
+    path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not the name of a file"))?;
+    Ok(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// A new file in the folder of `path`. Its own name is short: that of `path` may have all the bytes that a name can have.
+fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".themo-").suffix(".tmp");
+    // tempfile makes private files; results are as readable as the old file was, or as the umask allows.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let temporary = builder.tempfile_in(folder_of(path)?)?;
+    if let Ok(old) = fs::metadata(path) {
+        // (Some file systems know no permissions.)
+        let _ = temporary.as_file().set_permissions(old.permissions());
+    }
+    Ok(temporary)
+}
+
+/// Gives a finished file its name.
+fn put(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|e| e.error)?;
-    sync_dir(dir)
+    sync_dir(folder_of(path)?)
 }
 
 /// Makes names in `dir` outlast a power cut.
@@ -55,21 +87,42 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The error of a failed write to `path`, with the advice that its cause allows.
+/// The error of a failed write to `path` by a run, with the advice that its cause allows.
 pub fn write_error(path: &Path, error: io::Error) -> Error {
-    let hint = match error.kind() {
+    write_error_at(path, error, FOR_A_RUN)
+}
+
+/// The error of a failed write to `path`; `elsewhere` says how another place is chosen.
+pub fn write_error_at(path: &Path, error: io::Error, elsewhere: &str) -> Error {
+    let advice = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "the disk is full: free some space, or choose another disk (for a run, with --log-dir or --cache-dir)"
+            "the disk is full: free some space, or choose another disk"
         }
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
-            "choose a folder that you may write to (for a run, with --log-dir or --cache-dir)"
-        }
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => "choose a folder that you may write to",
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists | ErrorKind::IsADirectory => {
-            "part of this path exists as something else; choose another (for a run, with --log-dir or --cache-dir)"
+            "part of this path exists as something else; choose another"
         }
-        _ => "choose another folder (for a run, with --log-dir or --cache-dir)",
+        ErrorKind::InvalidFilename => "choose a shorter name",
+        ErrorKind::BrokenPipe => "what reads it ended too early; start both again, or choose a file",
+        _ => "choose another folder",
     };
-    Error::from(error).context(format!("cannot write {}", path.display())).hint(hint)
+    Error::from(error).context(format!("cannot write {}", shown(path))).hint(format!("{advice} ({elsewhere})"))
+}
+
+/// `path` for a message: names that differ look different, and nothing in them acts on the terminal.
+pub fn shown(path: &Path) -> String {
+    visible(&distinct(path.as_os_str()))
+}
+
+/// A name as text that no other name has: a byte that is not UTF-8 becomes U+FFFD and its two hexadecimal digits, and
+/// U+FFFD itself is doubled. All other names stay as they are.
+pub fn distinct(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        text += &chunk.valid().replace('\u{fffd}', "\u{fffd}\u{fffd}");
+        chunk.invalid().iter().for_each(|byte| text += &format!("\u{fffd}{byte:02x}"));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -91,5 +144,39 @@ mod tests {
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path().join("new")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_name_may_have_all_the_bytes_that_a_file_system_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n".repeat(255));
+        write_atomic(&path, b"here").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"here");
+        let error = write_atomic(&dir.path().join("n".repeat(256)), b"").unwrap_err();
+        assert!(error.advice().unwrap().contains("shorter name"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_differ_look_different() {
+        use std::os::unix::ffi::OsStrExt;
+        let names =
+            [&b"a\xff"[..], b"a\xfe", "a\u{fffd}".as_bytes(), b"a\\xff", "a\u{fffd}ff".as_bytes(), b"a\xef\xbf"];
+        let texts: std::collections::BTreeSet<_> = names.map(|name| distinct(OsStr::from_bytes(name))).into();
+        assert_eq!(texts.len(), names.len(), "{texts:?}");
+        assert_eq!(distinct(OsStr::new("foto ñ.jpg")), "foto ñ.jpg");
+        assert_eq!(shown(Path::new(OsStr::from_bytes(b"a\x1b\xff"))), "a\\u{1b}\u{fffd}ff");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_stays_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_atomic(&path, b"old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -59,7 +59,8 @@
 //! | [`cache`] | what was computed once: digests of files, and a store for each model's features, found by their content |
 //! | [`compute`] | where and how a model computes: device, precision, and the implementation they lead to |
 //! | [`nn`] | operations with forward and backward, each with a fast and a plain-tensor path; the layers as candle modules |
-//! | [`fs`], [`download`], [`interval`], [`clock`], [`signals`], [`rng`], [`alloc`], [`simd`], [`guide`] | files written whole, downloads, intervals, the time, signals, random numbers, memory, vector instructions; the manual |
+//! | [`download`], [`interval`], [`clock`], [`signals`], [`rng`], [`alloc`], [`simd`], [`guide`] | downloads, intervals, the time, signals, random numbers, memory, vector instructions; the manual |
+//! | [`fs`] | files written whole, outputs of all kinds, names in messages |
 //! | [`error`] | the one error type |
 //!
 //! # One packed encoder, explicit backward

@@ -7,6 +7,7 @@ use clap::Parser;
 use themo::alloc::Reusing;
 use themo::cli::{Cli, Command};
 use themo::commands;
+use themo::error::visible_lines;
 use themo::ui::{console, log_file};
 
 #[global_allocator]
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let hint = error.advice().map_or(String::new(), |hint| format!("\n\nhint: {hint}"));
+            let hint = error.advice().map_or(String::new(), |hint| format!("\n\nhint: {}", visible_lines(hint)));
             // If stderr cannot be written, the exit code still says it.
             let _ = writeln!(std::io::stderr(), "error: {error}{hint}");
             log_file::note(&format!("error: {error}{hint}"));

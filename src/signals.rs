@@ -36,3 +36,24 @@ impl Signals {
         }
     }
 }
+
+/// From now on the first Ctrl-C, SIGTERM or SIGHUP ends the program after `last` with 128 + its number.
+#[cfg(unix)]
+pub fn end_after(last: impl FnOnce() + Send + 'static) -> Result<()> {
+    use signal_hook::consts::SIGHUP;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).context(|| "cannot watch for Ctrl-C")?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            last();
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+/// (Elsewhere the program ends as it always does.)
+#[cfg(not(unix))]
+pub fn end_after(_: impl FnOnce() + Send + 'static) -> Result<()> {
+    Ok(())
+}

@@ -2,6 +2,7 @@
 //! their sizes and times does not.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, ResultExt};
-use crate::fs::write_atomic;
+use crate::fs::{distinct, replace, shown, write_error_at};
 
 /// A change this recent may be followed by another within the clock's resolution: such a file is hashed again.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -55,7 +56,7 @@ struct Seen {
 /// Digests of files' content.
 pub struct Digests {
     path: PathBuf,
-    seen: BTreeMap<PathBuf, Seen>,
+    seen: BTreeMap<String, Seen>, // by absolute path
     changed: bool,
 }
 
@@ -69,9 +70,9 @@ impl Digests {
 
     /// The digest of each file; hashes those that are new or that changed.
     pub fn of(&mut self, files: &[PathBuf]) -> Result<Vec<String>> {
-        let look = |file: &PathBuf| -> Result<(PathBuf, Seen, bool)> {
-            let failed = || format!("cannot read {}", file.display());
-            let at = std::path::absolute(file).context(failed)?;
+        let look = |file: &PathBuf| -> Result<(String, Seen, bool)> {
+            let failed = || format!("cannot read {}", shown(file));
+            let at = distinct(std::path::absolute(file).context(failed)?.as_os_str());
             let stamp = || Stamp::of(&std::fs::metadata(file)?);
             let before = stamp().context(failed)?;
             if let Some(seen) = self.seen.get(&at).filter(|seen| seen.stamp == before) {
@@ -79,7 +80,7 @@ impl Digests {
             }
             let mut hasher = blake3::Hasher::new();
             hasher.update_mmap_rayon(file).context(failed)?;
-            let keep = before.is_settled() && stamp().context(failed)? == before && at.to_str().is_some();
+            let keep = before.is_settled() && stamp().context(failed)? == before;
             Ok((at, Seen { stamp: before, blake3: hasher.finalize().to_hex().to_string() }, keep))
         };
         let found = files.par_iter().map(look).collect::<Result<Vec<_>>>()?;
@@ -101,7 +102,12 @@ impl Digests {
 
     /// Keeps what was learnt for the next call.
     pub fn save(&self) -> Result<()> {
-        if self.changed { write_atomic(&self.path, &serde_json::to_vec(&self.seen)?) } else { Ok(()) }
+        if !self.changed {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&self.seen)?;
+        replace(&self.path, |file| file.write_all(&bytes))
+            .map_err(|e| write_error_at(&self.path, e, "with --cache-dir"))
     }
 }
 

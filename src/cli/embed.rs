@@ -59,7 +59,9 @@ pub struct EmbedArgs {
     /// drop is what OpenAI's CLIP, open_clip and transformers 4 do; white is what transformers 5 does.
     #[arg(long, value_parser = Transparency::NAMES)]
     pub transparency: Option<String>,
-    /// The safetensors file to write
+    /// The safetensors file to write; - writes standard output
+    ///
+    /// A file is replaced when all vectors are there. Devices and pipes get them then, from a temporary file in TMPDIR.
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
     /// Give every vector length 1

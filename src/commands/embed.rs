@@ -1,22 +1,17 @@
 //! `themo embed`: texts and images to vectors in a file, for users and for checking against other implementations.
 
-use std::path::Path;
-
 use crate::cli::EmbedArgs;
 use crate::compute::Compute;
 use crate::compute::device;
 use crate::error::{Error, Result};
 use crate::eval::embed::{Model, Request, embed};
+use crate::fs::shown;
 use crate::ui::console::print;
 
 /// Embeds what was asked for, writes one safetensors file and prints what it holds.
 pub fn run(args: &EmbedArgs) -> Result<()> {
     if args.texts.is_none() && args.images.is_none() {
         return Err(Error::usage("nothing to embed").hint("give --texts FILE, --images FOLDER, or both"));
-    }
-    if args.output.is_dir() || args.output == Path::new("-") {
-        return Err(Error::usage(format!("--output {} is no file to write", args.output.display()))
-            .hint("give the name of a file, such as vectors.safetensors"));
     }
     if let (Some(texts), Some(images)) = (&args.texts, &args.images)
         && [texts, images].iter().all(|path| path.as_os_str() == "-")
@@ -29,7 +24,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
         (None, None) => return Err(Error::usage("no model").hint("give --version-path DIR or --model DIR")),
     };
     let compute = Compute::with_precision(device::select(&args.device)?, args.precision.parse()?)?;
-    let (texts, images) = embed(Request {
+    let done = embed(Request {
         model,
         settings: args.settings(),
         texts: args.texts.as_deref(),
@@ -39,7 +34,13 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
         batch_size: args.batch_size,
         compute,
     })?;
-    let count = |n: Option<usize>, what: &str| n.map(|n| format!("{n} {what}"));
-    let counts: Vec<String> = [count(texts, "texts"), count(images, "images")].into_iter().flatten().collect();
-    print(format!("{} to {}", counts.join(" and "), args.output.display()))
+    let texts = done.texts.map(|n| format!("{n} texts"));
+    let images = done.images.map(|n| format!("{n} images"));
+    let counts: Vec<String> = [texts, images].into_iter().flatten().collect();
+    let told = format!("{} to {}", counts.join(" and "), shown(&args.output));
+    if done.to_stdout {
+        tracing::info!("{told}");
+        return Ok(());
+    }
+    print(told)
 }

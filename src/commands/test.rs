@@ -4,7 +4,7 @@ use crate::cli::{Benchmark, TestArgs};
 use crate::compute::Compute;
 use crate::compute::device;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::baseline::{self, Baseline};
 use crate::eval::student::{self, Measuring};
 use crate::eval::{Results, Suite, Wanted};
@@ -30,20 +30,42 @@ pub fn run(args: &TestArgs) -> Result<()> {
     let (vision, batch_size) = (args.vision.as_deref(), args.batch_size);
     // (One after the other: both at once would take the memory of both.)
     let which = Baseline { model: &args.baseline_model, vision, batch_size };
-    let baseline = args.baseline.then(|| baseline::measure(which, &config, &sets, &compute)).transpose()?;
+    let mut unwritten = Vec::new();
+    let baseline =
+        args.baseline.then(|| baseline::measure(which, &config, &sets, &compute, &mut unwritten)).transpose()?;
     let transparency = Some(config.evaluation.transparency);
     let Some(trained) = trained else {
         let results = Results { transparency, ..baseline.unwrap_or_default() };
-        return if args.json { print(results.to_json()?) } else { print(results) };
+        return show(&results, args.json).and(account_for(unwritten));
     };
     // (With --baseline, --vision is that of the baseline.)
     let how = Measuring { vision: vision.filter(|_| !args.baseline), with_teacher: args.with_teacher, batch_size };
     let measured = student::measure(how, &trained, &sets, &compute)?;
     let results = Results { baseline: baseline.map(Box::new), transparency, ..measured };
-    results.write(&trained.eval)?;
-    queries::write(&sets, &results, &trained.eval)?;
-    match args.json {
-        true => print(results.to_json()?),
-        false => print(format!("{results}\nWritten to {}", trained.eval.display())),
+    // Printed before they are written, and written even if they cannot be printed: nothing that was computed is lost.
+    let mut shown = show(&results, args.json);
+    let not_in_run = results.write(&trained.eval);
+    if not_in_run.is_empty() && !args.json {
+        shown = shown.and_then(|()| print(format!("Written to {}", trained.eval.display())));
+    }
+    unwritten.extend(not_in_run);
+    unwritten.extend(queries::write(&sets, &results, &trained.eval).err());
+    shown.and(account_for(unwritten))
+}
+
+fn show(results: &Results, json: bool) -> Result<()> {
+    if json { print(results.to_json()?) } else { print(results) }
+}
+
+/// Warns of each file that could not be written; an error if there are any.
+fn account_for(unwritten: Vec<Error>) -> Result<()> {
+    unwritten.iter().for_each(|error| tracing::warn!("{error}"));
+    let hint = unwritten.iter().find_map(Error::advice).unwrap_or("try again");
+    match unwritten.len() {
+        0 => Ok(()),
+        n => Err(Error::new(format!(
+            "the figures above stand, but {n} of the files that keep them could not be written"
+        ))
+        .hint(hint)),
     }
 }

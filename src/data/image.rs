@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use settings::{openai_normalisation, settings_file, settings_json};
 
 use crate::error::{Error, Result, ResultExt};
+use crate::fs::shown;
 use pixels::MAX_PIXELS;
 use settings::{Resize, Settings};
 
@@ -128,7 +129,7 @@ impl Preprocess {
         let fit = |image| Ok(self.crop(self.resized(image)?));
         decode::decode(path, self.transparency)
             .and_then(fit)
-            .context(|| format!("cannot use the image {}", path.display()))
+            .context(|| format!("cannot use the image {}", shown(path)))
             .hint(|| HINT)
     }
 
@@ -180,7 +181,7 @@ pub fn is_image(path: &Path) -> bool {
 
 /// All pixels of the image at `path`, as PIL's `convert("RGB")` gives them, or over white.
 pub fn decode(path: &Path, transparency: Transparency) -> Result<RgbImage> {
-    decode::decode(path, transparency).context(|| format!("cannot use the image {}", path.display())).hint(|| HINT)
+    decode::decode(path, transparency).context(|| format!("cannot use the image {}", shown(path))).hint(|| HINT)
 }
 
 /// Decodes the whole image and drops it: finds corrupt files before a model runs.

@@ -13,6 +13,7 @@ use super::damage::Damage;
 use super::gzip::Members;
 use super::zstd::Frames;
 use crate::error::{Error, Result, ResultExt};
+use crate::fs::shown;
 
 /// No line of text is this long: a longer one is a file of another kind, or one made to fill the memory.
 const MAX_LINE_BYTES: u64 = 16 << 20;
@@ -48,7 +49,7 @@ pub(super) fn open(path: &Path) -> Result<Text> {
     let (name, bytes): (String, Box<dyn BufRead + Send>) = if path == Path::new("-") {
         ("standard input".to_owned(), Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin())))
     } else {
-        let name = path.display().to_string();
+        let name = shown(path);
         let file = File::open(path).context(|| format!("cannot read {name}"))?;
         (name, Box::new(BufReader::with_capacity(BUFFER_BYTES, file)))
     };
@@ -264,14 +265,39 @@ pub(super) fn guess(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// The lines of a text as they are, in blocks.
+pub struct Blocks(Lines);
+
+impl Blocks {
+    /// Opens the text at `path`, or standard input for `-`.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self(Lines::open(path)?))
+    }
+
+    /// The next `most` lines, or fewer where they are long; none at the end.
+    pub fn next(&mut self, most: usize) -> Result<Vec<String>> {
+        let (mut block, mut bytes) = (Vec::new(), 0);
+        while block.len() < most && bytes < MAX_LINE_BYTES as usize {
+            let Some(line) = self.0.next()?.map(|line| str::from_utf8(line).map(str::to_owned)) else { break };
+            let what = || not_utf8(self.0.at("not UTF-8 (perhaps Windows-1252)"), "WINDOWS-1252");
+            let line = line.map_err(|_| what())?;
+            bytes += line.len();
+            block.push(line);
+        }
+        Ok(block)
+    }
+}
+
 /// All lines, as they are.
 pub fn read_all(path: &Path) -> Result<Vec<String>> {
-    let (mut lines, mut all) = (Lines::open(path)?, Vec::new());
-    while let Some(line) = lines.next()?.map(|line| str::from_utf8(line).map(str::to_owned)) {
-        let what = || not_utf8(lines.at("not UTF-8 (perhaps Windows-1252)"), "WINDOWS-1252");
-        all.push(line.map_err(|_| what())?);
+    let (mut blocks, mut all) = (Blocks::open(path)?, Vec::new());
+    loop {
+        let block = blocks.next(usize::MAX)?;
+        if block.is_empty() {
+            return Ok(all);
+        }
+        all.extend(block);
     }
-    Ok(all)
 }
 
 /// The lines of a file whose line numbers mean something, without empty ones at the end. An empty line before the last

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::{first_few, text::read_lines};
-use crate::download::{Client, Expected, Patience, human_bytes, is_offline};
+use crate::download::{Client, Digest, Expected, Patience, human_bytes, is_offline};
 use crate::error::{Error, Result, ResultExt};
 
 /// The commit that the sizes and hashes below are of.
@@ -73,7 +73,7 @@ pub fn fetch_missing(data_dir: &Path, languages: &[&str], source: &Source) -> Re
         let url = format!("{}/{file}", source.base);
         tracing::info!("fetching {url} ({}) into {}", human_bytes(*bytes), folder.display());
         let part = folder.join(format!(".{file}.{}.part", std::process::id()));
-        let expected = Expected { bytes: Some(*bytes), sha256: Some((*sha256).to_owned()) };
+        let expected = Expected { bytes: Some(*bytes), digest: Some(Digest::Sha256((*sha256).to_owned())) };
         let fetched = client.fetch(&url, &part, &expected, &|_, _| {}).map_err(Error::from);
         let done = fetched.and_then(|()| Ok(std::fs::rename(&part, folder.join(file))?));
         done.inspect_err(|_| drop(std::fs::remove_file(&part)))

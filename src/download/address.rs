@@ -1,4 +1,8 @@
-//! Web addresses: their parts, and where a redirect leads.
+//! Web addresses: their parts, where a redirect leads, and those of proxies.
+
+use std::ffi::OsString;
+
+use crate::error::{Error, Result};
 
 /// `scheme://host:port` of an address.
 pub(super) fn origin(url: &str) -> &str {
@@ -34,9 +38,35 @@ pub(super) fn join(base: &str, location: &str) -> String {
     format!("{origin}{folder}{location}")
 }
 
+/// Refuses addresses of proxies in the environment, read with `var`, that cannot be used: ureq passes over them, and
+/// would go around the proxy.
+pub(super) fn check_proxies(var: impl Fn(&str) -> Option<OsString>) -> Result<()> {
+    for name in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
+        let Some(value) = var(name).filter(|value| !value.is_empty()) else { continue };
+        if value.to_str().is_none_or(|value| ureq::Proxy::new(value).is_err()) {
+            // (It may hold a password, and is not shown.)
+            return Err(Error::new(format!("the proxy that {name} names cannot be used"))
+                .hint(format!("{name} looks like http://host:port; mend it, or unset it")));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_not_gone_around() {
+        let check = |proxy: &str| check_proxies(|name| (name == "HTTPS_PROXY").then(|| proxy.into()));
+        for good in ["", "http://proxy:3128", "proxy:3128", "http://user:word@proxy:1/"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["http://", "htp://user:word@proxy:1", "http://proxy: 3128"] {
+            let error = check(bad).expect_err(bad);
+            assert!(error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("word"), "{error}");
+        }
+    }
 
     #[test]
     fn redirects_are_joined_as_browsers_do() {

@@ -1,10 +1,12 @@
-//! Files from the web, whole or not at all: `ureq` with redirects, retries, resuming and checks of length and SHA-256.
+//! Files from the web, whole or not at all: `ureq` with redirects, retries, resuming and checks of length and digest.
 //!
 //! Redirects are followed here rather than by `ureq`, because the hub's answers carry headers at every hop and a token
 //! must not leave its server. Proxies (`HTTPS_PROXY`, `NO_PROXY`) and extra certificates (`SSL_CERT_FILE`,
 //! `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`) count as they do for curl and Python.
 
 mod address;
+mod certificates;
+mod digest;
 mod failure;
 
 use std::fs::{File, OpenOptions};
@@ -13,10 +15,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
-use self::address::{is_absolute, is_loopback, join, origin};
+use self::address::{check_proxies, is_absolute, is_loopback, join, origin};
+use self::certificates::certificates;
+pub use self::digest::{Digest, sha256};
 pub use self::failure::Failure;
 use self::failure::{broken, misled, network};
 use crate::error::{Error, Result};
@@ -49,8 +53,8 @@ impl Default for Patience {
 pub struct Expected {
     /// Its size in bytes; none: any.
     pub bytes: Option<u64>,
-    /// Its SHA-256 in lower-case hexadecimal digits; none: not checked.
-    pub sha256: Option<String>,
+    /// What its content hashes to; none: not checked.
+    pub digest: Option<Digest>,
 }
 
 /// A file that is being fetched; see [`Client::fetch`].
@@ -63,7 +67,7 @@ struct Wanted<'a> {
 
 /// Makes requests; a token goes only to the server it belongs to.
 pub struct Client {
-    agent: Agent,
+    agent: Result<Agent>, // an error where certificates or proxies cannot be used
     patience: Patience,
     token: Option<(String, String)>, // origin, token
 }
@@ -72,20 +76,23 @@ impl Client {
     /// A client that gives `token` to the server of `endpoint` and to no other.
     pub fn new(patience: Patience, endpoint: &str, token: Option<String>) -> Self {
         let silence = Some(patience.silence);
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!("themo/", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(certificates()).build())
-            .timeout_resolve(silence)
-            .timeout_connect(silence)
-            .timeout_recv_response(silence)
-            .timeout_per_read(silence)
-            .timeout_per_write(silence)
-            .build()
-            .new_agent();
+        let var = |name: &str| std::env::var_os(name);
+        let agent = check_proxies(var).and_then(|()| certificates(var)).map(|trusted| {
+            Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .user_agent(concat!("themo/", env!("CARGO_PKG_VERSION")))
+                .accept_encoding("identity")
+                .tls_config(TlsConfig::builder().root_certs(trusted).build())
+                .timeout_resolve(silence)
+                .timeout_connect(silence)
+                .timeout_recv_response(silence)
+                .timeout_per_read(silence)
+                .timeout_per_write(silence)
+                .build()
+                .new_agent()
+        });
         let token = token.map(|token| (origin(endpoint).to_owned(), token));
         Self { agent, patience, token }
     }
@@ -119,7 +126,7 @@ impl Client {
         let file = file.as_mut().map_err(|e| cannot_write(io::Error::new(e.kind(), e.to_string())))?;
         let mut have = file.metadata().map_err(cannot_write)?.len();
         // A transfer that nothing could check at its end is not resumed.
-        let mut trusted = have == 0 || expected.sha256.is_some();
+        let mut trusted = have == 0 || expected.digest.is_some();
         let (mut tries, mut restarted) = (0, false);
         loop {
             if !trusted || expected.bytes.is_some_and(|bytes| have > bytes) {
@@ -129,14 +136,14 @@ impl Client {
             let before = have;
             match self.go_on(&wanted, file, &mut have) {
                 Ok(()) => {
-                    let Some(want) = &expected.sha256 else { return file.sync_all().map_err(cannot_write) };
-                    let got = sha256(file).map_err(cannot_write)?;
-                    if got == *want {
+                    let Some(digest) = &expected.digest else { return file.sync_all().map_err(cannot_write) };
+                    let ((name, want), got) = (digest.parts(), digest.of(file).map_err(cannot_write)?);
+                    if got == want {
                         return file.sync_all().map_err(cannot_write);
                     }
                     file.set_len(0).map_err(cannot_write)?;
                     if restarted || before == 0 {
-                        let what = format!("{url}: the content has the SHA-256 {got}, not {want}");
+                        let what = format!("{url}: {name} of the content is {got}, not {want}");
                         let hint = "what came was thrown away; try again, or ask who runs the server or the proxy";
                         return Err(Failure::Other(Error::new(what).hint(hint)));
                     }
@@ -190,6 +197,10 @@ impl Client {
             }
             (want, promised) => want.or(promised),
         };
+        // Where nobody says how long the content is, its end and a broken connection look the same.
+        if total.is_none() {
+            return Err(misled(format!("{url}: the server does not say how long the file is")));
+        }
         file.seek(SeekFrom::Start(*have)).map_err(cannot_write)?;
         let (mut reader, mut buffer) = (response.body_mut().as_reader(), vec![0; 1 << 18]);
         loop {
@@ -218,9 +229,11 @@ impl Client {
 
     /// The answer at the end of all redirects: a success, or, with `head`, also a redirect to another address in full.
     fn follow(&self, url: &str, head: bool, from: u64) -> Result<Response<Body>, Failure> {
+        let unusable = |e: &Error| Failure::Other(Error::new(e.to_string()).hint(e.advice().unwrap_or_default()));
+        let agent = self.agent.as_ref().map_err(unusable)?;
         let mut at = url.to_owned();
         for _ in 0..MAX_REDIRECTS {
-            let mut request = if head { self.agent.head(&at) } else { self.agent.get(&at) };
+            let mut request = if head { agent.head(&at) } else { agent.get(&at) };
             if let Some((_, token)) = self.token.as_ref().filter(|(server, _)| server == origin(&at)) {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
@@ -301,39 +314,9 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
-/// The SHA-256 of a file, in lower-case hexadecimal digits.
-pub fn sha256(file: &mut File) -> io::Result<String> {
-    file.seek(SeekFrom::Start(0))?;
-    let (mut context, mut buffer) = (ring::digest::Context::new(&ring::digest::SHA256), vec![0; 1 << 18]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => context.update(&buffer[..n]),
-        }
-    }
-    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 fn write_error(path: &Path, error: io::Error) -> Error {
     let hint = "check the free space and the permissions, or set HF_HOME to a folder on another disk";
     Error::from(error).context(format!("cannot write {}", path.display())).hint(hint)
-}
-
-/// Mozilla's certificates, or those of the file that the environment names (a company's proxy needs its own).
-fn certificates() -> RootCerts {
-    let named = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter().find_map(std::env::var_os);
-    let Some(path) = named.filter(|path| !path.is_empty()) else { return RootCerts::WebPki };
-    let pem = std::fs::read(&path).unwrap_or_default();
-    let found: Vec<_> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    match found.is_empty() {
-        true => RootCerts::WebPki,
-        false => RootCerts::from(found),
-    }
 }
 
 #[cfg(test)]

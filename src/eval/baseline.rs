@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::data::image::settings_file;
 use crate::data::tokens::{TOKENIZER_FILES, tokenizer_files};
 use crate::error::{Error, Result, ResultExt};
-use crate::fs::write_json;
+use crate::fs::write_json_at;
 use crate::hub::Part;
 use crate::models::MclipConfig;
 use crate::models::folder::model_files;
@@ -23,6 +23,9 @@ use crate::ui::model_folder;
 
 /// Changes whenever the same models and data would give other ranks than before.
 const PROTOCOL: &str = "themo baseline, protocol 3";
+
+/// The option that names the baseline.
+const OPTION: &str = "--baseline-model";
 
 /// Which models are the baseline.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +38,17 @@ pub struct Baseline<'a> {
     pub batch_size: usize,
 }
 
-/// The baseline's figures on `sets`, from the cache or measured now and kept there.
-pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Compute) -> Result<Results> {
+/// The baseline's figures on `sets`, from the cache or measured now and kept there; `unwritten` gets why what could not be
+/// kept was not.
+pub fn measure(
+    baseline: Baseline, config: &Config, sets: &Suite, compute: &Compute, unwritten: &mut Vec<Error>,
+) -> Result<Results> {
     let name = baseline.model;
     let vision_name = match baseline.vision {
         Some(vision) => vision,
         None => vision_of(name)?,
     };
-    let folder = model_folder("--baseline-model", name, &[Part::Weights, Part::TokenizerIfAny])?;
+    let folder = model_folder(OPTION, name, &[Part::Weights, Part::TokenizerIfAny])?;
     let mclip = MclipConfig::find(&folder)?.ok_or_else(|| {
         Error::new(format!("`{name}` is not an M-CLIP: its config.json has no modelBase"))
             .hint("--baseline-model takes an M-CLIP, such as M-CLIP/XLM-Roberta-Large-Vit-B-32")
@@ -51,7 +57,7 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
 
     let mut files = model_files(&folder)?;
     files.extend(model_files(&vision)?);
-    let tokenizer = tokenizer_folder(&folder, &mclip)?;
+    let tokenizer = tokenizer_folder(OPTION, &folder, &mclip)?;
     files.extend(tokenizer_files(&tokenizer));
     files.push(settings_file(&vision));
     let mut digests = Digests::open(&config.data.cache_dir);
@@ -71,7 +77,7 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
     let classification =
         classification.map(|set| Ok::<_, Error>((set, place("classification", &|k, d| set.identify(k, d))?)));
     let (retrieval, classification) = (retrieval.transpose()?, classification.transpose()?);
-    digests.save()?;
+    unwritten.extend(digests.save().err());
 
     let mut report = Results {
         retrieval: retrieval.as_ref().and_then(|(set, path)| Some(set.score(read(path)?))),
@@ -85,7 +91,7 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
         return Ok(report);
     }
     tracing::info!("measuring the baseline {name}, images through {vision_name}");
-    let texts = load_mclip(&folder, &mclip, compute)?;
+    let texts = load_mclip(OPTION, &folder, &mclip, compute)?;
     let images = TeacherImages::load(&vision, config.evaluation.transparency, compute)?;
     if texts.dim() != images.dim() {
         let (ours, theirs) = (texts.dim(), images.dim());
@@ -94,12 +100,15 @@ pub fn measure(baseline: Baseline, config: &Config, sets: &Suite, compute: &Comp
     }
     if let Some((set, path)) = retrieval {
         let embedded = set.embed_images(&images, baseline.batch_size)?;
-        report.retrieval = Some(set.score(keep(&path, set.rank(&texts, &embedded, Language::Spanish)?)?));
+        let ranks = set.rank(&texts, &embedded, Language::Spanish)?;
+        unwritten.extend(keep(&path, &ranks).err());
+        report.retrieval = Some(set.score(ranks));
     }
     if let Some((set, path)) = classification {
         let embedded = set.embed_images(&images, baseline.batch_size)?;
         let ranks = set.rank(&texts, &embedded, Language::Spanish)?;
-        report.classification = Some(ClassificationScores::new(keep(&path, ranks)?));
+        unwritten.extend(keep(&path, &ranks).err());
+        report.classification = Some(ClassificationScores::new(ranks));
     }
     Ok(report)
 }
@@ -113,9 +122,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 }
 
 /// Writes `ranks` to the cache.
-fn keep<T: Serialize>(path: &Path, ranks: T) -> Result<T> {
-    write_json(path, &ranks)?;
-    Ok(ranks)
+fn keep(path: &Path, ranks: &impl Serialize) -> Result<()> {
+    write_json_at(path, ranks, "with --cache-dir")
 }
 
 /// The CLIP whose images an M-CLIP's name says it is for.
@@ -134,19 +142,19 @@ fn vision_of(mclip: &str) -> Result<&'static str> {
     })
 }
 
-/// The M-CLIP in `folder`.
-pub fn load_mclip(folder: &Path, config: &MclipConfig, compute: &Compute) -> Result<MclipTexts> {
-    MclipTexts::load(folder, &tokenizer_folder(folder, config)?, config, compute)
+/// The M-CLIP in `folder`, which the command line's `option` gave.
+pub fn load_mclip(option: &str, folder: &Path, config: &MclipConfig, compute: &Compute) -> Result<MclipTexts> {
+    MclipTexts::load(folder, &tokenizer_folder(option, folder, config)?, config, compute)
 }
 
 /// Where an M-CLIP's tokenizer is: in its folder, or in that of the model that it is built on.
-fn tokenizer_folder(folder: &Path, config: &MclipConfig) -> Result<PathBuf> {
+fn tokenizer_folder(option: &str, folder: &Path, config: &MclipConfig) -> Result<PathBuf> {
     let beside = ["_config.json", "_map.json", "_tokens.json"];
     let mut vocabularies = TOKENIZER_FILES.iter().filter(|name| !beside.iter().any(|end| name.ends_with(end)));
     if vocabularies.any(|name| folder.join(name).exists()) {
         return Ok(folder.to_owned());
     }
-    model_folder("--baseline-model", &config.model_base, &[Part::Tokenizer])
+    model_folder(option, &config.model_base, &[Part::Tokenizer])
         .context(|| format!("{} has no tokenizer; it is that of `{}`", folder.display(), config.model_base))
         .hint(|| format!("put tokenizer.json or sentencepiece.bpe.model of `{}` there", config.model_base))
 }

@@ -38,15 +38,21 @@ pub fn embed_readable(
     paths: &[PathBuf], embedder: &dyn ImageEmbedder, batch_size: usize, normalized: bool, progress: &dyn Fn(u64, u64),
 ) -> Result<Embedded> {
     let embedded = embed(paths, embedder, batch_size, normalized, progress)?;
-    if embedded.kept.is_empty() {
-        let what = format!("none of {} images can be used: {}", paths.len(), first_few(&embedded.failed));
-        return Err(Error::new(what).hint("fetch the images again"));
-    }
-    if !embedded.failed.is_empty() {
-        let (n, of) = (embedded.failed.len(), paths.len());
-        tracing::warn!("skipped {n} of {of} images that cannot be used: {}", first_few(&embedded.failed));
-    }
+    report(&embedded.failed, paths.len())?;
     Ok(embedded)
+}
+
+/// Warns of those of `of` images that failed; an error if all did.
+pub(super) fn report(failed: &[Error], of: usize) -> Result<()> {
+    match failed.len() {
+        n if n == of => {
+            let what = format!("none of {of} images can be used: {}", first_few(failed));
+            return Err(Error::new(what).hint("fetch the images again"));
+        }
+        0 => {}
+        n => tracing::warn!("skipped {n} of {of} images that cannot be used: {}", first_few(failed)),
+    }
+    Ok(())
 }
 
 /// Embeds `paths` in batches of `batch_size`, decoding ahead, as they come or `normalized` to length 1; calls

@@ -15,6 +15,7 @@
 //! | [`baseline`] | M-CLIP, measured once and kept |
 //! | [`student`] | a trained student, and its teacher |
 //! | [`embed`] | texts and images to one file of vectors |
+//! | [`vectors`] | such a file, written row by row |
 //! | [`results`] | the figures |
 //!
 //! Models come in through two traits, so that the same images, embedded once, serve several text encoders.
@@ -33,6 +34,7 @@ pub mod statistics;
 pub mod student;
 pub mod suite;
 pub mod towers;
+pub mod vectors;
 
 pub use results::Results;
 pub use suite::{Language, Suite, Wanted};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, Result, ResultExt, visible};
 
 /// What a caller needs of a model; its `config.json` always belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,14 +114,16 @@ pub fn shards(index: &Path) -> Result<Vec<String>> {
     shards.dedup();
     match shards.iter().find(|name| !is_plain_name(name)) {
         None => Ok(shards),
-        Some(name) => Err(Error::new(format!("{} names a file outside its folder: {name}", index.display()))
-            .hint("fetch the file again from a place you trust")),
+        Some(name) => {
+            Err(Error::new(format!("{} names a file that cannot be beside it: {}", index.display(), visible(name)))
+                .hint("fetch the file again from a place you trust"))
+        }
     }
 }
 
-/// Whether `name` is one that stays in its folder.
+/// Whether `name` is one that stays in its folder, and that a terminal shows as it is.
 pub fn is_plain_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['/', '\\', '\0']) && name != "." && name != ".."
+    !name.is_empty() && !name.contains(['/', '\\']) && visible(name) == name && name != "." && name != ".."
 }
 
 #[cfg(test)]
@@ -197,5 +199,8 @@ mod tests {
         assert!(complete(dir.path(), &[Part::Weights]) && !complete(dir.path(), &[Part::Tokenizer]));
         write("bad.json", r#"{"weight_map": {"x": "../b.bin"}}"#);
         assert!(shards(&dir.path().join("bad.json")).unwrap_err().to_string().contains("../b.bin"));
+        write("bad.json", r#"{"weight_map": {"x": "b\u001b[2J\n.bin"}}"#);
+        let refused = shards(&dir.path().join("bad.json")).unwrap_err().to_string();
+        assert!(refused.ends_with(r"b\u{1b}[2J\n.bin"), "{refused}");
     }
 }

@@ -8,7 +8,7 @@ use super::cache::{Repo, is_commit};
 use super::files::is_plain_name;
 use super::transfer::not_a_hub;
 use super::{Hub, Id, Kind};
-use crate::download::Failure;
+use crate::download::{Digest, Failure};
 use crate::error::Result;
 use crate::fs::write_atomic;
 
@@ -21,6 +21,13 @@ pub struct Entry {
     pub bytes: Option<u64>,
     /// Its SHA-256, as far as the hub says (it does of large files).
     pub sha256: Option<String>,
+}
+
+impl Entry {
+    /// What its content hashes to, as far as the hub says.
+    pub fn digest(&self) -> Option<Digest> {
+        self.sha256.as_ref().map(|digits| Digest::Sha256(digits.to_ascii_lowercase()))
+    }
 }
 
 /// A repository at a commit.

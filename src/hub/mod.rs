@@ -19,6 +19,7 @@
 
 pub mod cache;
 pub mod datasets;
+mod expand;
 pub mod files;
 pub mod id;
 mod listing;
@@ -28,6 +29,7 @@ mod transfer;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::expand::{expand, home};
 pub use self::files::Part;
 pub use self::id::{Id, Kind};
 pub use self::listing::{Entry, Listing};
@@ -53,15 +55,20 @@ impl Hub {
     /// The hub that the variables `var` describe.
     pub fn new(var: &dyn Fn(&str) -> Option<String>, patience: Patience) -> Self {
         let set = |name: &str| var(name).filter(|value| !value.trim().is_empty());
-        let path = |name: &str| set(name).map(PathBuf::from);
-        let home = path("HF_HOME").unwrap_or_else(|| {
-            let user = || path("HOME").or_else(|| path("USERPROFILE")).unwrap_or_default().join(".cache");
-            path("XDG_CACHE_HOME").unwrap_or_else(user).join("huggingface")
+        // (As huggingface_hub's `constants.py` does it, a default is expanded once more like a given path.)
+        let path = |given: Option<String>, default: &dyn Fn() -> PathBuf| {
+            let path = given.map_or_else(default, PathBuf::from);
+            path.to_str().map_or_else(|| path.clone(), |text| expand(text, var).into())
+        };
+        let home = path(set("HF_HOME"), &|| {
+            let user = || PathBuf::from(home(var).unwrap_or_default()).join(".cache");
+            set("XDG_CACHE_HOME").map_or_else(user, PathBuf::from).join("huggingface")
         });
-        let cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| home.join("hub"));
+        let named = set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE"));
+        let cache = path(named, &|| home.join("hub"));
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
+        let token_file = path(set("HF_TOKEN_PATH"), &|| home.join("token"));
         let token = set("HF_TOKEN")
             .or_else(|| set("HUGGING_FACE_HUB_TOKEN"))
             .or_else(|| std::fs::read_to_string(token_file).ok())
@@ -107,6 +114,18 @@ mod tests {
         assert_eq!(hub(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]).cache, Path::new("/x/huggingface/hub"));
         assert_eq!(hub(&[("HF_HOME", "/y"), ("XDG_CACHE_HOME", "/x")]).cache, Path::new("/y/hub"));
         assert_eq!(hub(&[("HF_HOME", "/y"), ("HF_HUB_CACHE", "/z")]).cache, Path::new("/z"));
+        for (vars, cache) in [
+            (&[("HF_HOME", "~/x")][..], "/h/x/hub"),
+            (&[("HF_HOME", "$S/x")], "/s/x/hub"),
+            (&[("XDG_CACHE_HOME", "${S}")], "/s/huggingface/hub"),
+            (&[("HF_HUB_CACHE", "~/$S")], "/h//s"),
+            (&[("HUGGINGFACE_HUB_CACHE", "~")], "/h"),
+            (&[("HF_HOME", "$T")], "/s/hub"), // T is $S: once for HF_HOME, once more for the default of HF_HUB_CACHE
+            (&[("HF_HUB_CACHE", "$T")], "$S"),
+        ] {
+            let vars = [vars, &[("HOME", "/h"), ("S", "/s"), ("T", "$S")]].concat();
+            assert_eq!(hub(&vars).cache, Path::new(cache), "{vars:?}");
+        }
         assert_eq!(hub(&[("HF_ENDPOINT", "http://m/")]).endpoint, "http://m");
         assert!(hub(&[("HF_HUB_OFFLINE", "1")]).offline && hub(&[("TRANSFORMERS_OFFLINE", "True")]).offline);
         assert!(!hub(&[("HF_HUB_OFFLINE", "0")]).offline);

@@ -4,11 +4,11 @@ use super::cache::Repo;
 use super::files::is_plain_name;
 use super::id::encode;
 use super::{Hub, Id, Kind, Progress};
-use crate::download::{Expected, Failure, header, human_bytes};
+use crate::download::{Digest, Expected, Failure, header, human_bytes};
 use crate::error::{Error, Result};
 
 impl Hub {
-    /// Brings `file` into the snapshot of `commit`, if it is missing: resumed, and checked by length and SHA-256.
+    /// Brings `file` into the snapshot of `commit`, if it is missing: resumed, and checked by length and digest.
     pub(super) fn fetch_file(
         &self, repo: &Repo, id: &Id, commit: &str, file: &str, progress: Progress,
     ) -> Result<(), Failure> {
@@ -27,8 +27,7 @@ impl Hub {
         // A redirect's own length is not the file's.
         let length = if last { header(&headers, "content-length") } else { "" };
         let bytes = Some(header(&headers, "x-linked-size")).filter(|text| !text.is_empty()).unwrap_or(length).parse();
-        let is_sha256 = etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit());
-        let expected = Expected { bytes: bytes.ok(), sha256: is_sha256.then(|| etag.to_ascii_lowercase()) };
+        let expected = Expected { bytes: bytes.ok(), digest: Digest::of_etag(etag) };
         let mut failure = None;
         let added = repo.add(commit, file, etag, |part| {
             let size = expected.bytes.map_or(String::new(), |bytes| format!(" ({})", human_bytes(bytes)));

@@ -9,12 +9,19 @@ use crate::hub::files::shards;
 /// The hint where a file is missing.
 pub(super) const HOLDS: &str = "a model folder holds config.json, model.safetensors and the tokenizer's files";
 
-/// Reads a JSON file into a configuration.
+/// Reads a JSON file of a model's folder.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).context(|| format!("cannot read {}", path.display())).hint(|| HOLDS)?;
-    serde_json::from_str(&text)
-        .context(|| format!("{} is not what it should be", path.display()))
-        .hint(|| "check that this is the right kind of model; fetch the file again if it may be damaged")
+    let there = path.exists();
+    parse_json(path).hint(|| match there {
+        false => HOLDS,
+        true => "check that this is the right kind of model; fetch the file again if it may be damaged",
+    })
+}
+
+/// Reads a JSON file; what to do about one that cannot be read is for the caller to say.
+pub fn parse_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).context(|| format!("{} is not what it should be", path.display()))
 }
 
 /// The files on which a model's outputs for texts depend: weights, configuration, tokenizer.

@@ -12,13 +12,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::data::image::Transparency;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::Results;
 use crate::eval::classification::ClassificationScores;
 use crate::eval::figures::{Intervals, Ranking};
 use crate::eval::metrics::{AtK, KS};
 use crate::eval::retrieval::RetrievalScores;
-use crate::fs::write_json;
+use crate::fs::write_json_at;
 
 /// Scores with the teacher's and the baseline's of the same task beside them.
 #[derive(Serialize)]
@@ -39,16 +39,18 @@ impl Results {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// Writes `retrieval.json` and `classification.json` into `folder`, if they were measured. A crash leaves the old file
-    /// or the new one.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        if let Some(compared) = self.compare(|report| report.retrieval.as_ref()) {
-            write_json(&folder.join("retrieval.json"), &compared)?;
+    /// Writes `retrieval.json` and `classification.json`, as far as they were measured, into `folder`; returns why those
+    /// that could not be written were not. Each is written beside its place and renamed: a crash leaves the old file or
+    /// the new one.
+    pub fn write(&self, folder: &Path) -> Vec<Error> {
+        fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+            write_json_at(path, value, "copy the run there, and test the copy")
         }
-        if let Some(compared) = self.compare(|report| report.classification.as_ref()) {
-            write_json(&folder.join("classification.json"), &compared)?;
-        }
-        Ok(())
+        let retrieval = self.compare(|report| report.retrieval.as_ref());
+        let retrieval = retrieval.map(|compared| write(&folder.join("retrieval.json"), &compared));
+        let classification = self.compare(|report| report.classification.as_ref());
+        let classification = classification.map(|compared| write(&folder.join("classification.json"), &compared));
+        [retrieval, classification].into_iter().flatten().filter_map(Result::err).collect()
     }
 
     /// The scores of one task, if it was measured.
@@ -216,7 +218,7 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let folder = dir.path().join("eval");
         for report in [Results { teacher: None, ..report() }, report()] {
-            report.write(&folder)?;
+            assert!(report.write(&folder).is_empty());
         }
         for (name, scores) in [("retrieval", RETRIEVAL), ("classification", CLASSIFICATION)] {
             let mut written: serde_json::Value =
@@ -226,8 +228,16 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(&folder)?.count(), 2);
         std::fs::write(dir.path().join("file"), "")?;
-        let error = report().write(&dir.path().join("file")).expect_err("not a folder");
-        assert!(error.to_string().contains("retrieval.json") && error.advice().is_some(), "{error}");
+        let unwritten = report().write(&dir.path().join("file"));
+        for (error, name) in unwritten.iter().zip(["retrieval.json", "classification.json"]) {
+            assert!(error.to_string().contains(name) && error.advice().is_some_and(|hint| !hint.contains("--")));
+        }
+        assert_eq!(unwritten.len(), 2);
+
+        // What stands in the way of one file keeps the other from nothing.
+        std::fs::create_dir(dir.path().join("retrieval.json"))?;
+        assert_eq!(report().write(dir.path()).len(), 1);
+        assert!(dir.path().join("classification.json").is_file());
         Ok(())
     }
 }

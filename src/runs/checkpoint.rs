@@ -15,7 +15,7 @@ use super::state::{Measured, State};
 use crate::data::tokens::TOKENIZER_FILES;
 use crate::error::{Error, Result, ResultExt};
 use crate::fs::sync_dir;
-use crate::models::folder::read_json;
+use crate::models::folder::parse_json;
 use crate::models::student::HEAD_FILE;
 use crate::models::weights::write_tensors;
 use crate::models::{Student, TokenizerFacts};
@@ -195,7 +195,8 @@ fn list_best(dir: &Path) -> Result<Vec<(PathBuf, State)>> {
     for entry in fs::read_dir(dir).context(|| format!("cannot read {}", dir.display()))?.flatten() {
         let path = entry.path();
         if entry.file_name().to_string_lossy().starts_with("epoch=") && path.join(HEAD_FILE).exists() {
-            found.push((path.clone(), read_json(&path.join(STATE_FILE))?));
+            let state = read_state(&path)?;
+            found.push((path, state));
         }
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -229,7 +230,10 @@ pub fn find_last(dir: &Path) -> Option<PathBuf> {
 
 /// The state of the checkpoint in `folder`.
 pub fn read_state(folder: &Path) -> Result<State> {
-    read_json(&folder.join(STATE_FILE)).hint(|| "this checkpoint cannot be resumed; train again")
+    parse_json(&folder.join(STATE_FILE)).hint(|| {
+        let folder = folder.display();
+        format!("this checkpoint is damaged: without the folder {folder}, another of the run's is taken")
+    })
 }
 
 /// Fills the optimizer's `moments` (see [`Snapshot`]) from the checkpoint that `student` was loaded from.

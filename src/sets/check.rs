@@ -2,10 +2,8 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
-use ring::digest;
 use serde::Serialize;
 
 use super::all_leaves;
@@ -13,7 +11,7 @@ use super::fetch::content;
 use super::find::find;
 use super::set::{Found, Item, Origin, Plan, Sources};
 use super::table::{Reader, Table};
-use crate::download::{human_bytes, sha256};
+use crate::download::{Digest, human_bytes};
 use crate::error::{Result, ResultExt};
 
 /// What became of a file.
@@ -175,38 +173,20 @@ fn examine(plan: &Plan, item: &Item) -> Result<(State, String)> {
     if let Some(want) = item.entry.bytes.filter(|want| *want != bytes) {
         return damaged(format!("{bytes} bytes instead of {want}"));
     }
-    let Some(want) = item.entry.sha256.clone().or_else(|| name_of_content(path)) else {
+    let Some(want) = item.entry.digest().or_else(|| name_of_content(path)) else {
         let what = if item.entry.bytes.is_some() { "only its size is known" } else { "nobody says what it should be" };
         return Ok((State::Unverified, format!("{}; {what}", human_bytes(bytes))));
     };
-    let found = File::open(path).and_then(|mut file| match want.len() {
-        64 => sha256(&mut file),
-        _ => git_hash(&mut file, bytes),
-    });
-    match found {
-        Ok(found) if found == want => Ok((State::Whole, human_bytes(bytes))),
-        Ok(found) => damaged(format!("its hash is {found}, not {want}")),
+    let (what, digits) = want.parts();
+    match File::open(path).and_then(|mut file| want.of(&mut file)) {
+        Ok(found) if found == digits => Ok((State::Whole, human_bytes(bytes))),
+        Ok(found) => damaged(format!("{what} is {found}, not {digits}")),
         Err(e) => damaged(format!("it cannot be read: {e}")),
     }
 }
 
 /// The hash after which the cache has named the content that a link leads to: the SHA-256 of large files, git's of others.
-fn name_of_content(link: &Path) -> Option<String> {
+fn name_of_content(link: &Path) -> Option<Digest> {
     let target = std::fs::read_link(link).ok()?;
-    let name = target.file_name()?.to_str()?.to_ascii_lowercase();
-    (matches!(name.len(), 40 | 64) && name.bytes().all(|b| b.is_ascii_hexdigit())).then_some(name)
-}
-
-/// git's name of a file: the SHA-1 of `blob SIZE`, a NUL and the content.
-fn git_hash(file: &mut File, bytes: u64) -> io::Result<String> {
-    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(format!("blob {bytes}\0").as_bytes());
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => context.update(&buffer[..n]),
-        }
-    }
-    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Digest::of_etag(target.file_name()?.to_str()?)
 }

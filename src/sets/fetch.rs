@@ -154,7 +154,7 @@ fn fetch_url(url: &str, item: &Item, sources: Sources, progress: Progress) -> Re
     if item.is_here() {
         return Ok(());
     }
-    let expected = Expected { bytes: item.entry.bytes, sha256: item.entry.sha256.clone() };
+    let expected = Expected { bytes: item.entry.bytes, digest: item.entry.digest() };
     tracing::info!("fetching {url}");
     let report = |done, total| progress(&item.entry.name, done, total);
     sources.hub.client().fetch(url, &part, &expected, &report)?;

@@ -11,7 +11,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::log_file::LogFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, visible};
 
 /// All bars of the program; log lines are written while they are taken off the screen.
 /// indicatif draws nothing when stderr is not a terminal.
@@ -120,7 +120,7 @@ const BYTES_TEMPLATE: &str =
     "{prefix} [{wide_bar}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left";
 
 fn bar(len: u64, what: &str, template: &str) -> Bar {
-    let bar = BARS.add(ProgressBar::new(len).with_prefix(what.to_owned()));
+    let bar = BARS.add(ProgressBar::new(len).with_prefix(visible(what)));
     // (A test checks that both templates parse.)
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
@@ -137,6 +137,11 @@ impl Bar {
     /// `done` units are done.
     pub fn set(&self, done: u64) {
         self.bar.set_position(done);
+    }
+
+    /// There are `len` units, as far as is known now.
+    pub fn expect(&self, len: u64) {
+        self.bar.set_length(len);
     }
 
     /// Shows a few words behind the bar, such as the loss.

@@ -16,6 +16,9 @@ pub fn themo(args: &[&str], home: &Path, more: &[(&str, &str)]) -> Output {
     for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT", "RUST_LOG"] {
         command.env_remove(name);
     }
+    for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
+        command.env_remove(name);
+    }
     command.env("THEMO_XTD10_URL", "http://127.0.0.1:9").envs(more.iter().copied()).output().unwrap()
 }
 
@@ -91,4 +94,48 @@ fn training_testing_and_embedding_take_names() {
     let output = themo(&[&test[..], &["--task", "classification"]].concat(), &home, &online);
     assert!(stderr(&output).contains("LOC_synset_mapping.txt"), "{}", stderr(&output));
     assert_eq!(fake.hub.lines().len(), asked);
+}
+
+#[test]
+fn certificates_that_cannot_be_used_end_all_fetching() {
+    let fake = FakeHub::start(vec![("demo/toy-clip", files_of(&demo("models/toy-clip")))], |_| None);
+    let scratch = TempDir::new().unwrap();
+    let (home, out) = (scratch.path().join("home"), scratch.path().join("out").display().to_string());
+    let embed = ["embed", "--model", "demo/toy-clip", "--texts", "README.md", "--output", &out];
+    let run = |more: &[(&str, &str)]| themo(&embed, &home, &[&[("HF_ENDPOINT", fake.hub.url.as_str())], more].concat());
+    let empty = scratch.path().join("empty.pem").display().to_string();
+    fs::write(&empty, "").unwrap();
+    for variable in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"] {
+        for file in ["/no/such.pem", &empty] {
+            let refused = run(&[(variable, file)]);
+            assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+            for part in [variable, file, "certificate", "hint: "] {
+                assert!(stderr(&refused).contains(part), "{part}: {}", stderr(&refused));
+            }
+        }
+    }
+    assert!(fake.hub.lines().is_empty());
+    // What is here needs no certificates.
+    assert!(run(&[("SSL_CERT_FILE", "")]).status.success());
+    let used = run(&[("SSL_CERT_FILE", &empty)]);
+    assert!(used.status.success(), "{}", stderr(&used));
+}
+
+#[test]
+fn variables_in_paths_of_the_cache_are_expanded() {
+    let fake = FakeHub::start(vec![("demo/toy-clip", files_of(&demo("models/toy-clip")))], |_| None);
+    let scratch = TempDir::new().unwrap();
+    let (home, out) = (scratch.path().display().to_string(), scratch.path().join("out").display().to_string());
+    let embed = ["embed", "--model", "demo/toy-clip", "--texts", "README.md", "--output", &out];
+    let vars = [("HF_ENDPOINT", fake.hub.url.as_str()), ("HOME", &home), ("KIND", "models")];
+    for (cache, name, value) in [
+        ("a/hub", "HF_HOME", "~/a"),
+        ("b/models", "HF_HUB_CACHE", "~/b/${KIND}"),
+        ("c/models/hub", "HF_HOME", "$HOME/c/$KIND"),
+    ] {
+        let output = themo(&embed, Path::new("unused"), &[&vars[..], &[(name, value)]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(scratch.path().join(cache).join("models--demo--toy-clip").is_dir(), "{name}={value}");
+    }
+    assert!(!Path::new("~").exists());
 }

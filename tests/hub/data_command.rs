@@ -92,10 +92,10 @@ fn damage_is_found() {
     fs::remove_file(fs::canonicalize(&opus.val[0].path).unwrap()).unwrap();
     let states = place.states(&all);
     let [flipped, cut, gone, small] = &states[..] else { panic!("{states:?}") };
-    assert!(flipped.1 == State::Damaged && flipped.2.contains("its hash is"), "{flipped:?}");
+    assert!(flipped.1 == State::Damaged && flipped.2.contains("SHA-256 is"), "{flipped:?}");
     assert!(cut.1 == State::Damaged && cut.2.contains("900 bytes instead of 1871"), "{cut:?}");
     assert!(gone.1 == State::Missing && gone.2.contains("themo data fetch opus100"), "{gone:?}");
-    assert!(small.1 == State::Damaged && small.2.contains("its hash is"), "{small:?}");
+    assert!(small.1 == State::Damaged && small.2.contains("git's SHA-1 is"), "{small:?}");
     let blob = fs::canonicalize(&opus.train[1].path).unwrap();
     assert!(cut.2.contains(blob.to_str().unwrap()), "{cut:?}");
     // A wrong size is noticed before training, too.

@@ -26,6 +26,7 @@ pub struct Reply {
     pub body: Vec<u8>,
     pub send: Option<usize>,
     pub then_silence: bool,
+    pub without_length: bool,
 }
 
 impl Reply {
@@ -102,7 +103,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Requ
     };
     let reply = answer(&request);
     let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", reply.status);
-    if !reply.headers.iter().any(|(name, _)| name == "Content-Length") {
+    if !reply.without_length && !reply.headers.iter().any(|(name, _)| name == "Content-Length") {
         head += &format!("Content-Length: {}\r\n", reply.body.len());
     }
     reply.headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
@@ -142,6 +143,13 @@ pub fn files_of(folder: &Path) -> Files {
 
 pub fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What git calls a file of this content.
+pub fn git_sha1(bytes: &[u8]) -> String {
+    let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &blob);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -218,7 +226,7 @@ fn answer(repos: &[(&'static str, Files)], request: &Request, cdn: &str) -> Opti
                 .with("Location", &format!("{cdn}/{}?sig=1", sha256(bytes)))
                 .body(b"Found. Redirecting", None),
             Some(name) => reply(307).with("Location", &format!("/api/resolve-cache/{api}/{commit}/{name}")),
-            None => reply(200).with("ETag", &format!("W/\"{}\"", git_hash(bytes))).body(bytes, request.range),
+            None => reply(200).with("ETag", &format!("W/\"{}\"", git_sha1(bytes))).body(bytes, request.range),
         });
     }
     wrong
@@ -235,7 +243,7 @@ fn listing(id: &str, commit: &str, files: &Files, blobs: bool) -> serde_json::Va
         let mut sibling = serde_json::json!({"rfilename": name});
         if blobs {
             sibling["size"] = bytes.len().into();
-            sibling["blobId"] = git_hash(bytes).into();
+            sibling["blobId"] = git_sha1(bytes).into();
             if is_large(name) {
                 sibling["lfs"] = serde_json::json!({"sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 130});
             }
@@ -245,11 +253,4 @@ fn listing(id: &str, commit: &str, files: &Files, blobs: bool) -> serde_json::Va
     let siblings: Vec<_> = files.iter().map(sibling).collect();
     let id = id.trim_start_matches("datasets/");
     serde_json::json!({"id": id, "sha": commit, "cardData": {"license": ["cc0-1.0", "mit"]}, "siblings": siblings})
-}
-
-/// git's name of a content.
-fn git_hash(bytes: &[u8]) -> String {
-    let blob = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
-    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &blob);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -110,3 +110,41 @@ fn many_at_once_fetch_a_file_once() {
     assert_eq!(fake.large().len(), 1);
     assert_eq!(blobs(home.path()).len(), 4);
 }
+
+#[test]
+fn small_files_are_checked_by_the_name_that_git_gives_them() {
+    let small = |r: &Request| r.path.contains("/resolve-cache/") && r.path.ends_with("/config.json");
+    let etag = format!("\"{}\"", server::git_sha1(b"{}"));
+    let with_tag = move |reply: Reply| reply.with("ETag", &etag);
+    type Fault = Box<dyn Fn(&Request) -> Option<Reply> + Send + Sync>;
+    let of = |reply: fn(&Request) -> Reply| -> Fault {
+        let with_tag = with_tag.clone();
+        Box::new(move |r| small(r).then(|| with_tag(reply(r))))
+    };
+    let faults: [(Fault, &[&str]); 3] = [
+        (of(|_| Reply::new(200).body(b"[]", None)), &["config.json", "git's SHA-1", "thrown away"]),
+        // The end of an answer without a length and a broken connection look the same.
+        (
+            of(|_| Reply { without_length: true, ..Reply::new(200).body(b"{}", None) }),
+            &["config.json", "does not say how long"],
+        ),
+        (
+            of(|r| Reply { without_length: r.method == "GET", ..Reply::new(200).body(b"{", None) }),
+            &["config.json", "git's SHA-1"],
+        ),
+    ];
+    for (fault, parts) in faults {
+        let (fake, home) = (fake(fault), TempDir::new().unwrap());
+        assert_told(get(&client(&fake.hub.url, home.path(), false), "demo/model", &[]), parts);
+        assert!(blobs(home.path()).is_empty(), "{parts:?}");
+    }
+    // What a killed process left of a small file is continued, and checked.
+    for left in [&b"{"[..], b"[", b"{}"] {
+        let (fake, home) = (fake(|_| None), TempDir::new().unwrap());
+        let folder = home.path().join("hub/models--demo--model/blobs");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{}.incomplete", server::git_sha1(b"{}"))), left).unwrap();
+        let got = get(&client(&fake.hub.url, home.path(), false), "demo/model", &[]).unwrap();
+        assert_eq!(fs::read(got.join("config.json")).unwrap(), b"{}");
+    }
+}

@@ -9,4 +9,4 @@ mod read;
 mod save;
 
 pub use read::{Leftover, Weights};
-pub use save::{save, tensors, to_bytes, write_model, write_tensors};
+pub use save::{save, tensors, write_model, write_tensors};

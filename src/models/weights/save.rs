@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Result, ResultExt};
 use crate::nn::Params;
 
 /// Writes the parameters whose names `chosen` accepts to the file `path`, in f32.
@@ -44,37 +44,4 @@ pub fn write_tensors(
     write()
         .context(|| format!("cannot write {}", path.display()))
         .hint(|| "check the free space and the permissions of the folder")
-}
-
-/// The bytes of a safetensors file, with `metadata` in the order of its keys: the crate's own order differs from run to
-/// run.
-pub fn to_bytes(tensors: BTreeMap<&str, Tensor>, metadata: BTreeMap<String, String>) -> Result<Vec<u8>> {
-    const METADATA: &str = "__metadata__";
-    let mut bytes = safetensors::serialize(tensors, Some(metadata.clone().into_iter().collect()))?;
-    let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)) as usize;
-    let header = bytes.get_mut(8..8 + length).ok_or_else(|| Error::new("no header was written"))?;
-    let mut sorted: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header)?;
-    sorted.insert(METADATA.to_owned(), serde_json::to_value(metadata)?); // (in its old place)
-    let mut sorted = serde_json::to_vec(&sorted)?;
-    sorted.resize(header.len(), b' ');
-    header.copy_from_slice(&sorted);
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_contents_give_equal_bytes() {
-        let bytes = || {
-            let metadata = ["transparency", "image_names", "a", "z"].map(|key| (key.to_owned(), format!("{key} é\"")));
-            let tensor = Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap();
-            to_bytes([("x", tensor.clone()), ("y", tensor)].into(), metadata.into()).unwrap()
-        };
-        assert!((0..20).all(|_| bytes() == bytes()));
-        let read = safetensors::SafeTensors::read_metadata(&bytes()).unwrap().1;
-        assert_eq!(read.metadata().as_ref().unwrap()["image_names"], "image_names é\"");
-        assert_eq!(safetensors::SafeTensors::deserialize(&bytes()).unwrap().names().len(), 2);
-    }
 }
