@@ -1,10 +1,10 @@
 //! What a model computed: rows of numbers, found by the digest of the content that they were computed from.
 //!
-//! A store is one file for each model, which only grows. It begins with [`MAGIC`]; then come blocks:
+//! A store is one file for each model, which only grows. It begins with `MAGIC`; then come blocks:
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 8 | [`BLOCK`] |
+//! | 8 | `BLOCK` |
 //! | 8 | rows of the block (u64) |
 //! | 4 | width of a row (u32) |
 //! | 4 | CRC-32C of the table (u32) |

@@ -2,7 +2,7 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 16 | [`MAGIC`] |
+//! | 16 | `MAGIC` |
 //! | | for each pair: the length of the Spanish caption (u32), the Spanish caption, the English caption (UTF-8) |
 //! | 8 (pairs + 1) | where each pair begins, and where the last one ends (u64) |
 //! | 8 | how many pairs there are (u64) |
