@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::queries::{self, Query, SUFFIX};
@@ -45,10 +45,16 @@ pub struct Row {
     /// The interval of each.
     pub ci95: Intervals,
     /// The first model's figures less these, where both are of the same queries.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_less_this: Option<BTreeMap<String, Difference>>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_map")]
+    pub first_less_this: Option<Vec<(String, Difference)>>,
     /// Why it is not, or not quite, comparable with the first.
     pub notes: Vec<String>,
+}
+
+fn as_map<S: Serializer>(
+    all: &Option<Vec<(String, Difference)>>, serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(all.iter().flatten().map(|(name, difference)| (name, difference)))
 }
 
 /// How much better the first model is.
@@ -217,7 +223,7 @@ fn figures(set: &str, task: &str, model: &str, queries: &[Query]) -> Row {
     }
 }
 
-fn differences(task: &str, first: &[Query], second: &[Query]) -> BTreeMap<String, Difference> {
+fn differences(task: &str, first: &[Query], second: &[Query]) -> Vec<(String, Difference)> {
     let ((first, clusters), (second, _)) = (ranks(first), ranks(second));
     let name = if task == "classification" { "accuracy" } else { "recall" };
     let depend = clusters.len() < first.len();
@@ -226,17 +232,21 @@ fn differences(task: &str, first: &[Query], second: &[Query]) -> BTreeMap<String
         ci95: interval,
         p_value: p_value.filter(|_| !depend),
     };
-    let mut all = BTreeMap::new();
+    let mut all = Vec::new();
     for (k, (ours, theirs)) in KS.iter().zip(hits(&first).iter().zip(&hits(&second))) {
-        all.insert(format!("{name}@{k}"), difference(paired(ours, theirs, &clusters, SEED)));
+        all.push((format!("{name}@{k}"), difference(paired(ours, theirs, &clusters, SEED))));
     }
     if name == "recall" {
         let plain = |ranks: &[usize]| ranks.iter().map(|rank| *rank as f64).collect::<Vec<_>>();
         let inverse = |ranks: &[usize]| ranks.iter().map(|rank| 1.0 / *rank as f64).collect::<Vec<_>>();
         for (name, of) in [("mean_rank", &plain as &dyn Fn(&[usize]) -> Vec<f64>), ("mrr", &inverse)] {
             let compared = Paired { p_value: None, ..paired(&of(&first), &of(&second), &clusters, SEED) };
-            all.insert(name.to_owned(), difference(compared));
+            all.push((name.to_owned(), difference(compared)));
         }
     }
     all
 }
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;

@@ -74,11 +74,11 @@ fn table(rows: &[Row]) -> String {
                 continue;
             }
             lines.push(
-                names.iter().fold("   ".to_owned(), |line, name| format!("{line}{name:<25}")).trim_end().to_owned(),
+                names.iter().fold("   ".to_owned(), |line, name| format!("{line}{name:<24} ")).trim_end().to_owned(),
             );
             for row in group {
                 let cells = figures(row).skip(part).take(3).map(|(name, value, interval)| cell(name, value, interval));
-                let cells = cells.fold(String::new(), |line, cell| format!("{line}{cell:<25}"));
+                let cells = cells.fold(String::new(), |line, cell| format!("{line}{cell:<24} "));
                 lines.push(format!("{:<3}{}", letter(&row.model), cells.trim_end()));
             }
         }
@@ -123,7 +123,8 @@ fn csv(rows: &[Row]) -> Result<String> {
     writer.write_record(columns.split(' ')).map_err(failed)?;
     for row in rows {
         for (name, value, [low, high]) in figures(row) {
-            let difference = row.first_less_this.as_ref().and_then(|all| all.get(name));
+            let difference =
+                row.first_less_this.iter().flatten().find(|(own, _)| own == name).map(|(_, difference)| difference);
             let number = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
             let record = [
                 row.set.clone(),
@@ -155,7 +156,7 @@ fn markdown(rows: &[Row]) -> String {
         let _ = writeln!(text, "|---|{}---|", "---|".repeat(names.len()));
         for row in group {
             let cells: Vec<String> = figures(row).map(|(name, value, interval)| cell(name, value, interval)).collect();
-            let against = |(name, difference): (&String, &Difference)| sentence("the first", "this", name, difference);
+            let against = |(name, difference): &(String, Difference)| sentence("the first", "this", name, difference);
             let differences =
                 row.first_less_this.iter().flatten().filter(|(name, _)| name.ends_with("@1")).map(against);
             let notes: Vec<String> = differences.chain(row.notes.iter().cloned()).collect();
