@@ -43,9 +43,10 @@ pub enum RunsCommand {
 /// The options of `themo runs compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// Runs, folders of results, files SET.queries.tsv; or baseline or teacher
+    /// Runs, folders of results, files SET.queries.tsv; baseline, teacher, published
     ///
-    /// baseline and teacher are those that were measured beside the first: `themo test --baseline`, `--with-teacher`.
+    /// baseline and teacher are those that were measured beside the first: `themo test --baseline`, `--with-teacher`;
+    /// published are the figures of the literature on the same sets.
     #[arg(value_name = "RUN", required = true, num_args = 2..)]
     pub models: Vec<String>,
     /// The form of the table

@@ -10,12 +10,15 @@ use super::{is_false, negated, positive};
 use crate::compute::Precision;
 use crate::data::image::Transparency;
 use crate::error::{Error, Result};
+use crate::eval::retrieval_sets::{Named, Origin};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   themo test --version-path logs/demo/version_0
   themo test --version-path logs/demo/version_0 --with-teacher
   themo test --version-path logs/demo/version_0 --task retrieval --json
+  themo test --version-path logs/demo/version_0 --set xtd10-val2014
+  themo test --version-path logs/demo/version_0 --captions own.tsv --images photos
   themo test --baseline
   themo test --version-path logs/default/version_0 --baseline \\
       --baseline-model M-CLIP/XLM-Roberta-Large-Vit-L-14
@@ -30,6 +33,26 @@ pub enum Benchmark {
     Retrieval,
     /// Zero-shot ImageNet with Spanish class names: accuracy@k
     Classification,
+}
+
+/// A set of captions and images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Set {
+    /// XTD10 on 1000 images of MSCOCO
+    Xtd10,
+    /// Those of its images that are of MSCOCO's train2014
+    #[value(name = "xtd10-train2014")]
+    Xtd10Train,
+    /// Those of its images that are of MSCOCO's val2014
+    #[value(name = "xtd10-val2014")]
+    Xtd10Val,
+    /// Crossmodal-3600
+    Xm3600,
+    /// COCO, the test images of Karpathy's split
+    Coco,
+    /// Flickr30k, the test images of Karpathy's split
+    #[value(name = "flickr30k")]
+    Flickr30k,
 }
 
 /// The options of `themo test`; those not given are as the run was trained. The settings among them serialise under
@@ -47,6 +70,24 @@ pub struct TestArgs {
     #[arg(long, value_enum, help_heading = "What")]
     #[serde(skip)]
     task: Vec<Benchmark>,
+    /// A set of captions and images; repeatable [default: xtd10 and classification]
+    ///
+    /// The guide says which files each is read from. The results are called after the set.
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "What")]
+    #[serde(skip)]
+    set: Vec<Set>,
+    /// The language of the captions of xtd10 and xm3600
+    #[arg(long, value_name = "CODE", default_value = "es", help_heading = "What")]
+    #[serde(skip)]
+    lang: String,
+    /// Your own captions: image TAB caption, or JSON lines {"image", "caption"}
+    #[arg(long, value_name = "FILE", requires = "images", help_heading = "What")]
+    #[serde(skip)]
+    captions: Option<PathBuf>,
+    /// The folder of the images that --captions names
+    #[arg(long, value_name = "DIR", requires = "captions", help_heading = "What")]
+    #[serde(skip)]
+    images: Option<PathBuf>,
     /// Measure the teacher with English text too, the ceiling
     #[arg(long, requires = "version_path", help_heading = "What")]
     #[serde(skip)]
@@ -147,8 +188,56 @@ impl TestArgs {
         Table::try_from(self).map_err(|e| Error::usage(e.to_string()).context("cannot use the options"))
     }
 
-    /// Whether `task` is to be measured: all are if none was named.
+    /// Whether `task` is to be measured: all are if neither a task nor a set was named.
     pub fn wants(&self, task: Benchmark) -> bool {
-        self.task.is_empty() || self.task.contains(&task)
+        let has_sets = !self.set.is_empty() || self.captions.is_some();
+        match self.task.is_empty() {
+            true => !has_sets || task == Benchmark::Retrieval,
+            false => self.task.contains(&task) || has_sets && task == Benchmark::Retrieval,
+        }
+    }
+
+    /// The sets of captions and images that are asked for, each once.
+    pub fn retrieval_sets(&self) -> Result<Vec<Named>> {
+        if !self.wants(Benchmark::Retrieval) {
+            return Ok(Vec::new());
+        }
+        let language = self.lang.as_str();
+        if language.is_empty() || !language.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            return Err(
+                Error::usage(format!("--lang: {language:?} is no language")).hint("languages are es, en, fr, ...")
+            );
+        }
+        let named = |name: &str, origin| Named { name: name.to_owned(), origin, language: language.to_owned() };
+        // Only sets with several languages are named after them.
+        let end = if language == "es" { String::new() } else { format!("-{language}") };
+        let mut sets: Vec<Named> = Vec::new();
+        for set in &self.set {
+            let set = match set {
+                Set::Xtd10 => named(&format!("xtd10{end}"), Origin::Xtd10(None)),
+                Set::Xtd10Train => named(&format!("xtd10-train2014{end}"), Origin::Xtd10(Some("train2014"))),
+                Set::Xtd10Val => named(&format!("xtd10-val2014{end}"), Origin::Xtd10(Some("val2014"))),
+                Set::Xm3600 => named(&format!("xm3600{end}"), Origin::Crossmodal),
+                Set::Coco => named("coco", Origin::Karpathy("coco", "mscoco")),
+                Set::Flickr30k => named("flickr30k", Origin::Karpathy("flickr30k", "flickr30k/images")),
+            };
+            if !sets.contains(&set) {
+                sets.push(set);
+            }
+        }
+        if let (Some(captions), Some(images)) = (&self.captions, &self.images) {
+            let stem = captions.file_name().unwrap_or_default().to_string_lossy();
+            let stem = stem.split('.').next().unwrap_or_default();
+            if stem.is_empty() || stem == "classification" || sets.iter().any(|set| set.name == stem) {
+                let what = format!("--captions: results cannot be called {stem:?}, after this file");
+                return Err(Error::usage(what).hint("results are named after the file of captions: rename it"));
+            }
+            sets.push(named(stem, Origin::File(captions.clone(), images.clone())));
+        }
+        if sets.is_empty() {
+            let name = if language == "es" { "retrieval".to_owned() } else { format!("retrieval{end}") };
+            sets.push(named(&name, Origin::Xtd10(None)));
+        }
+        Ok(sets)
     }
 }

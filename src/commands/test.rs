@@ -16,7 +16,8 @@ use crate::ui::console::print;
 /// Measures a run's student, the baseline or both, prints the figures, and writes them into the run folder.
 pub fn run(args: &TestArgs) -> Result<()> {
     if args.published {
-        return if args.json { print(serde_json::to_string_pretty(&published())?) } else { print(Table) };
+        let rows = published()?;
+        return if args.json { print(serde_json::to_string_pretty(&rows)?) } else { print(Table(rows)) };
     }
     // Everything that may be missing is looked for before a model runs.
     let trained = args.version_path.as_deref().map(|path| Trained::open(path, args.settings()?)).transpose()?;
@@ -24,7 +25,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
         Some(trained) => trained.config.clone(),
         None => Config::resolve(None, args.settings()?)?,
     };
-    let (retrieval, classification) = (args.wants(Benchmark::Retrieval), args.wants(Benchmark::Classification));
+    let (retrieval, classification) = (args.retrieval_sets()?, args.wants(Benchmark::Classification));
     let sets = Suite::load(Wanted { retrieval, classification, english: args.with_teacher }, &config)?;
     let compute = Compute::with_precision(device::select(&config.run.device)?, config.run.precision)?;
     let (vision, batch_size) = (args.vision.as_deref(), args.batch_size);

@@ -10,6 +10,10 @@
 //! | [`text`], `gzip`, `zstd`, `ahead`, `damage` | lines of text and lists, from plain or compressed files, unpacked ahead of their use |
 //! | `quoted` | rows of tab-separated text with quoted fields, for [`wit`] |
 //! | [`xtd10`] | XTD10 captions and their MSCOCO images, for retrieval |
+//! | [`crossmodal`] | Crossmodal-3600 |
+//! | [`karpathy`] | COCO and Flickr30k in Karpathy's splits |
+//! | [`caption_file`] | one's own captions of images |
+//! | [`captioned`] | images with captions, which these readers give |
 //! | [`imagenet`] | ImageNet's validation set, for zero-shot classification |
 //! | `imagenet_tree`, `imagenet_labels` | where its images lie; annotations and solution, for [`imagenet`] |
 //! | [`class_names`] | Spanish class names with their grammar, and prompts |
@@ -22,8 +26,11 @@
 //! Damaged rows of training text are counted, reported once and skipped; a damaged file is an error that names it.
 
 mod ahead;
+pub mod caption_file;
+pub mod captioned;
 pub mod class_names;
 pub mod cleaning;
+pub mod crossmodal;
 mod damage;
 mod guard;
 mod gzip;
@@ -31,6 +38,7 @@ pub mod image;
 pub mod imagenet;
 mod imagenet_labels;
 mod imagenet_tree;
+pub mod karpathy;
 pub mod pair_set;
 pub mod pairs;
 mod quoted;

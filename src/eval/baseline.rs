@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::classification::ClassificationScores;
+use super::classification::{ClassRanks, ClassificationScores};
+use super::retrieval::RetrievalRanks;
+use super::retrieval_sets::RetrievalSet;
 use super::towers::{MclipTexts, TeacherImages};
 use super::{ImageEmbedder, Language, Results, Suite, TextEmbedder};
 use crate::cache::{Digests, Key};
@@ -71,24 +73,23 @@ pub fn measure(
         identify(&mut key, &mut digests)?;
         Ok(config.data.cache_dir.join(format!("baseline-{task}-{}.json", key.name())))
     };
-    let retrieval = sets.retrieval.as_ref();
-    let retrieval = retrieval.map(|set| Ok::<_, Error>((set, place("retrieval", &|k, d| set.identify(k, d))?)));
+    let mut retrieval = Vec::new();
+    for set in &sets.retrieval {
+        retrieval.push((set, place("retrieval", &|key, digests| set.identify(key, digests))?));
+    }
     let classification = sets.classification.as_ref();
     let classification =
         classification.map(|set| Ok::<_, Error>((set, place("classification", &|k, d| set.identify(k, d))?)));
-    let (retrieval, classification) = (retrieval.transpose()?, classification.transpose()?);
+    let classification = classification.transpose()?;
     unwritten.extend(digests.save().err());
 
-    let mut report = Results {
-        retrieval: retrieval.as_ref().and_then(|(set, path)| Some(set.score(read(path)?))),
-        classification: classification.as_ref().and_then(|(_, path)| Some(ClassificationScores::new(read(path)?))),
-        ..Results::default()
-    };
-    let retrieval = retrieval.filter(|_| report.retrieval.is_none());
-    let classification = classification.filter(|_| report.classification.is_none());
-    if retrieval.is_none() && classification.is_none() {
+    // The ranks on each set, where they are in the cache.
+    let mut known: Vec<Option<RetrievalRanks>> = retrieval.iter().map(|(_, path)| read(path)).collect();
+    let mut known_classes: Option<ClassRanks> = classification.as_ref().and_then(|(_, path)| read(path));
+    let is_complete = known.iter().all(Option::is_some) && (classification.is_none() || known_classes.is_some());
+    if is_complete {
         tracing::info!("the baseline {name} on these data is in the cache {}", config.data.cache_dir.display());
-        return Ok(report);
+        return Ok(figures(sets, known, known_classes));
     }
     tracing::info!("measuring the baseline {name}, images through {vision_name}");
     let texts = load_mclip(OPTION, &folder, &mclip, compute)?;
@@ -98,19 +99,30 @@ pub fn measure(
         return Err(Error::new(format!("`{name}` embeds texts in {ours} numbers, `{vision_name}` images in {theirs}"))
             .hint("--vision must be the CLIP whose space this M-CLIP was trained on"));
     }
-    if let Some((set, path)) = retrieval {
+    for ((set, path), known) in retrieval.iter().zip(&mut known).filter(|(_, known)| known.is_none()) {
+        let embedded = set.embed_images(&images, baseline.batch_size)?;
+        let ranks = set.rank(&texts, &embedded, Language::Spanish)?;
+        unwritten.extend(keep(path, &ranks).err());
+        *known = Some(ranks);
+    }
+    if let Some((set, path)) = classification.filter(|_| known_classes.is_none()) {
         let embedded = set.embed_images(&images, baseline.batch_size)?;
         let ranks = set.rank(&texts, &embedded, Language::Spanish)?;
         unwritten.extend(keep(&path, &ranks).err());
-        report.retrieval = Some(set.score(ranks));
+        known_classes = Some(ranks);
     }
-    if let Some((set, path)) = classification {
-        let embedded = set.embed_images(&images, baseline.batch_size)?;
-        let ranks = set.rank(&texts, &embedded, Language::Spanish)?;
-        unwritten.extend(keep(&path, &ranks).err());
-        report.classification = Some(ClassificationScores::new(ranks));
+    Ok(figures(sets, known, known_classes))
+}
+
+fn figures(sets: &Suite, retrieval: Vec<Option<RetrievalRanks>>, classes: Option<ClassRanks>) -> Results {
+    let scores = |(set, ranks): (&RetrievalSet, Option<RetrievalRanks>)| {
+        Some((set.name().to_owned(), set.score(ranks?, Language::Spanish)))
+    };
+    Results {
+        retrieval: sets.retrieval.iter().zip(retrieval).filter_map(scores).collect(),
+        classification: classes.map(ClassificationScores::new),
+        ..Results::default()
     }
-    Ok(report)
 }
 
 /// The cached ranks at `path`, if there are any.

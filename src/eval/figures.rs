@@ -11,6 +11,11 @@ use super::statistics::{Clusters, Interval, SEED, median, wilson};
 pub struct Intervals(Vec<(String, Interval)>);
 
 impl Intervals {
+    /// These intervals under these names.
+    pub fn new(named: Vec<(String, Interval)>) -> Self {
+        Self(named)
+    }
+
     /// The interval of the figure `name`.
     pub fn get(&self, name: &str) -> Option<Interval> {
         self.0.iter().find(|(own, _)| own == name).map(|(_, interval)| *interval)

@@ -7,7 +7,8 @@
 //! | [`relevance`] | which captions and images belong together (pure) |
 //! | [`statistics`] | intervals and paired comparisons (pure) |
 //! | [`images`] | embeddings of many image files, in batches |
-//! | [`retrieval`] | XTD10: captions against images, both ways |
+//! | [`retrieval`] | captions against images, both ways |
+//! | [`retrieval_sets`] | the sets of captions and images |
 //! | [`classification`] | ImageNet: images against prompts with class names |
 //! | [`probe`] | recall@1 while a student trains |
 //! | [`towers`] | the student, the teacher's towers and the baseline behind the traits below |
@@ -30,6 +31,7 @@ pub mod probe;
 pub mod relevance;
 pub mod results;
 pub mod retrieval;
+pub mod retrieval_sets;
 pub mod statistics;
 pub mod student;
 pub mod suite;

@@ -1,6 +1,6 @@
 //! The figures of an evaluation.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::classification::ClassificationScores;
 use super::retrieval::RetrievalScores;
@@ -10,9 +10,9 @@ use crate::data::image::Transparency;
 /// images of its own. The module [`report`](crate::report) formats them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Results {
-    /// XTD10 retrieval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retrieval: Option<RetrievalScores>,
+    /// Retrieval, under the name of each set: `retrieval` is XTD10 with Spanish captions.
+    #[serde(flatten, serialize_with = "as_map")]
+    pub retrieval: Vec<(String, RetrievalScores)>,
     /// ImageNet zero-shot classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classification: Option<ClassificationScores>,
@@ -25,4 +25,15 @@ pub struct Results {
     /// What became of transparent pixels, for all of these figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transparency: Option<Transparency>,
+}
+
+impl Results {
+    /// The figures of the retrieval set `name`.
+    pub fn retrieval(&self, name: &str) -> Option<&RetrievalScores> {
+        self.retrieval.iter().find(|(own, _)| own == name).map(|(_, scores)| scores)
+    }
+}
+
+fn as_map<S: Serializer>(sets: &[(String, RetrievalScores)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(sets.iter().map(|(name, scores)| (name, scores)))
 }

@@ -1,19 +1,17 @@
 //! The sets of the data folder: their images are embedded once, then texts are scored on them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::classification::{ClassRanks, ClassificationScores, classify, embed_classes};
 use super::images::{Embedded, embed_readable};
-use super::relevance::Relevance;
-use super::retrieval::{RetrievalRanks, RetrievalScores, embed_all_images, rank};
+use super::retrieval_sets::{Named, RetrievalSet};
 use super::{ImageEmbedder, Results, TextEmbedder};
 use crate::cache::{Digests, Key};
 use crate::config::Config;
 use crate::config::evaluation::Evaluation;
 use crate::data::class_names::{self, ClassName};
 use crate::data::imagenet::{self, ImageNet};
-use crate::data::xtd10::{self, Retrieval};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ui::console::progress;
 
 /// The default prompt where an article cannot agree with the class names.
@@ -29,10 +27,10 @@ pub enum Language {
 }
 
 /// Which sets are asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
-    /// XTD10: captions and MSCOCO images, both ways.
-    pub retrieval: bool,
+    /// Captions and images, both ways.
+    pub retrieval: Vec<Named>,
     /// ImageNet, by the names of its classes.
     pub classification: bool,
     /// English texts too, for the teacher.
@@ -41,15 +39,15 @@ pub struct Wanted {
 
 /// The sets that were asked for, complete when they were read.
 pub struct Suite {
-    /// XTD10, where it is wanted.
-    pub retrieval: Option<RetrievalSet>,
+    /// Those of captions and images that are wanted.
+    pub retrieval: Vec<RetrievalSet>,
     /// ImageNet, where it is wanted.
     pub classification: Option<ClassificationSet>,
 }
 
 /// The sets' images in the space of an image tower.
 pub struct Images {
-    retrieval: Option<Vec<f32>>,
+    retrieval: Vec<Vec<f32>>,
     classification: Option<Embedded>,
 }
 
@@ -57,89 +55,33 @@ impl Suite {
     /// Reads the sets that are `wanted` from the data folder of `config`.
     pub fn load(wanted: Wanted, config: &Config) -> Result<Self> {
         let Wanted { retrieval, classification, english } = wanted;
-        let retrieval = retrieval.then(|| RetrievalSet::load(&config.data.data_dir, english)).transpose()?;
+        let load = |named| RetrievalSet::load(named, &config.data.data_dir, english);
+        let retrieval = retrieval.iter().map(load).collect::<Result<_>>()?;
         let classification = classification.then(|| ClassificationSet::load(config, english)).transpose()?;
         Ok(Self { retrieval, classification })
     }
 
     /// All images through `tower`.
     pub fn embed_images(&self, tower: &dyn ImageEmbedder, batch_size: usize) -> Result<Images> {
-        let retrieval = self.retrieval.as_ref().map(|set| set.embed_images(tower, batch_size));
+        let retrieval = self.retrieval.iter().map(|set| set.embed_images(tower, batch_size));
         let classification = self.classification.as_ref().map(|set| set.embed_images(tower, batch_size));
-        Ok(Images { retrieval: retrieval.transpose()?, classification: classification.transpose()? })
+        Ok(Images { retrieval: retrieval.collect::<Result<_>>()?, classification: classification.transpose()? })
     }
 
     /// The figures of `texts` against `images`.
     pub fn measure(&self, texts: &dyn TextEmbedder, images: &Images, language: Language) -> Result<Results> {
-        let retrieval = self.retrieval.as_ref().zip(images.retrieval.as_ref());
+        let retrieval = self.retrieval.iter().zip(&images.retrieval).map(|(set, images)| {
+            let ranks = set.rank(texts, images, language)?;
+            Ok((set.name().to_owned(), set.score(ranks, language)))
+        });
         let classification = self.classification.as_ref().zip(images.classification.as_ref());
         Ok(Results {
-            retrieval: retrieval
-                .map(|(set, images)| Ok::<_, Error>(set.score(set.rank(texts, images, language)?)))
-                .transpose()?,
+            retrieval: retrieval.collect::<Result<_>>()?,
             classification: classification
                 .map(|(set, images)| set.rank(texts, images, language).map(ClassificationScores::new))
                 .transpose()?,
             ..Results::default()
         })
-    }
-}
-
-/// XTD10's captions and MSCOCO images.
-pub struct RetrievalSet {
-    spanish: Retrieval,
-    english: Vec<String>, // empty unless the teacher is measured
-    relevance: Relevance,
-}
-
-impl RetrievalSet {
-    fn load(data_dir: &Path, with_english: bool) -> Result<Self> {
-        let languages = if with_english { &["es", "en"][..] } else { &["es"] };
-        xtd10::fetch_missing(data_dir, languages, &xtd10::Source::from_env())?;
-        let spanish = xtd10::load(data_dir, "es")?;
-        let english = if with_english { xtd10::load(data_dir, "en")?.captions } else { Vec::new() };
-        let images_of = spanish.image_of.iter().map(|image| vec![*image]).collect();
-        let relevance = Relevance::new(spanish.images.len(), images_of)?;
-        Ok(Self { spanish, english, relevance })
-    }
-
-    /// The embeddings `[images, dim]`.
-    pub fn embed_images(&self, tower: &dyn ImageEmbedder, batch_size: usize) -> Result<Vec<f32>> {
-        let bar = progress(self.spanish.images.len() as u64, "retrieval images");
-        embed_all_images(&self.spanish.images, tower, batch_size, &|done, _| bar.set(done))
-    }
-
-    /// The ranks of `texts` against what [`Self::embed_images`] gave.
-    pub fn rank(&self, texts: &dyn TextEmbedder, images: &[f32], language: Language) -> Result<RetrievalRanks> {
-        rank(&texts.embed_texts(self.captions(language))?, images, texts.dim(), &self.relevance)
-    }
-
-    /// The figures of `ranks`.
-    pub fn score(&self, ranks: RetrievalRanks) -> RetrievalScores {
-        RetrievalScores::new(ranks, &self.relevance)
-    }
-
-    /// The captions in `language`.
-    pub fn captions(&self, language: Language) -> &[String] {
-        if language == Language::Spanish { &self.spanish.captions } else { &self.english }
-    }
-
-    /// The files of the images.
-    pub fn images(&self) -> &[PathBuf] {
-        &self.spanish.images
-    }
-
-    /// Which captions and images belong together.
-    pub fn relevance(&self) -> &Relevance {
-        &self.relevance
-    }
-
-    /// Adds to `key` all that the scores on Spanish captions depend on, but for the models.
-    pub fn identify(&self, key: &mut Key, digests: &mut Digests) -> Result<()> {
-        key.add_all(&self.spanish.captions);
-        key.add_all(&digests.of(&self.spanish.images)?);
-        key.add(&format!("{:?}", self.spanish.image_of));
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use super::published::{Published, published};
 use super::queries::{self, Query, SUFFIX};
 use crate::error::{Error, Result, ResultExt};
 use crate::eval::figures::{Intervals, Ranking, Shares, hits};
@@ -15,11 +16,12 @@ use crate::eval::statistics::{Clusters, Interval, Paired, SEED, paired};
 /// What the figures of two models must have in common to be compared, where `SET.json` says it.
 const PROTOCOL: [&str; 6] = ["vision", "transparency", "precision", "prompts", "prompt", "class_names"];
 
-/// A model on all sets that it was measured on.
+/// A model on all sets that it was measured on; those of the literature, which have no queries, are one side.
 pub struct Side {
     /// What the user called it.
     name: String,
     sets: BTreeMap<String, Measured>,
+    published: Vec<Published>,
 }
 
 /// What is known of a model on one set.
@@ -69,12 +71,14 @@ pub struct Difference {
 }
 
 /// Reads what `names` name: runs, folders of results, files of queries; `baseline` and `teacher` are those that were
-/// measured beside the first.
+/// measured beside the first, `published` the figures of `configs/references.toml`.
 pub fn read(names: &[String]) -> Result<Vec<Side>> {
     let first = names.first().map(PathBuf::from).unwrap_or_default();
     let read = |(i, name): (usize, &String)| match name.as_str() {
-        "baseline" | "teacher" if i == 0 => Err(Error::usage(format!("the first model is `{name}`")))
-            .hint(|| format!("name a run first: its {name} is meant")),
+        "published" if i > 0 => Ok(Side { name: name.clone(), sets: BTreeMap::new(), published: published()? }),
+        "baseline" | "teacher" | "published" if i == 0 => {
+            Err(Error::usage(format!("the first model is `{name}`"))).hint(|| "name a run first")
+        }
         "baseline" | "teacher" => read_folder(name.clone(), &folder_of(&first), &format!(".{name}")).hint(|| {
             format!(
                 "test it: themo test --version-path {} {}",
@@ -107,7 +111,7 @@ fn read_file(name: &str) -> Result<Side> {
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let set = file.split('.').next().unwrap_or_default().to_owned();
     let measured = Measured { queries: queries::read(path)?, protocol: protocol(&path.with_file_name(&set)) };
-    Ok(Side { name: name.to_owned(), sets: BTreeMap::from([(set, measured)]) })
+    Ok(Side { name: name.to_owned(), sets: BTreeMap::from([(set, measured)]), published: Vec::new() })
 }
 
 fn read_folder(name: String, folder: &Path, whose: &str) -> Result<Side> {
@@ -125,7 +129,7 @@ fn read_folder(name: String, folder: &Path, whose: &str) -> Result<Side> {
     if sets.is_empty() {
         return Err(Error::new(format!("cannot compare {name}: there is no SET{end} in {}", folder.display())));
     }
-    Ok(Side { name, sets })
+    Ok(Side { name, sets, published: Vec::new() })
 }
 
 /// What `SET.json` says of how the figures were made.
@@ -147,6 +151,7 @@ pub fn compare(sides: &[Side]) -> Result<Vec<Row>> {
             };
             let theirs = of_task(reference);
             for side in sides.iter().filter(|_| !theirs.is_empty()) {
+                rows.extend(of_literature(side, set, task, theirs.len()));
                 let Some(measured) = side.sets.get(set) else { continue };
                 let queries = of_task(measured);
                 if queries.is_empty() {
@@ -168,6 +173,31 @@ pub fn compare(sides: &[Side]) -> Result<Vec<Row>> {
             .hint("`themo test` both on the same sets"));
     }
     Ok(rows)
+}
+
+/// What was published on `set`, beside a first model with `queries` queries.
+fn of_literature(side: &Side, set: &str, task: &str, queries: usize) -> Vec<Row> {
+    let known = if set == "retrieval" { "xtd10" } else { set };
+    let mine = side.published.iter().filter(|row| row.set == known && task == "text_to_image");
+    let row = |row: &Published| {
+        let names = || KS.iter().map(|k| format!("recall@{k}"));
+        let values = row.retrieval.iter().flatten();
+        let mut notes = vec![format!("published with the images of {}, not paired: {}", row.images, row.source)];
+        if row.n.is_some_and(|n| n != queries) {
+            notes.push(format!("other data: {} queries, and {queries} of the first", row.n.unwrap_or_default()));
+        }
+        Row {
+            set: set.to_owned(),
+            task: task.to_owned(),
+            model: format!("{}, {}, {}", row.model, row.images, row.language),
+            queries: row.n.unwrap_or_default(),
+            figures: names().zip(values).map(|(name, value)| (name, json!(value))).collect(),
+            ci95: Intervals::new(names().zip(row.intervals().unwrap_or_default()).collect()),
+            first_less_this: None,
+            notes,
+        }
+    };
+    mine.map(row).collect()
 }
 
 /// Whether two models were asked the same; captions may be in two languages where the images are the same.

@@ -44,11 +44,16 @@ fn title(group: &[Row]) -> String {
 
 /// The figures of a row, those at k first.
 fn figures(row: &Row) -> impl Iterator<Item = (&str, f64, Interval)> {
-    row.figures.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?, row.ci95.get(name)?)))
+    row.figures
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?, row.ci95.get(name).unwrap_or([f64::NAN; 2]))))
 }
 
 fn cell(name: &str, value: f64, [low, high]: Interval) -> String {
     let digits = if name.ends_with("_rank") { 2 } else { 3 };
+    if low.is_nan() {
+        return format!("{value:.digits$}"); // of the literature, with an unknown number of queries
+    }
     format!("{value:.digits$} [{low:.digits$}, {high:.digits$}]")
 }
 
@@ -125,7 +130,7 @@ fn csv(rows: &[Row]) -> Result<String> {
         for (name, value, [low, high]) in figures(row) {
             let difference =
                 row.first_less_this.iter().flatten().find(|(own, _)| own == name).map(|(_, difference)| difference);
-            let number = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
+            let number = |x: Option<f64>| x.filter(|x| !x.is_nan()).map_or(String::new(), |x| x.to_string());
             let record = [
                 row.set.clone(),
                 row.task.clone(),
@@ -133,8 +138,8 @@ fn csv(rows: &[Row]) -> Result<String> {
                 row.queries.to_string(),
                 name.to_owned(),
                 value.to_string(),
-                low.to_string(),
-                high.to_string(),
+                number(Some(low)),
+                number(Some(high)),
                 number(difference.map(|d| d.value)),
                 number(difference.map(|d| d.ci95[0])),
                 number(difference.map(|d| d.ci95[1])),

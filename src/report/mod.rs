@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::data::image::Transparency;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 use crate::eval::Results;
 use crate::eval::classification::ClassificationScores;
 use crate::eval::figures::{Intervals, Ranking};
@@ -39,18 +39,20 @@ impl Results {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// Writes `retrieval.json` and `classification.json`, as far as they were measured, into `folder`; returns why those
+    /// Writes `SET.json` into `folder` for each set that was measured (`retrieval`, `classification`); returns why those
     /// that could not be written were not. Each is written beside its place and renamed: a crash leaves the old file or
     /// the new one.
     pub fn write(&self, folder: &Path) -> Vec<Error> {
-        fn write(path: &Path, value: &impl Serialize) -> Result<()> {
-            write_json_at(path, value, "copy the run there, and test the copy")
-        }
-        let retrieval = self.compare(|report| report.retrieval.as_ref());
-        let retrieval = retrieval.map(|compared| write(&folder.join("retrieval.json"), &compared));
-        let classification = self.compare(|report| report.classification.as_ref());
-        let classification = classification.map(|compared| write(&folder.join("classification.json"), &compared));
-        [retrieval, classification].into_iter().flatten().filter_map(Result::err).collect()
+        let write = |name: &str, written: Result<()>| written.context(|| format!("the figures of {name}")).err();
+        let place = |name: &str| folder.join(format!("{name}.json"));
+        let advice = "copy the run there, and test the copy";
+        let sets = self.retrieval.iter().filter_map(|(name, _)| {
+            let compared = self.compare(|report| report.retrieval(name))?;
+            write(name, write_json_at(&place(name), &compared, advice))
+        });
+        let classes = self.compare(|report| report.classification.as_ref());
+        let classes = classes.map(|compared| write_json_at(&place("classification"), &compared, advice));
+        sets.chain(classes.and_then(|written| write("classification", written))).collect()
     }
 
     /// The scores of one task, if it was measured.
@@ -67,8 +69,10 @@ impl Results {
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(compared) = self.compare(|report| report.retrieval.as_ref()) {
-            let title = format!("Retrieval, {} captions, {} images", compared.ours.captions, compared.ours.images);
+        for (name, scores) in &self.retrieval {
+            let Some(compared) = self.compare(|report| report.retrieval(name)) else { continue };
+            let name = if name == "retrieval" { String::new() } else { format!(" on {name}") };
+            let title = format!("Retrieval{name}, {} captions, {} images", scores.captions, scores.images);
             heading(f, &title, compared.ours.text_to_image.at.name)?;
             for (name, way) in [
                 ("text to image", (|scores| &scores.text_to_image) as fn(&RetrievalScores) -> &Ranking),
@@ -130,15 +134,20 @@ fn intervals_at(name: &str, intervals: &Intervals) -> [String; 3] {
     KS.map(|k| intervals.get(&format!("{name}@{k}")).map_or("-".into(), |[low, high]| format!("{low:.3}-{high:.3}")))
 }
 
-/// The figures of ranks that are not shares, on one line.
+/// The figures of ranks that are not shares.
 fn further(f: &mut fmt::Formatter<'_>, ranking: &Ranking) -> fmt::Result {
     let interval = |name: &str, digits: usize| {
         let [low, high] = ranking.ci95.get(name).unwrap_or([f64::NAN; 2]);
         format!("[{low:.digits$}, {high:.digits$}]")
     };
     let (median, mean, mrr) = (ranking.median_rank, ranking.mean_rank, ranking.mrr);
-    write!(f, "    rank: median {median} {}, ", interval("median_rank", 1))?;
-    writeln!(f, "mean {mean:.2} {}, MRR {mrr:.3} {}", interval("mean_rank", 2), interval("mrr", 3))
+    writeln!(
+        f,
+        "    rank: median {median} {}, mean {mean:.2} {}",
+        interval("median_rank", 1),
+        interval("mean_rank", 2)
+    )?;
+    writeln!(f, "    MRR: {mrr:.3} {}", interval("mrr", 3))
 }
 
 fn share(ours: f64, theirs: f64) -> String {
@@ -156,7 +165,7 @@ mod tests {
         let ranks = RetrievalRanks { text_to_image: vec![1, 2, 7, 1], image_to_text: vec![1, 3, 20, 11] };
         let relevance = Relevance::new(4, (0..4).map(|i| vec![i]).collect()).expect("pairs");
         let ours = Results {
-            retrieval: Some(RetrievalScores::new(ranks, &relevance)),
+            retrieval: vec![("retrieval".into(), RetrievalScores::new(ranks, &relevance))],
             classification: Some(ClassificationScores::new(ClassRanks {
                 ranks: vec![1, 2, 7, 1],
                 kept: vec![0, 1, 2, 3],

@@ -7,7 +7,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, ResultExt};
-use crate::eval::suite::{ClassificationSet, RetrievalSet};
+use crate::eval::classification::ClassRanks;
+use crate::eval::retrieval::RetrievalRanks;
+use crate::eval::retrieval_sets::RetrievalSet;
+use crate::eval::suite::ClassificationSet;
 use crate::eval::{Language, Results, Suite};
 use crate::fs::{write_atomic_with, write_error};
 
@@ -31,7 +34,7 @@ pub struct Query {
     pub cluster: usize,
 }
 
-/// Writes `retrieval.queries.tsv` and `classification.queries.tsv` into `folder` for what was measured, and beside them
+/// Writes `SET.queries.tsv` into `folder` for each set that was measured (`retrieval`, `classification`), and beside them
 /// those of the teacher and the baseline, `SET.teacher.queries.tsv` and `SET.baseline.queries.tsv`.
 pub fn write(sets: &Suite, results: &Results, folder: &Path) -> Result<()> {
     let (teacher, baseline) = (results.teacher.as_deref(), results.baseline.as_deref());
@@ -40,15 +43,15 @@ pub fn write(sets: &Suite, results: &Results, folder: &Path) -> Result<()> {
         (".teacher", teacher, Language::English),
         (".baseline", baseline, Language::Spanish),
     ] {
-        let retrieval = sets.retrieval.as_ref().map(|set| {
-            let scores = results.and_then(|results| results.retrieval.as_ref());
-            ("retrieval", scores.map(|scores| of_retrieval(set, &scores.ranks, language)))
+        let retrieval = sets.retrieval.iter().map(|set| {
+            let scores = results.and_then(|results| results.retrieval(set.name()));
+            (set.name(), scores.map(|scores| of_retrieval(set, &scores.ranks, language)))
         });
         let classification = sets.classification.as_ref().map(|set| {
             let scores = results.and_then(|results| results.classification.as_ref());
             ("classification", scores.map(|scores| of_classification(set, &scores.ranks, language)))
         });
-        for (set, queries) in retrieval.into_iter().chain(classification) {
+        for (set, queries) in retrieval.chain(classification) {
             let path = folder.join(format!("{set}{whose}{SUFFIX}"));
             match queries {
                 Some(queries) => write_file(&path, &queries)?,
@@ -66,8 +69,8 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn of_retrieval(set: &RetrievalSet, ranks: &crate::eval::retrieval::RetrievalRanks, language: Language) -> Vec<Query> {
-    let (captions, images, relevance) = (set.captions(language), names(set.images()), set.relevance());
+fn of_retrieval(set: &RetrievalSet, ranks: &RetrievalRanks, language: Language) -> Vec<Query> {
+    let (captions, images, relevance) = (set.captions(language), names(set.images()), set.relevance(language));
     let join = |names: &[String], chosen: &[usize]| {
         chosen.iter().map(|i| one_line(&names[*i])).collect::<Vec<_>>().join(" | ")
     };
@@ -89,9 +92,7 @@ fn of_retrieval(set: &RetrievalSet, ranks: &crate::eval::retrieval::RetrievalRan
     texts.chain(pictures).collect()
 }
 
-fn of_classification(
-    set: &ClassificationSet, ranks: &crate::eval::classification::ClassRanks, language: Language,
-) -> Vec<Query> {
+fn of_classification(set: &ClassificationSet, ranks: &ClassRanks, language: Language) -> Vec<Query> {
     let ((paths, labels), prompts) = (set.images(), set.prompts(language));
     let images = names(paths);
     let line = |(rank, &image): (&usize, &usize)| Query {
