@@ -11,12 +11,13 @@ use clap::{CommandFactory, Parser};
 use themo::cli::Cli;
 
 /// The README first: its commands make the run that the guide's examples use.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "src/guide/data.md",
     "src/guide/training.md",
     "src/guide/runs.md",
     "src/guide/evaluation.md",
+    "src/guide/export.md",
     "src/guide/recipes.md",
     "src/guide/performance.md",
     "src/guide/formats.md",
@@ -138,7 +139,7 @@ fn every_command_of_readme_and_guide_parses() {
         for part in parts(&read(document)) {
             match part.info.as_deref() {
                 Some("sh" | "sh demo") => {}
-                Some("text" | "toml" | "mermaid") | None => continue,
+                Some("text" | "toml" | "mermaid" | "python") | None => continue,
                 Some(other) => panic!("{document}:{}: a block is marked `{other}`", part.line),
             }
             for words in commands(&part.text).iter().filter_map(|words| call(words)) {
@@ -204,7 +205,7 @@ fn links_and_paths_lead_to_files() {
 #[test]
 fn every_example_of_the_help_parses() {
     let mut cli = Cli::command();
-    for name in ["train", "test", "embed", "data", "runs"] {
+    for name in ["train", "test", "embed", "export", "data", "runs"] {
         let help = cli.find_subcommand_mut(name).unwrap().get_after_help().unwrap().to_string();
         let found = commands(&help);
         let calls: Vec<_> = found.iter().filter_map(|words| call(words)).collect();
@@ -224,7 +225,7 @@ fn text_and_help_keep_to_the_words_of_the_field() {
     let mut cli = Cli::command();
     let mut texts: Vec<(String, String)> = DOCUMENTS.iter().map(|name| (name.to_string(), read(name))).collect();
     texts.push(("themo".into(), cli.render_long_help().to_string()));
-    for name in ["train", "test", "embed", "data", "runs"] {
+    for name in ["train", "test", "embed", "export", "data", "runs"] {
         let help = cli.find_subcommand_mut(name).unwrap().render_long_help().to_string();
         texts.push((format!("themo {name}"), help));
     }

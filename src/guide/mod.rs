@@ -6,6 +6,7 @@
 //! | [`training`] | How do I train on my own captions? Which models can I use? How do settings combine? |
 //! | [`runs`] | What does a run leave on disk? How do I stop and resume it? |
 //! | [`evaluation`] | How good is my student? How do I compare it, and embed my own texts and images? |
+//! | [`export`] | How do I load a student in sentence-transformers or open_clip? |
 //! | [`recipes`] | Which loss, target, optimizer and schedule should I choose? |
 //! | [`performance`] | How fast is it, how much memory does it take, what about GPUs? |
 //! | [`formats`] | Which models, tokenizers, weights and images are supported? What do the output files hold? |
@@ -19,7 +20,7 @@ macro_rules! page {
     ($name:ident, $file:literal) => {
         #[doc = concat!(
                     "[data]: crate::guide::data\n[training]: crate::guide::training\n[runs]: crate::guide::runs\n",
-                    "[evaluation]: crate::guide::evaluation\n[recipes]: crate::guide::recipes\n",
+                    "[evaluation]: crate::guide::evaluation\n[export]: crate::guide::export\n[recipes]: crate::guide::recipes\n",
                     "[performance]: crate::guide::performance\n[formats]: crate::guide::formats\n\n",
                     include_str!($file)
                 )]
@@ -31,6 +32,7 @@ page!(data, "data.md");
 page!(training, "training.md");
 page!(runs, "runs.md");
 page!(evaluation, "evaluation.md");
+page!(export, "export.md");
 page!(recipes, "recipes.md");
 page!(performance, "performance.md");
 page!(formats, "formats.md");
