@@ -3,7 +3,7 @@
 //! [`Config`] has a part for each subject, with its defaults and its checks; in the file the keys of all parts stand
 //! side by side. A file given with `--config` is overlaid by the flags; the result is validated once, and its
 //! [`Config::to_toml`] is what a run folder keeps and `--config` accepts again. Relative paths mean the working folder,
-//! as flags do.
+//! as flags do; those of a run, the folder it was started in ([`Config::start_from`]).
 
 pub mod data;
 pub mod evaluation;
@@ -57,19 +57,48 @@ const NEAR: f64 = 0.85;
 impl Config {
     /// The settings of `file`, overlaid by those of `flags`, over the defaults; valid, or an error that names the key.
     pub fn resolve(file: Option<&Path>, flags: Table) -> Result<Self> {
-        let mut table = match file {
+        let table = match file {
             Some(path) => read(path)?,
             None => Table::new(),
         };
+        Self::of(table, flags)
+    }
+
+    /// These settings, overlaid by those of `flags`.
+    pub fn overlaid(&self, flags: Table) -> Result<Self> {
+        let table = Table::try_from(self).map_err(|e| Error::new(e.to_string()))?;
+        Self::of(table, flags)
+    }
+
+    fn of(mut table: Table, flags: Table) -> Result<Self> {
         check(&flags, as_option).context(|| "on the command line")?;
         // Together they say what to train on: what the command line says takes the place of both.
         if ["dataset", "pairs"].iter().any(|key| flags.contains_key(*key)) {
             table.retain(|key, _| !["dataset", "pairs"].contains(&key));
         }
+        let is_prompt_given = flags.contains_key("prompt");
         table.extend(flags);
-        let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::usage(one_line(e.message())))?;
+        let mut config: Self = table.try_into().map_err(|e: toml::de::Error| Error::usage(one_line(e.message())))?;
+        config.evaluation.is_prompt_given = is_prompt_given;
         config.validate()?;
         Ok(config)
+    }
+
+    /// Makes relative paths those that they were in the folder `base`. A name of a model is a folder where there is one in
+    /// `base`, or where it cannot be a name on the hub.
+    pub fn start_from(&mut self, base: &Path) {
+        let rebase = |path: &mut PathBuf| *path = base.join(&*path);
+        [&mut self.data.data_dir, &mut self.data.cache_dir, &mut self.run.log_dir].into_iter().for_each(rebase);
+        [&mut self.recipe.probe, &mut self.evaluation.class_names].into_iter().flatten().for_each(rebase);
+        let files = self.data.pairs.iter_mut().chain(&mut self.data.val_pairs);
+        files.filter(|path| **path != Path::new("-")).for_each(rebase);
+        for model in [&mut self.models.student, &mut self.models.teacher] {
+            let (at, name) = (base.join(&*model), Path::new(&*model));
+            let is_name = name.components().count() <= 2 && !model.starts_with(['.', '~']);
+            if let Some(path) = at.to_str().filter(|_| at.exists() || !is_name) {
+                *model = path.to_owned();
+            }
+        }
     }
 
     /// Refuses values with which no run can work.
@@ -218,6 +247,23 @@ mod tests {
     }
 
     #[test]
+    fn the_paths_of_a_run_are_those_of_the_folder_it_was_started_in() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(base.path().join("models/clip")).unwrap();
+        let given = "student = 'owner/bert'\nteacher = 'models/clip'\npairs = ['a.tsv', '-', '/b.tsv']\nprobe = 'p'";
+        let mut config = Config::resolve(None, table(given)).unwrap();
+        config.start_from(base.path());
+        let at = |name: &str| base.path().join(name);
+        assert_eq!(config.models.student, "owner/bert");
+        assert_eq!(Path::new(&config.models.teacher), at("models/clip"));
+        assert_eq!(config.data.pairs, [at("a.tsv"), "-".into(), "/b.tsv".into()]);
+        assert_eq!((config.recipe.probe, config.data.data_dir), (Some(at("p")), at("data")));
+        let mut config = Config::resolve(None, table("teacher = 'x/y/z'\nstudent = '../bert'")).unwrap();
+        config.start_from(base.path());
+        assert_eq!([config.models.teacher, config.models.student].map(PathBuf::from), [at("x/y/z"), at("../bert")]);
+    }
+
+    #[test]
     fn class_names_follow_the_data_folder() {
         let mut config = Config::default();
         config.data.data_dir = "data/demo".into();
@@ -263,6 +309,7 @@ mod tests {
             ("grad-clip = 0", "grad-clip cannot be 0", "positive"),
             ("temperature = inf", "temperature cannot be inf", "positive"),
             ("ema = 1", "ema cannot be 1", "0.999"),
+            ("ema = 0.99999999", "ema cannot be 0.99999999", "0.999999"),
             ("loss = 'mae'", "loss: unknown loss `mae`", "`loss = \"mse\"`"),
             ("monitor = 'loss'", "monitor: unknown variant `loss`", "`monitor = \"train/loss\"`"),
             ("name = ''", "name cannot be ``", "not empty"),

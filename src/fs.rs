@@ -125,6 +125,13 @@ pub fn distinct(name: &OsStr) -> String {
     text
 }
 
+/// `path` as one word of a shell's command line.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +185,16 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_quoted_path_is_one_word_of_a_shell() {
+        for path in ["logs/demo/version_0", "a b", "it's", "$HOME/`x`\"", "a\nb", "", "~/x", "ñandú"] {
+            let line = format!("printf %s {}", quoted(Path::new(path)));
+            let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), path, "{line}");
+        }
+        assert_eq!(quoted(Path::new("logs/demo/version_0")), "logs/demo/version_0");
     }
 }

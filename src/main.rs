@@ -8,6 +8,7 @@ use themo::alloc::Reusing;
 use themo::cli::{Cli, Command};
 use themo::commands;
 use themo::error::visible_lines;
+use themo::signals::survive_size_limits;
 use themo::ui::{console, log_file};
 
 #[global_allocator]
@@ -16,7 +17,7 @@ static ALLOCATOR: Reusing<mimalloc::MiMalloc> = Reusing::new(mimalloc::MiMalloc)
 fn main() -> ExitCode {
     let cli = Cli::parse();
     console::init(cli.verbosity());
-    let result = match &cli.command {
+    let run = || match &cli.command {
         Command::Train(args) => commands::train::run(args),
         Command::Test(args) => commands::test::run(args).map(|()| 0),
         Command::Embed(args) => commands::embed::run(args).map(|()| 0),
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
         Command::Runs(args) => commands::runs::run(args).map(|()| 0),
         Command::Generate(args) => commands::generate::run(args).map(|()| 0),
     };
-    match result {
+    match survive_size_limits().and_then(|()| run()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let hint = error.advice().map_or(String::new(), |hint| format!("\n\nhint: {}", visible_lines(hint)));

@@ -15,6 +15,9 @@ pub struct Evaluation {
     /// The Spanish prompt of zero-shot classification: `{}` or `{name}` stands for the class name, `{un}`, `{el}`,
     /// `{del}`, `{al}` for the article that agrees with it; `ensemble` means all of configs/prompts/es.toml.
     pub prompt: String,
+    /// Whether the command line gives the prompt (no key).
+    #[serde(skip)]
+    pub is_prompt_given: bool,
     /// The teacher's English prompt.
     pub english_prompt: String,
     /// What becomes of transparent pixels where images are embedded: `drop` or `white`.
@@ -28,6 +31,7 @@ impl Default for Evaluation {
     fn default() -> Self {
         Self {
             prompt: "una imagen de {un} {name}".into(),
+            is_prompt_given: false,
             english_prompt: "a picture of a {}".into(),
             transparency: Transparency::Drop,
             class_names: None,

@@ -123,7 +123,8 @@ impl Recipe {
             require(value.is_finite() && value > 0.0, key, value, || "it must be a positive number".into())?;
         }
         let ema = self.ema.unwrap_or(0.0);
-        require(share(ema), "ema", ema, || "it must be 0 or more and less than 1, such as 0.999".into())
+        // Beyond, what a step adds to an average of f32 numbers is rounded away.
+        require((0.0..=0.999_999).contains(&ema), "ema", ema, || "it must be 0 to 0.999999, such as 0.999".into())
     }
 }
 

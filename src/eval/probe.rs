@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::expect_rows;
 use super::metrics::{AtK, ranks};
 use super::towers::{in_batches, normalise};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::Student;
 
 /// Spanish captions, and the teacher's vectors among which each looks for its own.
@@ -48,9 +48,15 @@ impl Probe {
     }
 
     /// recall@1: the share of captions that rank their own key first; ties count against the student.
-    pub fn recall_at_1(&self, student: &Student) -> Result<f64> {
+    ///
+    /// # Errors
+    /// One of the kind [`Kind::Stopped`](crate::error::Kind::Stopped) once `should_stop` says so.
+    pub fn recall_at_1(&self, student: &Student, should_stop: &dyn Fn() -> bool) -> Result<f64> {
         let projection = self.text_projection.t()?;
-        let mut queries = in_batches(&self.captions, |tokens| Ok(student.embed(tokens)?.matmul(&projection)?))?;
+        let mut queries = in_batches(&self.captions, |tokens| match should_stop() {
+            true => Err(Error::stopped("stopped while val/recall@1 was measured")),
+            false => Ok(student.embed(tokens)?.matmul(&projection)?),
+        })?;
         let dim = self.text_projection.dim(0)?;
         normalise(&mut queries, dim);
         let own = |i: usize| std::slice::from_ref(&self.key_of[i]);
@@ -81,7 +87,9 @@ mod tests {
         };
         let recall = |english: &[&str], latent: &dyn Fn(&[usize]) -> Result<Tensor>| {
             let probe = Probe::of_captions(captions.clone(), english, latent, projection.clone()).unwrap();
-            probe.recall_at_1(&student).unwrap()
+            let stopped = probe.recall_at_1(&student, &|| true).unwrap_err();
+            assert_eq!(stopped.kind(), crate::error::Kind::Stopped);
+            probe.recall_at_1(&student, &|| false).unwrap()
         };
         // Captions 0 and 1, 2 and 3, 4 and 5 are equal in Spanish; if they are not in English, they tie.
         assert_eq!(recall(&["a", "a", "b", "b", "c", "c"], &latent), 1.0);

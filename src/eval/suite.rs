@@ -99,7 +99,8 @@ impl ClassificationSet {
         let fill = |names: &[ClassName], template: &String| names.iter().map(|name| name.fill(template)).collect();
         let names = class_names::load(config.class_names().as_deref(), &classes, config.data.normalize)?;
         let mut templates = class_names::templates(&config.evaluation.prompt)?;
-        if config.evaluation.prompt == Evaluation::default().prompt && names.iter().any(|name| name.grammar.is_none()) {
+        let is_default = config.evaluation.prompt == Evaluation::default().prompt && !config.evaluation.is_prompt_given;
+        if is_default && names.iter().any(|name| name.grammar.is_none()) {
             templates = vec![NO_ARTICLE.to_owned()];
             tracing::warn!("the class names come without gender: the prompt is `{NO_ARTICLE}`");
         }

@@ -62,8 +62,29 @@ impl AppendFile {
         Ok(())
     }
 
-    /// Makes what is written outlast a power cut.
-    pub fn sync(&self) -> Result<()> {
+    /// Writes what waits, and makes all of it outlast a power cut.
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush()?;
         self.file.sync_data().map_err(|e| write_error(&self.path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_written_before_it_is_synced_or_the_sync_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut open = AppendFile::new(&path, File::create(&path).unwrap(), 0).unwrap();
+        open.push(b"row\n");
+        open.sync().unwrap();
+        assert_eq!((std::fs::read(&path).unwrap(), open.len()), (b"row\n".to_vec(), 4));
+        // A file that cannot be written, as on a full disk.
+        let mut closed = AppendFile::new(&path, File::open(&path).unwrap(), 4).unwrap();
+        closed.push(b"lost\n");
+        assert!(closed.sync().unwrap_err().to_string().contains("cannot write"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"row\n");
     }
 }

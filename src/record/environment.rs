@@ -4,12 +4,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// The build, the machine, the command, and the device and operations that the caller names.
-pub fn describe(device: &str, operations: &str) -> Value {
+/// The build, the machine, the command, and what the caller names: device, operations, and the folder that the run was
+/// started in, which its relative paths mean.
+pub fn describe(device: &str, operations: &str, folder: Option<&Path>) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": commit(),
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        "folder": folder.and_then(Path::to_str),
         "device": device,
         "operations": operations,
         "cpu": cpu(),
@@ -19,24 +21,13 @@ pub fn describe(device: &str, operations: &str) -> Value {
     })
 }
 
-/// The commit that `THEMO_COMMIT` named at build time, else the one checked out now where this was built.
-fn commit() -> Option<String> {
-    let git = Path::new(env!("CARGO_MANIFEST_DIR")).join(".git");
-    let read = |name: &str| std::fs::read_to_string(git.join(name)).ok();
-    let checked_out = || {
-        let head = read("HEAD")?;
-        let Some(branch) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_owned()) };
-        let packed = || {
-            let all = read("packed-refs")?;
-            all.lines().find_map(|line| Some(line.strip_suffix(branch)?.trim().to_owned()))
-        };
-        read(branch).map(|commit| commit.trim().to_owned()).or_else(packed)
-    };
-    option_env!("THEMO_COMMIT").map(str::to_owned).or_else(checked_out)
+/// The commit that was built, with `-dirty` if files were changed since; see `src/build.rs`.
+pub fn commit() -> Option<&'static str> {
+    option_env!("THEMO_COMMIT").filter(|commit| !commit.is_empty())
 }
 
 /// The processor's name, where /proc/cpuinfo has it.
-fn cpu() -> Option<String> {
+pub fn cpu() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
@@ -62,9 +53,10 @@ mod tests {
 
     #[test]
     fn it_names_the_version_and_the_machine() {
-        let described = describe("cpu", "fast");
+        let described = describe("cpu", "fast", Some(Path::new("f")));
         assert_eq!(described["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!((&described["device"], &described["operations"]), (&json!("cpu"), &json!("fast")));
+        assert_eq!(described["folder"], "f");
         assert!(described["threads"].as_u64().unwrap() > 0);
         assert!(described["commit"].is_null() || described["commit"].as_str().unwrap().len() >= 7);
     }

@@ -59,7 +59,7 @@ impl Metrics {
     }
 
     /// Makes what is written outlast a power cut.
-    pub fn sync(&self) -> Result<()> {
+    pub fn sync(&mut self) -> Result<()> {
         self.file.sync()
     }
 

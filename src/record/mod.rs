@@ -125,9 +125,10 @@ impl Recorder {
         self.events.write_end(success);
     }
 
-    /// Makes what is written outlast a power cut.
-    pub fn sync(&self) -> Result<()> {
-        self.metrics.sync().and(self.events.sync())
+    /// Writes what is not written yet, and makes all of it outlast a power cut: only then a state may count on it.
+    pub fn sync(&mut self) -> Result<()> {
+        let metrics = self.metrics.sync();
+        metrics.and(self.events.sync())
     }
 
     /// Fails if something is not written yet.

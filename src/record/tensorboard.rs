@@ -107,7 +107,7 @@ impl EventFile {
     }
 
     /// Makes what is written outlast a power cut.
-    pub fn sync(&self) -> Result<()> {
+    pub fn sync(&mut self) -> Result<()> {
         self.file.sync()
     }
 

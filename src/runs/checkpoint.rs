@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -36,8 +37,16 @@ pub struct Snapshot<'a> {
     pub moments: &'a [(&'static str, &'a [Tensor])],
 }
 
+/// The operations of a file system that some of them refuse; tests pass in others.
+#[derive(Clone, Copy)]
+struct Disk {
+    link: fn(&Path, &Path) -> io::Result<()>,
+    sync_dir: fn(&Path) -> io::Result<()>,
+}
+
 /// The checkpoints folder of a run.
 pub struct Checkpoints {
+    disk: Disk,
     dir: PathBuf,
     /// The folder the student came from: its tokenizer goes into every checkpoint.
     source: PathBuf,
@@ -54,12 +63,15 @@ impl Checkpoints {
     pub fn open(dir: PathBuf, source: &Path, tokenizer: TokenizerFacts, most: usize) -> Result<Self> {
         fs::create_dir_all(&dir).context(|| format!("cannot create {}", dir.display()))?;
         tidy(&dir).context(|| format!("cannot clean up {}", dir.display()))?;
-        Ok(Self { dir, source: source.to_owned(), tokenizer, most, newest: None })
+        let disk = Disk { link: |from, to| fs::hard_link(from, to), sync_dir };
+        Ok(Self { disk, dir, source: source.to_owned(), tokenizer, most, newest: None })
     }
 
-    /// Removes the best checkpoints of later steps than `steps`, from which the run is resumed.
-    pub fn cut_back(&self, steps: usize) -> Result<()> {
-        let later = list_best(&self.dir)?.into_iter().filter(|(_, state)| state.steps > steps);
+    /// Removes the best checkpoints that are further than `state`, from which the run is resumed: of later steps, or of
+    /// an epoch that max-steps cut after the same ones and that `state` continues.
+    pub fn cut_back(&self, state: &State) -> Result<()> {
+        let is_later = |found: &State| (found.steps, found.epoch) > (state.steps, state.epoch);
+        let later = list_best(&self.dir)?.into_iter().filter(|(_, found)| is_later(found));
         self.remove(&later.map(|(path, _)| path).collect::<Vec<_>>())
     }
 
@@ -69,11 +81,12 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint for the epoch that `ended` describes if it is among the best, then `last`, and only then removes
-    /// the ones it displaces: a crash before `last` resumes from an older state, which still needs them.
+    /// the ones it displaces: a crash before `last` resumes from an older state, which still needs them. An epoch that
+    /// `last` is to continue displaces none: its checkpoint goes once it is continued.
     pub fn save_epoch(&mut self, snapshot: Snapshot, ended: &State, last: &State) -> Result<()> {
         let displaced = self.save_if_best(snapshot, ended)?;
         self.save_last(snapshot, last)?;
-        self.remove(&displaced)
+        if ended.epoch == last.epoch { self.remove(&displaced) } else { Ok(()) }
     }
 
     /// Writes a checkpoint for the epoch just ended if it is among the best; returns the ones it displaces.
@@ -114,7 +127,10 @@ impl Checkpoints {
 
     fn fill(&self, folder: &Path, snapshot: Snapshot, state: &State) -> Result<()> {
         let twin = self.newest.as_ref().filter(|(steps, _)| *steps == state.steps);
-        let shared = twin.is_some_and(|(_, twin)| share(twin, folder).is_ok());
+        let shared = match twin {
+            Some((_, twin)) => share(twin, folder, self.disk.link)?,
+            None => false,
+        };
         if !shared {
             snapshot.student.save(folder, self.tokenizer)?;
             write_moments(snapshot, &folder.join(MOMENTS_FILE))?;
@@ -128,7 +144,8 @@ impl Checkpoints {
         for entry in fs::read_dir(folder)? {
             File::open(entry?.path())?.sync_all()?;
         }
-        Ok(())
+        // The names in it, too, before it takes the place of another.
+        Ok((self.disk.sync_dir)(folder)?)
     }
 
     /// Gives the finished folder its name.
@@ -150,7 +167,7 @@ impl Checkpoints {
             }
             return Err(error.into());
         }
-        sync_dir(&self.dir)?;
+        (self.disk.sync_dir)(&self.dir)?;
         if aside.exists() {
             fs::remove_dir_all(&aside)?;
         }
@@ -163,15 +180,20 @@ fn name_of(measured: &Measured) -> String {
     format!("epoch={}_{}={:.4}", measured.epoch, measured.monitor.replace('/', "-"), measured.value)
 }
 
-/// Hard links to the files of a checkpoint of the same step, all but the state: files are never changed once written.
-fn share(from: &Path, to: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        if entry.file_name() != STATE_FILE {
-            fs::hard_link(entry.path(), to.join(entry.file_name()))?;
-        }
+/// Makes hard links in `to` to the files of a checkpoint of the same step, all but the state: files are never changed once
+/// written. Where one cannot be made, none is left (to write to it would be to write to the other checkpoint), and it
+/// returns false.
+fn share(from: &Path, to: &Path, link: fn(&Path, &Path) -> io::Result<()>) -> io::Result<bool> {
+    let entries = fs::read_dir(from).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let mut files = entries.unwrap_or_default().into_iter().filter(|entry| entry.file_name() != STATE_FILE).peekable();
+    let is_there = files.peek().is_some();
+    if is_there && files.all(|file| link(&file.path(), &to.join(file.file_name())).is_ok()) {
+        return Ok(true);
     }
-    Ok(())
+    for entry in fs::read_dir(to)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(false)
 }
 
 /// Undoes what a killed run left half done: removes half-written folders, and restores an old one whose successor never
@@ -272,3 +294,7 @@ fn write_moments(snapshot: Snapshot, path: &Path) -> Result<()> {
     }
     write_tensors(tensors, None, path)
 }
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

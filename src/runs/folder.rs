@@ -8,14 +8,19 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::error::{Error, Result};
-use crate::fs::{sync_dir, write_atomic, write_error};
+use crate::fs::{sync_dir, write_atomic, write_error, write_json};
 use crate::record::metrics::METRICS;
 
 const PREFIX: &str = "version_";
 
 /// The resolved configuration, see [`RunDir::config`].
 pub const CONFIG: &str = "config.toml";
+
+/// The build, the machine, the command and the folder of a run; see [`RunDir::started_in`].
+pub const ENVIRONMENT: &str = "environment.json";
 
 /// The file that a training process holds locked.
 const LOCK: &str = ".lock";
@@ -29,6 +34,8 @@ pub struct RunDir {
     path: PathBuf,
     /// Held by the process that trains in it.
     lock: Option<File>,
+    /// The folders above it that this process made, the innermost first.
+    made: Vec<PathBuf>,
 }
 
 impl RunDir {
@@ -37,13 +44,18 @@ impl RunDir {
     pub fn create(log_dir: &Path, name: &str, config: &str) -> Result<Self> {
         let parent = log_dir.join(name);
         let failed = |e| write_error(&parent, e);
+        let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+        let made = parent.ancestors().take_while(is_missing).map(Path::to_owned).collect();
         fs::create_dir_all(&parent).map_err(failed)?;
         let temporary = tempfile::Builder::new().prefix(".starting-").tempdir_in(&parent).map_err(failed)?;
         // tempfile makes folders for the owner alone; a run is for whoever may read its parent.
         #[cfg(unix)]
         fs::metadata(&parent).and_then(|m| fs::set_permissions(temporary.path(), m.permissions())).map_err(failed)?;
-        let mut run = Self { path: temporary.path().to_owned(), lock: None };
+        let mut run = Self { path: temporary.path().to_owned(), lock: None, made };
         write_atomic(&run.config(), config.as_bytes())?;
+        // (A name that is not Unicode cannot be kept; then paths mean the working folder.)
+        let folder = std::env::current_dir().ok().and_then(|dir| dir.into_os_string().into_string().ok());
+        write_json(&run.path.join(ENVIRONMENT), &json!({"folder": folder}))?;
         run.lock()?;
         loop {
             let last = versions(&parent).map_err(failed)?.pop();
@@ -91,7 +103,7 @@ impl RunDir {
 
     /// The existing run folder at `path`: one that holds a `config.toml` or `checkpoints/`.
     pub fn open(path: &Path) -> Result<Self> {
-        let run = Self { path: path.to_owned(), lock: None };
+        let run = Self { path: path.to_owned(), lock: None, made: Vec::new() };
         if run.config().is_file() || run.checkpoints().is_dir() {
             return Ok(run);
         }
@@ -120,7 +132,7 @@ impl RunDir {
             let mut next = Vec::new();
             for path in level {
                 if path.join(CONFIG).is_file() {
-                    found.push(Self { path, lock: None });
+                    found.push(Self { path, lock: None, made: Vec::new() });
                     continue;
                 }
                 match fs::read_dir(&path) {
@@ -146,8 +158,8 @@ impl RunDir {
         let saved = fs::read_dir(self.checkpoints())
             .is_ok_and(|entries| entries.flatten().any(|e| !e.file_name().to_string_lossy().starts_with('.')));
         if !logged && !saved && !self.diverged().exists() && fs::remove_dir_all(&self.path).is_ok() {
-            // And the folders above, if nothing else is in them.
-            let _ = self.path.ancestors().skip(1).take(2).try_for_each(fs::remove_dir);
+            // And the folders above that were made for it, if nothing else is in them.
+            let _ = self.made.iter().try_for_each(fs::remove_dir);
         }
     }
 
@@ -159,6 +171,12 @@ impl RunDir {
     /// The resolved configuration, which `--config` accepts.
     pub fn config(&self) -> PathBuf {
         self.path.join(CONFIG)
+    }
+
+    /// The folder that the run was started in, which its relative paths mean; none if it is not known.
+    pub fn started_in(&self) -> Option<PathBuf> {
+        let environment: Value = serde_json::from_slice(&fs::read(self.path.join(ENVIRONMENT)).ok()?).ok()?;
+        environment["folder"].as_str().map(PathBuf::from)
     }
 
     /// The table of logged steps.
@@ -248,6 +266,19 @@ mod tests {
         drop(run);
         assert!(!other.is_running());
         other.lock().unwrap();
+    }
+
+    #[test]
+    fn a_run_that_is_discarded_takes_only_what_was_made_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join("mine");
+        fs::create_dir(&logs).unwrap();
+        RunDir::create(&logs, "a", "").unwrap().discard_if_unused();
+        assert_eq!(fs::read_dir(&logs).unwrap().count(), 0, "the folder of the user is empty, and there");
+        RunDir::create(&dir.path().join("new/logs"), "a", "").unwrap().discard_if_unused();
+        assert!(!dir.path().join("new").exists());
+        let run = RunDir::create(&logs, "a", "").unwrap();
+        assert_eq!(run.started_in(), std::env::current_dir().ok());
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Journal {
         run: &RunDir, source: (&Path, TokenizerFacts), config: &Config, hparams: &Hparams, state: &State,
     ) -> Result<Self> {
         let checkpoints = Checkpoints::open(run.checkpoints(), source.0, source.1, config.logging.keep_best)?;
-        checkpoints.cut_back(state.steps)?;
+        checkpoints.cut_back(state)?;
         let columns = OptionalColumns { speed: config.logging.log_speed, recall: config.recipe.measures_recall() };
         let recorder = Recorder::open(run.path(), hparams, columns, &state.recorded, state.steps)?;
         let files = Files { diverged: run.diverged(), recorder, checkpoints };

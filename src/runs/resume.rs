@@ -1,5 +1,6 @@
 //! `themo train --resume`: which run, with which settings, from where.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -8,10 +9,10 @@ use super::State;
 use crate::config::Config;
 use crate::config::recipe::Schedule;
 use crate::error::{Error, Result, ResultExt};
-use crate::fs::write_atomic;
+use crate::fs::{quoted, write_atomic};
 use crate::runs::RunDir;
 use crate::runs::checkpoint::{find_last, read_state, tidy};
-use crate::runs::trained::run_config;
+use crate::runs::trained::{foreign_base, written_config};
 
 /// Settings that a resumed run may change: they decide when it ends and what it writes, not what it computes.
 const CHANGEABLE: [&str; 6] = ["max-epochs", "max-steps", "patience", "checkpoint-every", "keep-best", "cache-dir"];
@@ -26,25 +27,39 @@ pub struct Resumed {
     /// Its newest checkpoint; none if it was killed before the first.
     pub checkpoint: Option<PathBuf>,
     found: Option<State>,
+    /// Its config.toml, if the options given now change it.
+    rewritten: Option<String>,
 }
 
-/// Locks the run at `path` and reads its newest state. Writes to its config.toml what `flags` change.
+/// Locks the run at `path` and reads its newest state.
 pub fn open(path: &Path, flags: Table, overriding: bool) -> Result<(Config, Resumed)> {
     let doing = || format!("cannot resume {}", path.display());
     let mut run = RunDir::open(path)?;
-    let old = run_config(&run, Table::new())?;
-    let new = run_config(&run, flags.clone())?;
-    refuse_contradictions(&old, &new, &flags, overriding).context(doing)?;
+    // What is typed now means this folder, what was written means that where the run was started.
+    let written = written_config(&run)?;
+    let (mut old, mut typed) = (written.clone(), flags.clone());
+    let base = foreign_base(&run);
+    if let Some(base) = &base {
+        old.start_from(base);
+        let mut here = Config::resolve(None, flags.clone())?;
+        here.start_from(&std::env::current_dir()?);
+        let here = Table::try_from(here).map_err(|e| Error::new(e.to_string()))?;
+        for (key, value) in &mut typed {
+            if let Some(here) = here.get(key) {
+                value.clone_from(here);
+            }
+        }
+    }
+    let new = old.overlaid(typed.clone())?;
+    refuse_contradictions(&old, &new, &typed, overriding).context(doing)?;
     run.lock()?;
     if run.checkpoints().is_dir() {
         tidy(&run.checkpoints()).context(doing)?;
     }
     let checkpoint = find_last(&run.checkpoints());
     let found = checkpoint.as_deref().map(read_state).transpose().context(doing)?;
-    if new != old {
-        write_atomic(&run.config(), new.to_toml()?.as_bytes())?;
-    }
-    Ok((new, Resumed { run, checkpoint, found }))
+    let rewritten = if new == old { None } else { Some(written.overlaid(typed)?.to_toml()?) };
+    Ok((new, Resumed { run, checkpoint, found, rewritten }))
 }
 
 fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: bool) -> Result<()> {
@@ -84,25 +99,31 @@ impl Resumed {
     /// The message for the user if there is nothing left to do.
     pub fn finished(&self, config: &Config) -> Option<String> {
         let state = self.found.as_ref().filter(|state| state.finished && state.limit(config).is_some())?;
-        let run = self.run.path().display();
+        let (run, quoted) = (self.run.path().display(), quoted(self.run.path()));
         Some(format!(
             "{run} is finished: {} epochs, {} steps\n\
-             test it with    themo test --version-path {run}\n\
-             resume it with  themo train --resume {run} --max-epochs N (or --max-steps, --patience)",
+             test it with    themo test --version-path {quoted}\n\
+             resume it with  themo train --resume {quoted} --max-epochs N (or --max-steps, --patience)",
             state.epochs(),
             state.steps
         ))
     }
 
-    /// The state to resume from; fails if the run was about other training pairs than those of the fingerprint `data`.
-    pub fn state(&self, seed: u64, data: String) -> Result<State> {
-        let Some(state) = self.found.clone() else { return Ok(State::new(seed, data)) };
-        if state.data != data {
-            return Err(Error::new("the training pairs are not those that the run began with")
+    /// The state to resume from; fails if the run was about other training pairs than those of the fingerprint `data`,
+    /// or had other `inputs`.
+    pub fn state(&self, seed: u64, data: String, inputs: BTreeMap<String, String>) -> Result<State> {
+        let Some(state) = self.found.clone() else { return Ok(State::new(seed, data, inputs)) };
+        if let Some(what) = state.differs(&data, &inputs) {
+            return Err(Error::new(format!("{what} are not those that the run began with"))
                 .context(format!("cannot resume {}", self.run.path().display()))
                 .hint("put the files back as they were; checkpoints/last can start a new run with --student"));
         }
         tracing::info!("resuming after step {} in epoch {}", state.steps, state.epoch);
-        Ok(state)
+        Ok(State { inputs, ..state })
+    }
+
+    /// Writes to its config.toml what the options given now change: once nothing speaks against the resume any more.
+    pub fn keep_settings(&self) -> Result<()> {
+        self.rewritten.as_ref().map_or(Ok(()), |text| write_atomic(&self.run.config(), text.as_bytes()))
     }
 }

@@ -1,5 +1,7 @@
 //! Where a run is: all that the next step depends on, but for weights and moments.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::stopping::EarlyStopping;
@@ -15,6 +17,10 @@ pub struct State {
     pub seed: u64,
     /// Identifies the training pairs.
     pub data: String,
+    /// Identifies all else that a resumed run must find as it was, by what an error calls it; empty in a state from
+    /// before this was kept.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
     /// Steps done since the start of the run.
     pub steps: usize,
     /// The epoch of the next step, counted from 0; this is also the number of epochs that have ended.
@@ -79,9 +85,18 @@ pub enum Limit {
 }
 
 impl State {
-    /// The start of a run.
-    pub fn new(seed: u64, data: String) -> Self {
-        Self { seed, data, ..Self::default() }
+    /// The start of a run on the training pairs `data` and the `inputs`.
+    pub fn new(seed: u64, data: String, inputs: BTreeMap<String, String>) -> Self {
+        Self { seed, data, inputs, ..Self::default() }
+    }
+
+    /// What a run on the training pairs `data` and the `inputs` has other than this one had: its name, if there is one.
+    pub fn differs<'a>(&self, data: &str, inputs: &'a BTreeMap<String, String>) -> Option<&'a str> {
+        if self.data != data {
+            return Some("the training pairs");
+        }
+        let differs = |(what, now): &(&String, &String)| self.inputs.get(*what).is_some_and(|before| before != *now);
+        inputs.iter().find(differs).map(|(what, _)| what.as_str())
     }
 
     /// Which limit of the configuration is reached, if any.
@@ -136,8 +151,24 @@ mod tests {
     }
 
     #[test]
+    fn what_differs_is_named_and_an_older_state_knows_only_the_training_pairs() {
+        let inputs = |teacher: &str, val: &str| {
+            BTreeMap::from([("the teacher".into(), teacher.into()), ("the validation pairs".into(), val.into())])
+        };
+        let state = State::new(7, "x".into(), inputs("t", "v"));
+        assert_eq!(state.differs("x", &inputs("t", "v")), None);
+        assert_eq!(state.differs("y", &inputs("t", "v")), Some("the training pairs"));
+        assert_eq!(state.differs("x", &inputs("u", "v")), Some("the teacher"));
+        assert_eq!(state.differs("x", &inputs("t", "w")), Some("the validation pairs"));
+        let mut old = serde_json::to_value(&state).unwrap();
+        old.as_object_mut().unwrap().remove("inputs");
+        let old: State = serde_json::from_value(old).unwrap();
+        assert_eq!((old.differs("x", &inputs("u", "w")), old.differs("y", &inputs("t", "v")).is_some()), (None, true));
+    }
+
+    #[test]
     fn numbers_survive_json_to_the_bit() {
-        let mut state = State::new(7, "x".into());
+        let mut state = State::new(7, "x".into(), BTreeMap::from([("the teacher".into(), "y".into())]));
         let mut loss = 0.1;
         for _ in 0..1000 {
             loss = (loss * 1.9371_f64).fract() + 1e-9;

@@ -90,13 +90,35 @@ impl Trained {
     }
 }
 
-/// The configuration of a run, overlaid by the options given now.
+/// The configuration of a run for work in this folder: its relative paths are made those of the folder that it was
+/// started in, and it is overlaid by the options given now, whose paths are of this one.
 pub fn run_config(run: &RunDir, settings: Table) -> Result<Config> {
+    let mut config = written_config(run)?;
+    if let Some(base) = foreign_base(run) {
+        config.start_from(&base);
+    }
+    config.overlaid(settings)
+}
+
+/// The folder that a run was started in, if this is another one.
+pub(super) fn foreign_base(run: &RunDir) -> Option<PathBuf> {
+    let base = run.started_in()?;
+    if !base.is_dir() {
+        let (run, base) = (run.path().display(), base.display());
+        tracing::warn!("{base}, where {run} was started, is gone: its relative paths mean the current folder");
+        return None;
+    }
+    let is_here = std::env::current_dir().and_then(|here| Ok(here.canonicalize()? == base.canonicalize()?));
+    (!is_here.unwrap_or(false)).then_some(base)
+}
+
+/// The configuration of a run as it was written.
+pub(super) fn written_config(run: &RunDir) -> Result<Config> {
     if !run.config().exists() {
         return Err(Error::new(format!("{} has no config.toml", run.path().display()))
             .hint("it is written when a run starts and says which teacher it belongs to; test the run's own folder"));
     }
-    let mut config = Config::resolve(Some(&run.config()), settings)?;
+    let mut config = Config::resolve(Some(&run.config()), Table::new())?;
     // Runs from before there were these keys took captions as they are.
     let written = std::fs::read_to_string(run.config()).ok().and_then(|text| text.parse::<Table>().ok());
     let has = |key| written.as_ref().is_none_or(|table| table.contains_key(key));

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::Dataset;
 use super::teacher::{STOPPED, Teacher};
 use crate::cache::store::{Digest, digest};
-use crate::cache::{Digests, Store};
+use crate::cache::{Digests, Key, Store};
 use crate::config::Config;
 use crate::config::recipe::Monitor;
 use crate::data::image::settings_file;
@@ -41,6 +41,18 @@ pub fn check(config: &Config, has_val: bool) -> Result<()> {
     let probe = if monitor == Monitor::ValRecall { ", or --probe DIR" } else { "" };
     Err(Error::usage(format!("--monitor {} needs validation pairs", monitor.name()))
         .hint(format!("give --val-pairs FILE{probe}")))
+}
+
+/// Identifies the captions and the images of `--probe`; empty where there are none.
+pub fn fingerprint(config: &Config) -> Result<String> {
+    let Some(dir) = &config.recipe.probe else { return Ok(String::new()) };
+    let Retrieval { captions, images, image_of } = xtd10::load(dir, "es")?;
+    let (mut key, mut digests) = (Key::new("probe"), Digests::open(&config.data.cache_dir));
+    key.add_all(&captions);
+    key.add_all(&digests.of(&images)?);
+    key.add(&format!("{image_of:?}"));
+    digests.save()?;
+    Ok(key.name())
 }
 
 /// The probe, where one is asked for: the images of `--probe`, else the English captions of the validation pairs.

@@ -1,15 +1,17 @@
 //! A whole training run: resolve the request, prepare the models, train, report.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::Table;
 
 use super::loss::Objective;
 use super::pairs::Loaded;
-use super::teacher::{STOPPED, Teacher};
+use super::teacher::{STOPPED, Teacher, key_of_files};
 use super::trainer::RecallMeasure;
 use super::{Dataset, Setup, Start, Summary, Trainer, memory, pairs, probe};
+use crate::cache::Key;
 use crate::compute::Compute;
 use crate::compute::device;
 use crate::config::Config;
@@ -17,7 +19,7 @@ use crate::config::recipe::Recipe;
 use crate::data::PairSet;
 use crate::data::tokens::TextTokenizer;
 use crate::error::{Error, Kind, Result, ResultExt};
-use crate::fs::{write_atomic, write_json};
+use crate::fs::{quoted, write_atomic, write_json};
 use crate::hub::Part;
 use crate::models::clip::ClipConfig;
 use crate::models::clip_text::text_projection;
@@ -26,6 +28,7 @@ use crate::models::{Student, TokenizerFacts};
 use crate::record::environment::describe;
 use crate::record::hparams::Hparams;
 use crate::runs::checkpoint::find_best;
+use crate::runs::folder::ENVIRONMENT;
 use crate::runs::resume::{self, Resumed};
 use crate::runs::status::{RunState, Status};
 use crate::runs::{Journal, RunDir, State};
@@ -63,6 +66,7 @@ pub fn run(request: &Request) -> Result<Ended> {
         Resolved::Work(work) => *work,
     };
     let plan = Plan::prepare(&mut config, resumed.as_ref(), request.fast_dev_run)?;
+    resumed.as_ref().map_or(Ok(()), Resumed::keep_settings)?;
     let signals = Signals::watch()?;
     // Before the teacher's long work, so that a folder that cannot be written is found out now.
     let is_new = resumed.is_none();
@@ -122,6 +126,7 @@ struct Plan {
     compute: Compute,
     student_dir: PathBuf,
     teacher_dir: PathBuf,
+    teacher_key: Key,
     student: Student,
     objective: Objective,
     tokenizer: TextTokenizer,
@@ -146,10 +151,18 @@ impl Plan {
             None => model_folder("--student", &config.models.student, &text_tower)?,
         };
         let teacher_dir = model_folder("--teacher", &config.models.teacher, &text_tower)?;
-        let fingerprint = train_pairs.fingerprint();
+        let teacher_key = key_of_files(&teacher_dir, &config.data.cache_dir)?;
+        let (fingerprint, inputs) = (
+            train_pairs.fingerprint(),
+            BTreeMap::from([
+                ("the validation pairs".to_owned(), val_pairs.as_ref().map(PairSet::fingerprint).unwrap_or_default()),
+                ("the teacher's files".to_owned(), teacher_key.name()),
+                ("the files of the probe".to_owned(), probe::fingerprint(config)?),
+            ]),
+        );
         let state = match resumed {
-            Some(resumed) => resumed.state(config.run.seed, fingerprint)?,
-            None => State::new(config.run.seed, fingerprint),
+            Some(resumed) => resumed.state(config.run.seed, fingerprint, inputs)?,
+            None => State::new(config.run.seed, fingerprint, inputs),
         };
         let student = load_student(config, &student_dir, &teacher_dir, &compute)?;
         let objective = Objective::new(&config.recipe, || text_projection(&teacher_dir, &compute.device))?;
@@ -172,6 +185,7 @@ impl Plan {
             compute,
             student_dir,
             teacher_dir,
+            teacher_key,
             student,
             objective,
             tokenizer,
@@ -185,7 +199,7 @@ impl Plan {
 
     /// Computes the teacher's features where they are missing, and trains.
     fn train(self, config: &Config, run: Option<&RunDir>, should_stop: &dyn Fn() -> bool) -> Result<Summary> {
-        let Self { compute, teacher_dir, student, objective, tokenizer, state, .. } = self;
+        let Self { compute, teacher_dir, teacher_key, student, objective, tokenizer, state, .. } = self;
         let mut journal = match run {
             Some(run) => {
                 let hparams = introduce(run, config, &compute, &self.pairs_report)?;
@@ -194,7 +208,8 @@ impl Plan {
             }
             None => Journal::none(),
         };
-        let teacher = RefCell::new(Teacher::new(&teacher_dir, &config.data.cache_dir, &compute, should_stop)?);
+        let teacher =
+            RefCell::new(Teacher::new(&teacher_dir, teacher_key, &config.data.cache_dir, &compute, should_stop)?);
         let train = Dataset::new(self.train_pairs, &tokenizer, &teacher);
         let val = self.val_pairs.map(|pairs| Dataset::new(pairs, &tokenizer, &teacher));
         if config.data.features_first {
@@ -202,7 +217,7 @@ impl Plan {
         }
         let projection = || text_projection(&teacher_dir, &compute.device);
         let probe = probe::load(config, val.as_ref(), &tokenizer, &teacher, projection)?;
-        let recall = probe.as_ref().map(|probe| |student: &Student| probe.recall_at_1(student));
+        let recall = probe.as_ref().map(|probe| |student: &Student| probe.recall_at_1(student, should_stop));
         let recall = recall.as_ref().map(|recall| recall as &RecallMeasure);
         let setup = Setup { student: &student, objective: &objective, train: &train, val: val.as_ref(), recall };
         let start = Start { state, checkpoint: self.checkpoint };
@@ -264,8 +279,9 @@ fn introduce(run: &RunDir, config: &Config, compute: &Compute, pairs: &pairs::Re
         Hparams::new(&Table::try_from(config).map_err(|e| Error::new(e.to_string()))?, config.recipe.monitor.name());
     write_atomic(&run.path().join("hparams.yaml"), hparams.to_yaml().as_bytes())?;
     let operations = format!("{:?}", compute.backend).to_lowercase();
-    let environment = describe(&format!("{:?}", compute.device.location()).to_lowercase(), &operations);
-    write_json(&run.path().join("environment.json"), &environment)?;
+    let folder = run.started_in().or_else(|| std::env::current_dir().ok());
+    let device = format!("{:?}", compute.device.location()).to_lowercase();
+    write_json(&run.path().join(ENVIRONMENT), &describe(&device, &operations, folder.as_deref()))?;
     write_json(&run.path().join("pairs.json"), pairs)?;
     Ok(hparams)
 }
@@ -289,19 +305,22 @@ fn ending(summary: &Summary, monitor: &str, run: Option<&RunDir>) -> String {
         Ok(path) => path.display().to_string(),
         Err(error) => format!("not found: {error}"),
     };
-    let run = run.path().display();
+    let (run, quoted) = (run.path().display(), quoted(run.path()));
     format!(
         "{done}\n\
          run folder      {run}\n\
          checkpoint      {checkpoint}\n\
-         test it with    themo test --version-path {run}\n\
-         from source     cargo run --release -- test --version-path {run}"
+         test it with    themo test --version-path {quoted}\n\
+         from source     cargo run --release -- test --version-path {quoted}"
     )
 }
 
 fn how_to_resume(stopped: String, run: Option<&RunDir>) -> String {
-    match run.map(|run| run.path().display()) {
-        Some(run) => format!("{stopped}\nrun folder      {run}\nresume it with  themo train --resume {run}"),
+    match run.map(RunDir::path) {
+        Some(run) => {
+            let (run, quoted) = (run.display(), quoted(run));
+            format!("{stopped}\nrun folder      {run}\nresume it with  themo train --resume {quoted}")
+        }
         None => stopped,
     }
 }

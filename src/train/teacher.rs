@@ -34,18 +34,12 @@ pub struct Teacher<'a> {
 pub(super) const STOPPED: &str = "stopped while the teacher's features were computed";
 
 impl<'a> Teacher<'a> {
-    /// The CLIP in `folder`, its features in `cache_dir`; its work ends once `should_stop` says so.
+    /// The CLIP in `folder` whose files have the key `files` (see [`key_of_files`]), its features in `cache_dir`; its work
+    /// ends once `should_stop` says so.
     pub fn new(
-        folder: &'a Path, cache_dir: &Path, compute: &'a Compute, should_stop: &'a dyn Fn() -> bool,
+        folder: &'a Path, files: Key, cache_dir: &Path, compute: &'a Compute, should_stop: &'a dyn Fn() -> bool,
     ) -> Result<Self> {
-        let mut digests = Digests::open(cache_dir);
-        let files = model_files(folder)?;
-        let mut key = Key::new(VERSION);
-        for (file, digest) in files.iter().zip(digests.of(&files).hint(|| "fetch the model's files again")?) {
-            key.add(&file.file_name().unwrap_or_default().to_string_lossy());
-            key.add(&digest);
-        }
-        digests.keep();
+        let mut key = files;
         if compute.backend == Backend::Bf16 {
             key.add("bf16, attention too");
             // Without instructions for bf16, other results are rounded on the way.
@@ -117,6 +111,19 @@ impl<'a> Teacher<'a> {
     pub fn unload(&mut self) {
         self.loaded = None;
     }
+}
+
+/// Identifies a teacher by the content of its files.
+pub(super) fn key_of_files(folder: &Path, cache_dir: &Path) -> Result<Key> {
+    let mut digests = Digests::open(cache_dir);
+    let files = model_files(folder)?;
+    let mut key = Key::new(VERSION);
+    for (file, digest) in files.iter().zip(digests.of(&files).hint(|| "fetch the model's files again")?) {
+        key.add(&file.file_name().unwrap_or_default().to_string_lossy());
+        key.add(&digest);
+    }
+    digests.keep();
+    Ok(key)
 }
 
 /// An error that names the first of the captions whose row of numbers has one that is not finite.

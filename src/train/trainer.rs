@@ -252,7 +252,13 @@ impl<'a> Trainer<'a> {
             self.save_last(); // with the end of the epoch still to come
             return Ok(Flow::Stop);
         };
-        let val_recall = self.setup.recall.map(|recall| recall(self.setup.student)).transpose()?;
+        let val_recall = match self.setup.recall.map(|recall| recall(self.setup.student)).transpose() {
+            Err(error) if error.kind() == Kind::Stopped => {
+                self.save_last(); // likewise
+                return Ok(Flow::Stop);
+            }
+            measured => measured?,
+        };
         // An epoch that was cut is closed for now; with more steps it would continue.
         self.journal.stamp(&mut self.state);
         let unfinished = is_cut.then(|| State { finished: true, ..self.state.clone() });

@@ -91,11 +91,11 @@ fn averaged_weights_schedules_and_the_watched_recall_go_on_too() {
 }
 
 #[test]
-fn ctrl_c_and_sigterm_finish_the_step_and_say_how_to_go_on() {
+fn ctrl_c_sigterm_and_sighup_finish_the_step_and_say_how_to_go_on() {
     let scratch = Scratch::new();
     succeeds(&mut scratch.command("reference", &[]));
     let run = scratch.run("stopped");
-    for (i, (signal, code)) in [("INT", 130), ("TERM", 143)].into_iter().enumerate() {
+    for (i, (signal, code)) in [("INT", 130), ("TERM", 143), ("HUP", 129)].into_iter().enumerate() {
         let mut child = quietly(if i == 0 { scratch.command("stopped", &[]) } else { resume(&run, &[]) });
         assert!(wait(&mut child, || rows(&run) > 12 * i + 3));
         send(&child, signal);

@@ -1,6 +1,7 @@
 //! What a resumed run may change, and when it is finished.
 
 use std::fs;
+use std::path::Path;
 
 use crate::runs::*;
 
@@ -105,4 +106,88 @@ fn the_configuration_of_the_run_rules() {
     succeeds(&mut scratch.command("b", &["--pairs", pairs.to_str().unwrap(), "--max-epochs=1"]));
     write("una gata");
     fails(&mut resume(&scratch.run("b"), &["--max-epochs=2"]), 1, &["training pairs", "began with"]);
+}
+
+#[test]
+fn an_epoch_that_max_steps_cut_leaves_nothing_behind() {
+    let scratch = Scratch::new();
+    succeeds(&mut scratch.command("reference", &["--max-epochs=2", "--max-steps=1000"]));
+    let run = scratch.run("a");
+    succeeds(&mut scratch.command("a", &["--max-epochs=2", "--max-steps=31"]));
+    assert_eq!(names(&run.join("checkpoints")).len(), 3, "the cut epoch's was not among the best");
+    succeeds(&mut resume(&run, &["--max-steps=1000"]));
+    assert_same(&run, &scratch.run("reference"));
+}
+
+#[test]
+fn a_resume_refuses_what_changed_and_leaves_the_settings_alone() {
+    let scratch = Scratch::new();
+    let at = |name: &str| scratch.0.path().join(name);
+    let copy = |from: &str, to: &str| {
+        fs::create_dir_all(at(to)).unwrap();
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(from)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), at(to).join(entry.file_name())).unwrap();
+        }
+    };
+    copy("data/demo/models/toy-clip", "clip");
+    copy("data/demo/xtd10", "probe/xtd10");
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/demo/mscoco");
+    std::os::unix::fs::symlink(images, at("probe/mscoco")).unwrap();
+    fs::write(at("val.tsv"), "un gato\ta cat\nun perro\ta dog\n").unwrap();
+    fs::write(at("train.tsv"), "un gato\ta cat\nun perro\ta dog\n").unwrap();
+    let options = ["pairs=train.tsv", "val-pairs=val.tsv", "teacher=clip", "probe=probe"].map(|option| {
+        let (name, path) = option.split_once('=').unwrap();
+        format!("--{name}={}", at(path).display())
+    });
+    let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
+    options.push("--max-epochs=1");
+    succeeds(&mut scratch.command("a", &options));
+    let run = scratch.run("a");
+    let config = fs::read(run.join("config.toml")).unwrap();
+    for (file, old, new, what) in [
+        ("train.tsv", "un gato", "una gata", "the training pairs"),
+        ("val.tsv", "un gato", "una gata", "the validation pairs"),
+        ("clip/config.json", "{", " {", "the teacher's files"),
+        ("probe/xtd10/test_1kcaptions_es.txt", "un", "UN", "the files of the probe"),
+    ] {
+        let before = fs::read_to_string(at(file)).unwrap();
+        fs::write(at(file), before.replacen(old, new, 1)).unwrap();
+        fails(&mut resume(&run, &["--max-epochs=2"]), 1, &["cannot resume", what, "began with"]);
+        assert_eq!(fs::read(run.join("config.toml")).unwrap(), config, "{what}: the settings were changed");
+        fs::write(at(file), before).unwrap();
+    }
+    succeeds(&mut resume(&run, &["--max-epochs=2"]));
+}
+
+#[test]
+fn a_run_is_used_from_any_folder() {
+    let (scratch, elsewhere) = (Scratch::new(), tempfile::tempdir().unwrap());
+    let home = scratch.0.path().join("it's home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("data"), home.join("data")).unwrap();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/demo.toml");
+    let started = ["train", "--max-steps=4", "--limit-train-pairs=64", "--cache-dir=cache", "--config"];
+    let told = succeeds(themo().current_dir(&home).args(started).arg(&config));
+    assert!(told.contains("themo test --version-path logs/demo/version_0"), "{told}");
+    let run = home.join("logs/demo/version_0");
+    let written = fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(written.contains("cache-dir = \"cache\"") && written.contains("teacher = \"data/demo"), "{written}");
+    // A file of the same relative name in the other folder is another file.
+    fs::create_dir_all(elsewhere.path().join("data/demo/models/toy-clip")).unwrap();
+    let mut resumed = resume(&run, &["--max-steps=8"]);
+    let told = succeeds(resumed.current_dir(&elsewhere));
+    assert!(told.contains("8 steps"), "{told}");
+    let quoted = format!("--version-path '{}'", run.display().to_string().replace('\'', r"'\''"));
+    assert!(told.contains(&quoted), "{told}");
+    let environment = fs::read_to_string(run.join("environment.json")).unwrap();
+    assert!(environment.contains("it's home\""), "{environment}");
+    let rewritten = fs::read_to_string(run.join("config.toml")).unwrap();
+    assert_eq!(rewritten, written.replace("max-steps = 4", "max-steps = 8"));
+    let mut test = themo();
+    test.args(["test", "--task=retrieval", "--version-path"]).arg(&run).current_dir(&elsewhere);
+    assert!(succeeds(&mut test).contains("recall@1"));
+    assert!(!elsewhere.path().join("cache").exists() && !elsewhere.path().join("logs").exists());
+    // An option given there means that folder.
+    fails(test.arg("--data-dir=data").env("HF_HUB_OFFLINE", "1"), 1, &["data/xtd10"]);
 }
