@@ -3,7 +3,7 @@
 pub mod output;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
@@ -132,6 +132,46 @@ pub fn quoted(path: &Path) -> String {
     if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
+/// Whether a file is locked for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// It is.
+    Ours,
+    /// Another process has it.
+    Theirs,
+    /// Its file system has no locks.
+    Unknown,
+}
+
+/// Locks `file`, opened from `path`, if no other process has it. The one rule where a file system has no locks: the user
+/// is warned, and trusted to have one process only.
+pub fn try_lock(file: &File, path: &Path) -> Lock {
+    judge(file.try_lock(), path)
+}
+
+/// Locks `file`, opened from `path`; if another process has it, says so by `waiting`, and waits. [`Lock::Ours`], or
+/// [`Lock::Unknown`] as for [`try_lock`].
+pub fn lock(file: &File, path: &Path, waiting: &str) -> Lock {
+    match try_lock(file, path) {
+        Lock::Theirs => {
+            tracing::info!("{waiting}; waiting for it");
+            judge(file.lock().map_err(TryLockError::Error), path)
+        }
+        locked => locked,
+    }
+}
+
+fn judge(locked: std::result::Result<(), TryLockError>, path: &Path) -> Lock {
+    match locked {
+        Ok(()) => Lock::Ours,
+        Err(TryLockError::WouldBlock) => Lock::Theirs,
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!("{} cannot be locked ({error}): do not run two themos on it at once", path.display());
+            Lock::Unknown
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,5 +236,16 @@ mod tests {
             assert_eq!(String::from_utf8(output.stdout).unwrap(), path, "{line}");
         }
         assert_eq!(quoted(Path::new("logs/demo/version_0")), "logs/demo/version_0");
+    }
+
+    #[test]
+    fn a_file_is_locked_once_and_a_file_system_without_locks_stops_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let [first, second] = [(); 2].map(|()| File::create(&path).unwrap());
+        assert_eq!((lock(&first, &path, ""), try_lock(&second, &path)), (Lock::Ours, Lock::Theirs));
+        drop(first);
+        assert_eq!(lock(&second, &path, ""), Lock::Ours);
+        assert_eq!(judge(Err(TryLockError::Error(ErrorKind::Unsupported.into())), &path), Lock::Unknown);
     }
 }

@@ -282,18 +282,8 @@ impl Lock {
     /// Waits for other processes. A file system without locks is warned about, and trusted to have one process only.
     fn of(file: &File, path: &Path) -> Result<Self> {
         let own = file.try_clone().map_err(|e| failed(e, path))?;
-        let locked = match own.try_lock() {
-            Err(std::fs::TryLockError::WouldBlock) => {
-                tracing::info!("another themo is computing the same; waiting for it");
-                own.lock()
-            }
-            Err(std::fs::TryLockError::Error(e)) => Err(e),
-            Ok(()) => Ok(()),
-        };
-        if let Err(e) = &locked {
-            tracing::warn!("{} cannot be locked ({e}): do not run two themos on it at once", path.display());
-        }
-        Ok(Self(locked.is_ok().then_some(own)))
+        let locked = crate::fs::lock(&own, path, "another themo is computing the same");
+        Ok(Self((locked == crate::fs::Lock::Ours).then_some(own)))
     }
 }
 

@@ -11,7 +11,7 @@
 //! Numbers are little-endian. The digest is checked whenever a file is opened (some GB a second), so a set with a changed
 //! byte is never used, and it is the set's fingerprint.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -158,15 +158,7 @@ impl PairSet {
 fn lock(path: &Path) -> io::Result<File> {
     loop {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                tracing::info!("another themo is preparing these pairs; waiting for it");
-                file.lock()?;
-            }
-            // A file system without locks.
-            Err(TryLockError::Error(e)) => tracing::warn!("{} cannot be locked ({e})", path.display()),
-        }
+        crate::fs::lock(&file, path, "another themo is preparing these pairs");
         // Whoever had it locked may have given it its final name, or removed it.
         if is_at(&file, path)? {
             return Ok(file);

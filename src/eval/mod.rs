@@ -28,6 +28,7 @@ pub mod figures;
 pub mod images;
 pub mod metrics;
 pub mod probe;
+pub mod provenance;
 pub mod relevance;
 pub mod results;
 pub mod retrieval;

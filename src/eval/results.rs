@@ -1,6 +1,7 @@
 //! The figures of an evaluation.
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::classification::ClassificationScores;
 use super::retrieval::RetrievalScores;
@@ -22,6 +23,9 @@ pub struct Results {
     /// The baseline's figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Box<Results>>,
+    /// What they were measured with, for the files of results; see [`describe`](super::provenance::describe).
+    #[serde(skip)]
+    pub measured: Option<Value>,
     /// What became of transparent pixels, for all of these figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transparency: Option<Transparency>,

@@ -1,5 +1,6 @@
 //! A trained student, measured on the sets.
 
+use super::provenance::describe;
 use super::towers::{StudentTexts, TeacherImages, TeacherTexts};
 use super::{ImageEmbedder, Language, Results, Suite, TextEmbedder};
 use crate::compute::Compute;
@@ -51,10 +52,12 @@ pub fn measure(how: Measuring, trained: &Trained, sets: &Suite, compute: &Comput
         ))
         .hint("--vision takes a CLIP whose images share the space of the teacher's texts"));
     }
-    tracing::info!("checkpoint {}, images through {vision}", trained.checkpoint.display());
+    let checkpoint = trained.checkpoint();
+    tracing::info!("checkpoint {}, images through {vision}", checkpoint.display());
 
     let embedded = sets.embed_images(&images, how.batch_size)?;
     let mut report = sets.measure(&ours, &embedded, Language::Spanish)?;
+    report.measured = Some(describe(&checkpoint, vision, config, sets, compute));
     if let Some((teacher, tokenizer)) = &teacher {
         let own = TeacherTexts { tokenizer, teacher };
         report.teacher = Some(Box::new(sets.measure(&own, &embedded, Language::English)?));

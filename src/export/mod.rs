@@ -112,7 +112,7 @@ pub fn export(request: Request) -> Result<Exported> {
     parts.extend(with_images.then_some(Part::Images));
     let teacher = model_folder("--teacher", &trained.config.models.teacher, &parts)?;
     let compute = Compute::new(Device::Cpu);
-    let (student, tokenizer, folder) = trained.load_with(&compute, Params::new(compute.backend))?;
+    let (student, tokenizer, folder) = trained.load_with(&compute, || Params::new(compute.backend))?;
     let source = Source {
         student: &student,
         tokenizer: &tokenizer,

@@ -26,6 +26,8 @@ pub struct Logged {
     pub epoch: usize,
     /// Optimizer steps done since the start of the run.
     pub step: usize,
+    /// Whether the row is that of an epoch's end.
+    pub ends_epoch: bool,
     /// The loss of this step, or the mean over the epoch at its end.
     pub train_loss: Option<f64>,
     /// The loss of the validation pairs, at the end of an epoch.
@@ -39,10 +41,10 @@ pub struct Logged {
 }
 
 impl Logged {
-    /// The values under the names that metrics.csv and TensorBoard give them.
+    /// The values under the names that TensorBoard gives them.
     fn values(&self) -> [(&'static str, Option<f64>); 5] {
         [
-            ("train/loss", self.train_loss),
+            (if self.ends_epoch { "train/loss_epoch" } else { "train/loss" }, self.train_loss),
             ("val/loss", self.val_loss),
             ("lr", self.lr),
             ("tokens_per_sec", self.tokens_per_sec),
@@ -148,6 +150,12 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tensorboard_tells_the_losses_of_steps_and_epochs_apart() {
+        let loss = |ends_epoch| Logged { ends_epoch, train_loss: Some(0.5), ..Logged::default() }.values()[0];
+        assert_eq!([loss(false), loss(true)], ["train/loss", "train/loss_epoch"].map(|tag| (tag, Some(0.5))));
+    }
 
     #[test]
     fn metrics_csv_has_a_clock_and_a_recall_only_on_request() {

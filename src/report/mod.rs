@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::data::image::Transparency;
 use crate::error::{Error, Result, ResultExt};
@@ -31,6 +32,8 @@ struct Compared<'a, T: Serialize> {
     baseline: Option<&'a T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transparency: Option<Transparency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<&'a Value>,
 }
 
 impl Results {
@@ -63,6 +66,7 @@ impl Results {
             teacher: teacher.and_then(&task),
             baseline: baseline.and_then(task),
             transparency: self.transparency,
+            measured: self.measured.as_ref(),
         })
     }
 }

@@ -22,11 +22,11 @@ use crate::models::weights::write_tensors;
 use crate::models::{Student, TokenizerFacts};
 
 const LAST: &str = "last";
-const STATE_FILE: &str = "state.json";
+pub(super) const STATE_FILE: &str = "state.json";
 const MOMENTS_FILE: &str = "optimizer.safetensors";
 /// Prefixes of a folder that is being written, and of one that is being replaced.
 const WRITING: &str = ".writing-";
-const ASIDE: &str = ".old-";
+pub(super) const ASIDE: &str = ".old-";
 
 /// What a checkpoint keeps of a training besides its state.
 #[derive(Clone, Copy)]
@@ -217,8 +217,11 @@ fn list_best(dir: &Path) -> Result<Vec<(PathBuf, State)>> {
     for entry in fs::read_dir(dir).context(|| format!("cannot read {}", dir.display()))?.flatten() {
         let path = entry.path();
         if entry.file_name().to_string_lossy().starts_with("epoch=") && path.join(HEAD_FILE).exists() {
-            let state = read_state(&path)?;
-            found.push((path, state));
+            match read_state(&path) {
+                Ok(state) => found.push((path, state)),
+                Err(error) if path.exists() => return Err(error),
+                Err(_) => {} // A run in training has just removed it.
+            }
         }
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -243,11 +246,18 @@ pub fn find_best(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The newest checkpoint of a run's `checkpoints` folder, if there is one.
+/// The newest checkpoint of a run's `checkpoints` folder, if there is one: where somebody removed `last`, the newest of the
+/// best that a run can be resumed from.
 pub fn find_last(dir: &Path) -> Option<PathBuf> {
-    // `.old-last` is what is left if a run was killed between the two renames of a replacement.
-    let names = [LAST.to_owned(), format!("{ASIDE}{LAST}")];
-    names.into_iter().map(|name| dir.join(name)).find(|path| path.join(HEAD_FILE).exists())
+    // `.old-last` is what is left if a run was killed between the two renames of a replacement, and what `last` is
+    // called for a moment in a run that is training.
+    let names = [LAST.to_owned(), format!("{ASIDE}{LAST}"), LAST.to_owned()];
+    let is_there = |path: &PathBuf| path.join(HEAD_FILE).exists();
+    names.into_iter().map(|name| dir.join(name)).find(is_there).or_else(|| {
+        // (A finished one may be that of an epoch that max-steps cut, which is to be continued within.)
+        let best = list_best(dir).unwrap_or_default().into_iter().filter(|(_, state)| !state.finished);
+        best.max_by_key(|(_, state)| state.steps).map(|(path, _)| path)
+    })
 }
 
 /// The state of the checkpoint in `folder`.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::fs::{sync_dir, write_atomic, write_error, write_json};
+use crate::fs::{Lock, sync_dir, try_lock, write_atomic, write_error, write_json};
 use crate::record::metrics::METRICS;
 
 const PREFIX: &str = "version_";
@@ -79,13 +79,9 @@ impl RunDir {
         let file = options().map_err(|e| write_error(&path, e))?;
         // `themo runs` may hold the lock for a moment.
         for _ in 0..20 {
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
-                Err(TryLockError::Error(error)) => {
-                    tracing::warn!("{} cannot be locked ({error}): do not train twice in this folder", path.display());
-                    return Ok(());
-                }
-                Ok(()) => {
+            match try_lock(&file, &path) {
+                Lock::Theirs => std::thread::sleep(Duration::from_millis(20)),
+                Lock::Ours | Lock::Unknown => {
                     self.lock = Some(file);
                     return Ok(());
                 }

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::State;
 use crate::config::Config;
 use crate::config::recipe::Schedule;
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, Kind, Result, ResultExt};
 use crate::fs::{quoted, write_atomic};
 use crate::runs::RunDir;
 use crate::runs::checkpoint::{find_last, read_state, tidy};
@@ -57,9 +57,21 @@ pub fn open(path: &Path, flags: Table, overriding: bool) -> Result<(Config, Resu
         tidy(&run.checkpoints()).context(doing)?;
     }
     let checkpoint = find_last(&run.checkpoints());
-    let found = checkpoint.as_deref().map(read_state).transpose().context(doing)?;
+    let found = checkpoint.as_deref().map(|folder| read_state(folder).map_err(|e| unreadable(e, folder)));
+    let found = found.transpose().context(doing)?;
     let rewritten = if new == old { None } else { Some(written.overlaid(typed)?.to_toml()?) };
     Ok((new, Resumed { run, checkpoint, found, rewritten }))
+}
+
+/// `error` of reading the checkpoint to resume from, with what helps.
+pub fn unreadable(error: Error, checkpoint: &Path) -> Error {
+    if error.kind() != Kind::Failure {
+        return error;
+    }
+    Error::new(error.to_string()).hint(format!(
+        "if the checkpoint is damaged, remove {}: the run then resumes from the newest one that is left, or begins again",
+        quoted(checkpoint)
+    ))
 }
 
 fn refuse_contradictions(old: &Config, new: &Config, flags: &Table, overriding: bool) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Bringing the files of data sets here: announced, resumed, checked; or an error that says what to put where.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::Path;
 
 use super::find::{find, unasked};
@@ -147,10 +147,7 @@ fn fetch_url(url: &str, item: &Item, sources: Sources, progress: Progress) -> Re
     let part = item.path.with_file_name(format!(".{}.incomplete", item.entry.name));
     let lock = item.path.with_file_name(format!(".{}.lock", item.entry.name));
     let lock_file = File::create(&lock).map_err(other(&lock))?;
-    if let Err(TryLockError::WouldBlock) = lock_file.try_lock() {
-        tracing::info!("another process is fetching {}; waiting for it", item.entry.name);
-        lock_file.lock().map_err(other(&lock))?;
-    }
+    crate::fs::lock(&lock_file, &lock, &format!("another process is fetching {}", item.entry.name));
     if item.is_here() {
         return Ok(());
     }

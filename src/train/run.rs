@@ -164,8 +164,13 @@ impl Plan {
             Some(resumed) => resumed.state(config.run.seed, fingerprint, inputs)?,
             None => State::new(config.run.seed, fingerprint, inputs),
         };
-        let student = load_student(config, &student_dir, &teacher_dir, &compute)?;
+        let student = load_student(config, &student_dir, &teacher_dir, &compute)
+            .map_err(|e| checkpoint.iter().fold(e, |e, folder| resume::unreadable(e, folder)))?;
         let objective = Objective::new(&config.recipe, || text_projection(&teacher_dir, &compute.device))?;
+        if train_pairs.len() == 1 && objective.needs_whole_batch() {
+            return Err(Error::usage("there is one training pair, and the losses similarity and clip compare pairs")
+                .hint("give more pairs, or --loss mse"));
+        }
         config.limits.micro_batch_tokens = memory::micro_batch_tokens(config, &student)?;
         let tokenizer = TextTokenizer::from_folder(&student_dir, config.data.max_sequence_length)?;
         tracing::info!(

@@ -18,6 +18,7 @@ use crate::nn::{Dropout, Gradients, on_pool};
 use crate::record::Logged;
 use crate::runs::checkpoint::{self, Snapshot};
 use crate::runs::journal::Diverged;
+use crate::runs::resume::unreadable;
 use crate::runs::state::{Limit, Measured};
 use crate::runs::{Journal, State};
 use crate::ui::console::progress;
@@ -114,7 +115,8 @@ impl<'a> Trainer<'a> {
         let params = setup.student.params();
         let (grads, mut optimizer) = (Gradients::zeros(params)?, Optimizer::new(&config.recipe, params)?);
         if let Some(folder) = &start.checkpoint {
-            checkpoint::restore(folder, setup.student, optimizer.slots_mut(start.state.steps))?;
+            checkpoint::restore(folder, setup.student, optimizer.slots_mut(start.state.steps))
+                .map_err(|e| unreadable(e, folder))?;
             optimizer.swap_average(params)?; // a checkpoint's student is the average
         }
         let sizes = &setup.student.config().sizes;
@@ -274,8 +276,8 @@ impl<'a> Trainer<'a> {
             self.journal.record_best(self.state.steps, value);
         }
         let (lr, tokens_per_sec) = (self.learn_rate_at(self.state.steps.saturating_sub(1)), work.tokens_per_sec());
-        let row = Logged { train_loss: Some(train_loss), lr: Some(lr), tokens_per_sec, ..self.row() };
-        self.journal.record(&Logged { val_loss, val_recall, ..row });
+        let row = Logged { ends_epoch: true, lr: Some(lr), tokens_per_sec, ..self.row() };
+        self.journal.record(&Logged { train_loss: Some(train_loss), val_loss, val_recall, ..row });
         self.state.end_epoch(Measured { epoch, train_loss, val_loss, monitor: monitor.name().into(), value, maximise });
         self.state.finished = self.state.limit(self.config).is_some();
         let measured =

@@ -47,6 +47,18 @@ fn testing_prints_one_json_object_and_writes_it_into_the_run() {
     let written: serde_json::Value =
         serde_json::from_slice(&fs::read(run.join("eval/retrieval.json")).unwrap()).unwrap();
     assert_eq!(written["text_to_image"], json["retrieval"]["text_to_image"]);
+    let measured = &written["measured"];
+    assert!(measured["checkpoint"].as_str().unwrap().ends_with("checkpoints/last"), "{measured}");
+    assert_eq!(
+        (&measured["teacher"], &measured["vision"]),
+        (&"data/demo/models/toy-clip".into(), &measured["teacher"])
+    );
+    for key in ["precision", "transparency", "prompt", "english-prompt", "data-dir", "version"] {
+        assert!(measured[key].is_string(), "{key}: {measured}");
+    }
+    assert!(measured["time"].as_u64() > Some(1_700_000_000), "{measured}");
+    assert_eq!(measured["data"]["retrieval"].as_str().unwrap().len(), 32);
+    assert_ne!(measured["data"]["retrieval"], measured["data"]["classification"]);
     assert_eq!((&written["transparency"], &json["transparency"]), (&"drop".into(), &"drop".into()));
 
     let output = scratch.themo(&["test", "--version-path", path, "--json", "--task", "retrieval"]);
@@ -120,4 +132,13 @@ fn embeddings_in_a_file_give_the_figures_of_test() {
     fs::write(scratch.path("images.txt"), "nowhere.jpg\n").unwrap();
     assert_fails(&embed(&["--version-path", run.to_str().unwrap()]), 1, &["nowhere.jpg"]);
     assert_eq!(scratch.themo(&["embed", "--output", "x"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_prompt_that_is_given_is_not_replaced() {
+    let scratch = Scratch::new();
+    let run = scratch.run(&["--max-epochs", "0"]);
+    let test = ["test", "--task", "classification", "--version-path", run.to_str().unwrap()];
+    let explicit = ["--prompt", "una imagen de {un} {name}"]; // the default, which these names without gender do not fit
+    assert_fails(&scratch.themo(&[&test[..], &explicit].concat()), 2, &["needs the gender"]);
 }

@@ -191,3 +191,35 @@ fn a_run_is_used_from_any_folder() {
     // An option given there means that folder.
     fails(test.arg("--data-dir=data").env("HF_HUB_OFFLINE", "1"), 1, &["data/xtd10"]);
 }
+
+#[test]
+fn a_damaged_checkpoint_can_be_removed() {
+    let scratch = Scratch::new();
+    succeeds(&mut scratch.command("reference", &["--max-epochs=3"]));
+    let run = scratch.run("a");
+    let mut child = quietly(scratch.command("a", &["--max-epochs=3"]));
+    assert!(wait(&mut child, || rows(&run) > 12)); // in the second epoch
+    send(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    let last = run.join("checkpoints/last");
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        let whole = fs::read(last.join(file)).unwrap();
+        fs::remove_file(last.join(file)).unwrap(); // which may be shared
+        fs::write(last.join(file), &whole[..whole.len() / 2]).unwrap();
+        fails(&mut resume(&run, &[]), 1, &[file, "if the checkpoint is damaged, remove ", "checkpoints/last"]);
+        fs::write(last.join(file), whole).unwrap();
+    }
+    fs::remove_dir_all(last).unwrap();
+    let told = succeeds(&mut resume(&run, &[]));
+    assert!(told.contains("resuming after step 20 in epoch 1"), "{told}");
+    assert_same(&run, &scratch.run("reference"));
+}
+
+#[test]
+fn one_pair_is_nothing_to_compare() {
+    let scratch = Scratch::new();
+    let pairs = scratch.0.path().join("pairs.tsv");
+    fs::write(&pairs, "un gato\ta cat\n").unwrap();
+    let pairs = format!("--pairs={}", pairs.display());
+    fails(&mut scratch.command("a", &[&pairs, "--loss=clip"]), 2, &["one training pair", "--loss mse"]);
+}
