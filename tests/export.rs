@@ -256,7 +256,10 @@ fn open_clip_gets_both_towers() {
         );
         assert_eq!((&model["embed_dim"], &model["quick_gelu"]), (&json!(64), &json!(true)));
         assert_eq!(config["preprocess_cfg"]["mean"], json!([0.48145466, 0.4578275, 0.40821073]));
-        assert_eq!(run.read("config.json")["pad_token_id"], 1);
+        let bert = run.read("config.json");
+        assert_eq!(bert["pad_token_id"], 1);
+        // open_clip leaves it in training mode.
+        assert_eq!([&bert["hidden_dropout_prob"], &bert["attention_probs_dropout_prob"]], [&json!(0.0); 2]);
         assert!(run.output().join("tokenizer.json").exists() && !run.output().join("model.safetensors").exists());
 
         let tensors = run.tensors("open_clip_model.safetensors");
@@ -333,6 +336,7 @@ fn the_card_has_the_runs_figures_and_hostile_names_stay_names() {
     }
     let values: Vec<f64> = head.lines().filter_map(|line| line.strip_prefix("      value: ")?.parse().ok()).collect();
     assert_eq!(values, [0.481, 0.752, 1.0 / 3.0, 0.0, 1e-5, 1.0]);
+    assert!(head.contains("value: 0.00001\n") && head.contains("value: 1.0\n")); // to YAML 1.1, `1e-5` is a word
     assert!(head.contains("    - type: \"recall@1\"\n      value: 0.481\n      name: \"recall@1, text to image\"\n"));
     assert!(body.contains("| text to image | 0.4810 (0.450 to 0.512) |"), "{body}");
     assert!(!body.contains("<script>alert") && body.contains("&lt;script&gt;"), "{body}");

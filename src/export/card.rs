@@ -99,13 +99,19 @@ fn head(card: &Card, scores: &[Scores]) -> String {
             for (what, at, _) in &scores.rows {
                 for (k, value) in KS.iter().zip(at.values) {
                     let (kind, name) = (format!("{}@{k}", at.name), format!("{}@{k}, {what}", at.name));
-                    yaml += &format!("    - type: {}\n      value: {value:?}\n", quoted(&kind));
+                    yaml += &format!("    - type: {}\n      value: {}\n", quoted(&kind), number(value));
                     yaml += &format!("      name: {}\n", quoted(&name));
                 }
             }
         }
     }
     yaml
+}
+
+/// A number as YAML 1.1 and 1.2 read it: with a point, and without the exponent that 1.1 takes for a word (`1e-5`).
+fn number(value: f64) -> String {
+    let text = value.to_string();
+    if text.contains('.') { text } else { text + ".0" }
 }
 
 /// `owner/name` where that is what `name` means, and not a folder.

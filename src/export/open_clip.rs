@@ -16,6 +16,7 @@ use crate::data::image::openai_normalisation;
 use crate::error::{Error, Result, ResultExt};
 use crate::models::TokenizerFacts;
 use crate::models::clip::{ClipConfig, VisionConfig};
+use crate::models::folder::read_json;
 use crate::models::weights::{Weights, write_model};
 use crate::nn::Pooling;
 
@@ -39,6 +40,7 @@ pub(super) fn write(source: &Source, folder: &Path) -> Result<Vec<String>> {
     let vision = vision_config(&config)?;
     let facts = TokenizerFacts { padding: source.tokenizer.padding(), class: Some(source.tokenizer.class()) };
     source.student.save_config(folder, facts)?;
+    without_dropout(&folder.join("config.json"))?;
     tokenizer::write(source, folder)?;
 
     let mut tensors = BTreeMap::new();
@@ -84,6 +86,15 @@ pub(super) fn write(source: &Source, folder: &Path) -> Result<Vec<String>> {
     let card = Card { source, program: Program::OpenClip, image_class: None, notes: &[] };
     write_text(&folder.join("README.md"), &card::render(&card)?)?;
     Ok(notes)
+}
+
+/// open_clip returns a model in training mode: whoever forgets `eval()` would get vectors with the student's dropout.
+fn without_dropout(path: &Path) -> Result<()> {
+    let mut config: Value = read_json(path)?;
+    for key in ["hidden_dropout_prob", "attention_probs_dropout_prob"] {
+        config[key] = json!(0.0);
+    }
+    write_json(path, &config)
 }
 
 /// The merged projection, which is all of a head that open_clip can hold.
