@@ -24,8 +24,8 @@ pub struct RunsArgs {
     pub logs: PathBuf,
     /// Print one JSON array instead of a table
     ///
-    /// Each run has: run, state, monitor, best, epochs, steps, training_secs, started, ended (seconds since 1970) and
-    /// error.
+    /// Each run has: run, state, monitor, best, recall@1 (text to image) and accuracy@1 where `themo test` measured them,
+    /// epochs, steps, training_secs, started, ended (seconds since 1970) and error.
     #[arg(long)]
     pub json: bool,
 }

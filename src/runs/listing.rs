@@ -21,6 +21,8 @@ struct Row {
     epochs: usize,
     steps: usize,
     training_secs: f64,
+    /// Recall@1 of text to image and zero-shot accuracy@1, where `themo test` measured them.
+    scores: [Option<f64>; 2],
 }
 
 /// The runs in `logs` and up to two levels below it, as a table or as JSON.
@@ -38,8 +40,8 @@ pub fn list(logs: &Path, json: bool) -> Result<String> {
     }
     let width = rows.iter().map(|row| row.run.chars().count()).max().unwrap_or(0).max(3);
     let mut lines = vec![format!(
-        "{:width$}  {:11}  {:>22}  {:>6}  {:>8}  {:>7}  {:>8}",
-        "run", "state", "best", "epochs", "steps", "time", "started"
+        "{:width$}  {:11}  {:>22}  {:>6}  {:>6}  {:>6}  {:>8}  {:>7}  {:>8}",
+        "run", "state", "best", "R@1", "A@1", "epochs", "steps", "time", "started"
     )];
     lines.extend(rows.iter().map(|row| row.line(width)));
     Ok(lines.join("\n"))
@@ -62,7 +64,17 @@ fn look_at(run: &RunDir) -> Row {
         epochs,
         steps,
         training_secs: state.training_secs,
+        scores: scores(&run.eval()),
     }
+}
+
+/// The main scores in a folder of results.
+fn scores(eval: &Path) -> [Option<f64>; 2] {
+    let read = |name: &str| -> Option<Value> { serde_json::from_slice(&std::fs::read(eval.join(name)).ok()?).ok() };
+    [
+        read("retrieval.json").and_then(|json| json["text_to_image"]["recall@1"].as_f64()),
+        read("classification.json").and_then(|json| json["accuracy@1"].as_f64()),
+    ]
 }
 
 fn name(path: &Path) -> String {
@@ -75,8 +87,10 @@ impl Row {
             (Some(monitor), Some(best)) => format!("{monitor} {best:.4}"),
             _ => "-".to_owned(),
         };
+        let [recall, accuracy] =
+            self.scores.map(|score| score.map_or_else(|| "-".to_owned(), |score| format!("{score:.4}")));
         format!(
-            "{:width$}  {:11}  {best:>22}  {:>6}  {:>8}  {:>7}  {:>8}",
+            "{:width$}  {:11}  {best:>22}  {recall:>6}  {accuracy:>6}  {:>6}  {:>8}  {:>7}  {:>8}",
             self.run,
             self.status.state,
             self.epochs,
@@ -92,6 +106,8 @@ impl Row {
             "state": self.status.state,
             "monitor": self.monitor,
             "best": self.best,
+            "recall@1": self.scores[0],
+            "accuracy@1": self.scores[1],
             "epochs": self.epochs,
             "steps": self.steps,
             "training_secs": self.training_secs,

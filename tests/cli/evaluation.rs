@@ -142,3 +142,108 @@ fn a_prompt_that_is_given_is_not_replaced() {
     let explicit = ["--prompt", "una imagen de {un} {name}"]; // the default, which these names without gender do not fit
     assert_fails(&scratch.themo(&[&test[..], &explicit].concat()), 2, &["needs the gender"]);
 }
+
+/// Names of the demo's images with their captions.
+fn captions() -> Vec<(String, String)> {
+    let read = |name: &str| fs::read_to_string(demo("xtd10").join(name)).unwrap();
+    let (names, texts) = (read("test_image_names.txt"), read("test_1kcaptions_es.txt"));
+    names.lines().zip(texts.lines()).map(|(name, text)| (name.to_owned(), text.to_owned())).collect()
+}
+
+#[test]
+fn sets_are_named_and_several_captions_an_image_count() {
+    let scratch = Scratch::new();
+    let run = scratch.run(&["--max-steps", "60"]);
+    let path = run.to_str().unwrap();
+    // 40 images of val2014 with three captions each.
+    let (all, images) = (captions(), demo("mscoco/val2014"));
+    let own: Vec<&String> = all.iter().map(|(name, _)| name).filter(|name| name.contains("val2014")).take(40).collect();
+    let line = |i: usize| format!("{}\t{}\n", own[i / 3], all[i].1);
+    let file = scratch.path("three.tsv");
+    fs::write(&file, (0..120).map(line).collect::<String>()).unwrap();
+    let test = |more: &[&str]| {
+        let output = scratch.themo(&[&["test", "--version-path", path, "--json"], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let json =
+        test(&["--captions", file.to_str().unwrap(), "--images", images.to_str().unwrap(), "--set", "xtd10-val2014"]);
+    assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), ["xtd10-val2014", "three", "transparency"]);
+    let three = &json["three"];
+    assert_eq!((&three["captions"], &three["images"]), (&120.into(), &40.into()));
+    assert_eq!((&json["xtd10-val2014"]["captions"], &json["xtd10-val2014"]["images"]), (&48.into(), &48.into()));
+    let width = |scores: &serde_json::Value, key: &str| {
+        let interval = &scores["text_to_image"][key]["recall@10"];
+        interval[1].as_f64().unwrap() - interval[0].as_f64().unwrap()
+    };
+    assert!(width(three, "ci95") > 0.0 && width(three, "wilson95") > 0.0);
+    for name in ["three", "xtd10-val2014"] {
+        let queries = fs::read_to_string(run.join(format!("eval/{name}.queries.tsv"))).unwrap();
+        let scores = &json[name];
+        assert!(queries.starts_with("query\ttarget\trank\t"), "{queries}");
+        for (task, count) in [("text_to_image", "captions"), ("image_to_text", "images")] {
+            let ranks: Vec<f64> = (queries.lines().map(|line| line.split('\t').collect::<Vec<_>>()))
+                .filter(|fields| fields[3] == task)
+                .map(|fields| fields[2].parse().unwrap())
+                .collect();
+            assert_eq!(ranks.len() as u64, scores[count].as_u64().unwrap());
+            let share = ranks.iter().filter(|rank| **rank <= 5.0).count() as f64 / ranks.len() as f64;
+            assert_eq!(scores[task]["recall@5"].as_f64().unwrap(), share);
+            let mean = ranks.iter().sum::<f64>() / ranks.len() as f64;
+            assert_eq!(scores[task]["mean_rank"].as_f64().unwrap(), mean);
+        }
+    }
+    // With the teacher, its queries; without it, none of an earlier test.
+    let teacher = run.join("eval/xtd10-val2014.teacher.queries.tsv");
+    test(&["--set", "xtd10-val2014", "--with-teacher"]);
+    assert!(teacher.exists());
+    let compared = scratch.themo(&["runs", "compare", path, "teacher", "--output-format", "json"]);
+    let rows: serde_json::Value = serde_json::from_slice(&compared.stdout).unwrap();
+    assert_eq!(rows[1]["notes"][0], "other texts for the same images", "{}", stderr(&compared));
+    assert!(rows[1]["first_less_this"]["recall@1"]["value"].as_f64().unwrap() < 0.0);
+    test(&["--set", "xtd10-val2014"]);
+    assert!(!teacher.exists());
+
+    for (args, words) in [
+        (&["--set", "xm3600"][..], "xm3600/captions.jsonl"),
+        (&["--set", "flickr30k"], "dataset_flickr30k.json"),
+        (&["--set", "xtd10", "--lang", "fr"], "test_1kcaptions_fr.txt"),
+        (&["--captions", "no.tsv", "--images", "no"], "no.tsv"),
+    ] {
+        assert_fails(&scratch.themo(&[&["test", "--version-path", path], args].concat()), 1, &[words]);
+    }
+    for args in [&["--set", "imagenet"][..], &["--captions", "x.tsv"], &["--lang", "../es"]] {
+        assert_eq!(
+            scratch.themo(&[&["test", "--version-path", path], args].concat()).status.code(),
+            Some(2),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn runs_are_compared_from_their_files_alone() {
+    let scratch = Scratch::new();
+    let (short, long) = (scratch.run(&["--max-steps", "10"]), scratch.run(&["--max-steps", "100"]));
+    for run in [&short, &long] {
+        let output = scratch.themo(&["test", "--version-path", run.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        fs::remove_dir_all(run.join("checkpoints")).unwrap();
+    }
+    let (short, long) = (short.to_str().unwrap(), long.to_str().unwrap());
+    let compare = |more: &[&str]| {
+        let output = scratch.themo(&[&["runs", "compare", long, short], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = compare(&[]);
+    assert!(table.contains("A is better than B in recall@1 by ") && table.contains(", p < 0.001"), "{table}");
+    assert!(compare(&["published", "--output-format", "markdown"]).contains("other data: 1000 queries, and 240"));
+    assert!(compare(&["--output-format", "csv"]).starts_with("set,task,model,queries,figure,value,low,high,"));
+    assert_eq!(scratch.themo(&["runs", "compare", long]).status.code(), Some(2));
+    assert_fails(
+        &scratch.themo(&["runs", "compare", long, "baseline"]),
+        1,
+        &["SET.baseline.queries.tsv", "--baseline"],
+    );
+}
