@@ -40,10 +40,19 @@ pub mod towers;
 pub mod vectors;
 
 pub use results::Results;
-pub use suite::{Language, Suite, Wanted};
+pub use suite::{Suite, Wanted};
 
 use crate::data::Preprocess;
 use crate::error::{Error, Result};
+
+/// The language of captions and prompts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// For the student and the baseline.
+    Spanish,
+    /// For the teacher.
+    English,
+}
 
 /// Something that embeds texts into the space shared with images.
 pub trait TextEmbedder {

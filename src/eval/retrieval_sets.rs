@@ -58,10 +58,13 @@ impl Origin {
                 let xtd10::Retrieval { captions, images, image_of } = xtd10::load(data_dir, language)?;
                 let set =
                     Captioned { captions, images, images_of: image_of.into_iter().map(|image| vec![image]).collect() };
-                Ok(match folder {
-                    Some(folder) => set.only(|path| path.parent().is_some_and(|parent| parent.ends_with(folder))),
-                    None => set,
-                })
+                let Some(folder) = folder else { return Ok(set) };
+                let set = set.only(|path| path.parent().is_some_and(|parent| parent.ends_with(folder)));
+                match set.captions.is_empty() {
+                    true => Err(Error::new(format!("none of XTD10's images is one of MSCOCO's {folder}"))
+                        .hint("fetch test_image_names.txt again; the demo's own has images of both folders")),
+                    false => Ok(set),
+                }
             }
             Self::Crossmodal => crossmodal::load(&data_dir.join("xm3600"), language),
             Self::Karpathy(name, images) => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::classification::{ClassRanks, ClassificationScores, classify, embed_classes};
 use super::images::{Embedded, embed_readable};
 use super::retrieval_sets::{Named, RetrievalSet};
-use super::{ImageEmbedder, Results, TextEmbedder};
+use super::{ImageEmbedder, Language, Results, TextEmbedder};
 use crate::cache::{Digests, Key};
 use crate::config::Config;
 use crate::config::evaluation::Evaluation;
@@ -16,15 +16,6 @@ use crate::ui::console::progress;
 
 /// The default prompt where an article cannot agree with the class names.
 const NO_ARTICLE: &str = "una imagen de {}";
-
-/// The language of captions and prompts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    /// For the student and the baseline.
-    Spanish,
-    /// For the teacher.
-    English,
-}
 
 /// Which sets are asked for.
 #[derive(Clone, Debug)]
