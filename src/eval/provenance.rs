@@ -46,9 +46,13 @@ fn fingerprints(sets: &Suite, cache_dir: &Path) -> Result<Value> {
         let mut key = Key::new("evaluation set");
         identify(&mut key, digests).map(|()| key.name())
     };
-    let retrieval = sets.retrieval.as_ref().map(|set| name(&|k, d| set.identify(k, d), &mut digests)).transpose()?;
-    let classification =
-        sets.classification.as_ref().map(|set| name(&|k, d| set.identify(k, d), &mut digests)).transpose()?;
-    digests.save().unwrap_or_else(|error| tracing::warn!("{error}"));
-    Ok(json!({"retrieval": retrieval, "classification": classification}))
+    let mut found = serde_json::Map::new();
+    for set in &sets.retrieval {
+        found.insert(set.name().to_owned(), name(&|k, d| set.identify(k, d), &mut digests)?.into());
+    }
+    if let Some(set) = &sets.classification {
+        found.insert("classification".to_owned(), name(&|k, d| set.identify(k, d), &mut digests)?.into());
+    }
+    digests.keep();
+    Ok(Value::Object(found))
 }

@@ -14,7 +14,7 @@ use crate::eval::metrics::KS;
 use crate::eval::statistics::{Clusters, Interval, Paired, SEED, paired};
 
 /// What the figures of two models must have in common to be compared, where `SET.json` says it.
-const PROTOCOL: [&str; 6] = ["vision", "transparency", "precision", "prompts", "prompt", "class_names"];
+const PROTOCOL: [&str; 4] = ["vision", "transparency", "operations", "prompt"];
 
 /// A model on all sets that it was measured on; those of the literature, which have no queries, are one side.
 pub struct Side {
