@@ -312,7 +312,8 @@ fn man_pages_are_one_for_each_command() {
     let mut pages: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.sort();
     let names: Vec<_> = pages.iter().map(|page| page.file_name().unwrap().to_str().unwrap()).collect();
-    let commands = ["data-check", "data-fetch", "data-list", "data", "embed", "runs", "test", "train"];
+    let commands =
+        ["data-check", "data-fetch", "data-list", "data", "embed", "export", "runs-compare", "runs", "test", "train"];
     let mut pages_of: Vec<String> = commands.iter().map(|name| format!("themo-{name}.1")).collect();
     pages_of.push("themo.1".to_owned());
     assert_eq!(names, pages_of);

@@ -249,7 +249,7 @@ fn a_run_keeps_the_report_of_its_pairs() {
     assert!(output.status.success(), "{}", stderr(&output));
 
     let output = train(&scratch, &["--pairs", file, "--min-caption-chars", "100"]);
-    assert_fails(&output, 1, &["none of 6 pairs is left", "with too short a side", "--no-clean"]);
+    assert_fails(&output, 1, &["none of 6 training pairs is left", "with too short a side", "--no-clean"]);
     let output = train(&scratch, &["--pairs", file, "--columns", "es=x,en=y"]);
     assert_fails(&output, 1, &["p.csv has no columns x and y; it has es, en", "--columns es=es,en=en"]);
     let output = train(&scratch, &["--pairs", file, "--columns", "es"]);

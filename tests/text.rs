@@ -191,7 +191,13 @@ fn layouts_and_names_of_classes() {
     fs::create_dir_all(root.join("val/n99999999")).unwrap();
     fs::write(root.join("val/n99999999/a.JPEG"), "").unwrap();
     let (again, teacher_again, said) = test(&[]);
-    assert_eq!((&again, &teacher_again), (&student, &teacher));
+    // The bootstrap draws images by their place, which differs.
+    let figures = |scores: &Value| {
+        let mut scores = scores.clone();
+        scores.as_object_mut().unwrap().remove("ci95");
+        scores
+    };
+    assert_eq!((figures(&again), figures(&teacher_again)), (figures(&student), figures(&teacher)));
     assert!(said.contains("left out 1 folders of images that are of no class: n99999999"), "{said}");
 
     // A name that two classes share is warned about, in Spanish; in English one of them has a synonym.
