@@ -154,7 +154,8 @@ fn every_command_of_readme_and_guide_parses() {
 #[test]
 fn every_option_that_the_text_names_exists() {
     let cli = Cli::command();
-    let all = std::iter::once(&cli).chain(cli.get_subcommands()).flat_map(clap::Command::get_arguments);
+    let below = cli.get_subcommands().flat_map(clap::Command::get_subcommands);
+    let all = std::iter::once(&cli).chain(cli.get_subcommands()).chain(below).flat_map(clap::Command::get_arguments);
     let mut options: HashSet<&str> = all.filter_map(clap::Arg::get_long).collect();
     options.extend(["help", "version", "features", "release"]); // the last two are cargo's
     let mut seen = 0;

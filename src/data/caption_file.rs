@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::captioned::{Captioned, within};
 use super::text::read_lines;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 
 const EXPECTED: &str = "each line is an image, a tab and a caption; or, in a file named .jsonl, \
                         {\"image\": \"a.jpg\", \"caption\": \"...\"} (or lists of them)";
@@ -38,7 +38,8 @@ struct Line {
 pub fn load(file: &Path, images: &Path) -> Result<Captioned> {
     let is_json = file.extension().is_some_and(|end| end == "jsonl" || end == "json");
     let mut rows: Vec<(PathBuf, String)> = Vec::new();
-    for (number, line) in read_lines(file)?.iter().enumerate() {
+    let lines = read_lines(file).hint(|| "--captions takes lines of an image, a tab and a caption, or JSON lines")?;
+    for (number, line) in lines.iter().enumerate() {
         let parsed = if is_json { from_json(line) } else { from_table(line) };
         let is_header = number == 0 && !is_json && line.eq_ignore_ascii_case("image\tcaption");
         let failed = |e: String| Error::new(format!("{}, line {}: {e}", file.display(), number + 1)).hint(EXPECTED);

@@ -199,8 +199,9 @@ fn sets_are_named_and_several_captions_an_image_count() {
     assert!(teacher.exists());
     let compared = scratch.themo(&["runs", "compare", path, "teacher", "--output-format", "json"]);
     let rows: serde_json::Value = serde_json::from_slice(&compared.stdout).unwrap();
-    assert_eq!(rows[1]["notes"][0], "other texts for the same images", "{}", stderr(&compared));
-    assert!(rows[1]["first_less_this"]["recall@1"]["value"].as_f64().unwrap() < 0.0);
+    let teachers = rows.as_array().unwrap().iter().find(|row| row["first_less_this"].is_object()).unwrap();
+    assert_eq!(teachers["notes"][0], "other texts for the same images", "{}", stderr(&compared));
+    assert!(teachers["first_less_this"]["recall@1"]["value"].as_f64().unwrap() < 0.0);
     test(&["--set", "xtd10-val2014"]);
     assert!(!teacher.exists());
 
