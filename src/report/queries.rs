@@ -131,7 +131,7 @@ fn write_file(path: &Path, queries: &[Query]) -> Result<()> {
     })
 }
 
-/// Reads a file that [`write`] wrote.
+/// Reads a file that [`write()`] wrote.
 pub fn read(path: &Path) -> Result<Vec<Query>> {
     let again = || "`themo test` writes this file: test the run again";
     let text = std::fs::read_to_string(path).context(|| format!("cannot read {}", path.display())).hint(again)?;

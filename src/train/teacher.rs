@@ -34,7 +34,7 @@ pub struct Teacher<'a> {
 pub(super) const STOPPED: &str = "stopped while the teacher's features were computed";
 
 impl<'a> Teacher<'a> {
-    /// The CLIP in `folder` whose files have the key `files` (see [`key_of_files`]), its features in `cache_dir`; its work
+    /// The CLIP in `folder` whose files have the key `files` (see `key_of_files`), its features in `cache_dir`; its work
     /// ends once `should_stop` says so.
     pub fn new(
         folder: &'a Path, files: Key, cache_dir: &Path, compute: &'a Compute, should_stop: &'a dyn Fn() -> bool,
