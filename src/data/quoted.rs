@@ -31,6 +31,15 @@ impl Row {
         (0..self.ends.len()).map(|k| self.field(k))
     }
 
+    /// Adds the part of `rest` that stands before `end`, if the field is kept; how many bytes that part has.
+    fn add_text(&mut self, rest: &[u8], end: Option<usize>, kept: bool) -> usize {
+        let text = &rest[..end.unwrap_or(rest.len())];
+        if kept {
+            self.bytes.extend_from_slice(text);
+        }
+        text.len()
+    }
+
     /// The bytes of all kept fields.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -150,26 +159,16 @@ fn parse(chunk: &[u8], state: &mut State, row: &mut Row, keep: &impl Fn(usize) -
                 *state = State::Quoted;
             }
             State::Quoted => {
-                let rest = &chunk[at..];
-                let end = memchr(b'"', rest);
-                let text = &rest[..end.unwrap_or(rest.len())];
-                if kept {
-                    row.bytes.extend_from_slice(text);
-                }
-                at += text.len();
+                let end = memchr(b'"', &chunk[at..]);
+                at += row.add_text(&chunk[at..], end, kept);
                 if end.is_some() {
                     at += 1;
                     *state = State::QuoteInQuoted;
                 }
             }
             State::FieldStart | State::QuoteInQuoted | State::Plain => {
-                let rest = &chunk[at..];
-                let end = memchr3(b'\t', b'\n', b'\r', rest);
-                let text = &rest[..end.unwrap_or(rest.len())];
-                if kept {
-                    row.bytes.extend_from_slice(text);
-                }
-                at += text.len();
+                let end = memchr3(b'\t', b'\n', b'\r', &chunk[at..]);
+                at += row.add_text(&chunk[at..], end, kept);
                 *state = State::Plain;
                 if end.is_some() {
                     at += 1;

@@ -208,7 +208,7 @@ impl<'a> Texts<'a> {
             let rows = towers.embed(&block).and_then(|rows| finish(rows, towers.dim(), normalized));
             vectors.append(&rows.context(|| format!("texts {first} to {last}"))?)?;
             self.done = last;
-            bar.expect(self.count.unwrap_or(last));
+            bar.set_length(self.count.unwrap_or(last));
             bar.set(last);
         }
         if let Some(count) = self.count.filter(|count| *count != self.done) {

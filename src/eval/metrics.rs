@@ -39,7 +39,8 @@ impl Serialize for AtK {
 }
 
 /// For each query `[queries, dim]` the rank of its best relevant key `[keys, dim]`: one more than the number of keys that
-/// are not relevant and whose dot product with the query is not below. The last rank where no relevant key has a score.
+/// are not relevant and whose dot product with the query is not below. Where no relevant key has a score, the last rank, and
+/// in any case one beyond [`KS`]: that is a miss, however few keys there are.
 pub fn ranks<'a>(
     queries: &[f32], keys: &[f32], dim: usize, relevant: impl Fn(usize) -> &'a [usize] + Sync,
 ) -> Vec<usize> {
@@ -52,7 +53,8 @@ fn rank(query: &[f32], keys: &[f32], relevant: &[usize]) -> usize {
     let relevant_scores = relevant.iter().map(|&k| dot(query, &keys[k * dim..][..dim]));
     let best = relevant_scores.fold(f32::NAN, f32::max);
     if best.is_nan() {
-        return (keys.len() / dim).saturating_sub(relevant.len()) + 1;
+        let wrong = (keys.len() / dim).saturating_sub(relevant.len());
+        return wrong.max(KS[KS.len() - 1]) + 1;
     }
     let mut rank = 1;
     for (k, key) in keys.chunks_exact(dim).enumerate() {
@@ -110,6 +112,14 @@ mod tests {
             ((state >> 40) % 5) as f32 - 2.0
         };
         (0..n).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn a_query_without_a_score_is_a_miss_however_few_keys_there_are() {
+        for keys in [1, 5, 40] {
+            let got = ranks(&[f32::NAN], &vec![1.0; keys], 1, |_| &[0]);
+            assert_eq!(AtK::of_ranks("recall", &got).values, [0.0; 3], "{keys} keys: {got:?}");
+        }
     }
 
     #[test]

@@ -70,7 +70,6 @@ mod tests {
         ("x/~", "x/~"),
         (" ~/x", " ~/x"),
         ("~root", "/root"),
-        ("~root/x", "/root/x"),
         ("~no-such-user/x", "~no-such-user/x"),
         ("$A", "/a"),
         ("${A}", "/a"),

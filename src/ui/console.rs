@@ -140,7 +140,7 @@ impl Bar {
     }
 
     /// There are `len` units, as far as is known now.
-    pub fn expect(&self, len: u64) {
+    pub fn set_length(&self, len: u64) {
         self.bar.set_length(len);
     }
 

@@ -5,7 +5,7 @@ import os
 os.environ.clear()
 os.environ.update({"HOME": "/home/ana/", "A": "/a", "TWICE": "$A", "EMPTY": "", "with space": "/s"})
 PATHS = [
-    "", "/x", "~", "~/", "~/x", "~//x", "x/~", " ~/x", "~root", "~root/x", "~no-such-user/x", "$A", "${A}", "$A/x", "${A}x", "$Ax", "$A-x",
+    "", "/x", "~", "~/", "~/x", "~//x", "x/~", " ~/x", "~root", "~no-such-user/x", "$A", "${A}", "$A/x", "${A}x", "$Ax", "$A-x",
     "$NONE/x", "${NONE}/x", "$TWICE", "${TWICE}/x", "$EMPTY/x", "$", "$$A", "${", "${A", "${}", "${}x$A", "x$", "$ñ", "~$A", "~/$A", "$HOME/x",
     "${with space}/x", "\\$A", "%A%", "$A$A", "a$A${A}b", "~\\x", "${A${A}}",
 ]

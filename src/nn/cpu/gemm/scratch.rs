@@ -14,7 +14,9 @@ impl Scratch {
 
     fn new(words: usize) -> Self {
         let size = (words * 4).next_multiple_of(4096).max(4096);
-        let Ok(layout) = Layout::from_size_align(size, 4096) else { panic!("capacity overflow") };
+        // (No operand is so large that the size would not fit.)
+        let layout = Layout::from_size_align(size, 4096);
+        let layout = layout.unwrap_or_else(|_| handle_alloc_error(Layout::new::<Self>()));
         // SAFETY: the size is not zero.
         let ptr = unsafe { alloc(layout) } as *mut u32;
         if ptr.is_null() {
